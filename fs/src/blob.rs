@@ -10,6 +10,8 @@ mod fetch;
 mod local;
 mod protocol;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::ops::Range;

@@ -13,36 +13,36 @@ use fastcdc::v2020::FastCDC;
 // variants for any other size.
 
 /// No segment but a file's last is shorter.
-pub const MIN_SEGMENT: usize = 1 << 20;
+pub(crate) const MIN_SEGMENT: usize = 1 << 20;
 /// What segments of random data come near to.
-pub const AVG_SEGMENT: usize = 2 << 20;
+pub(crate) const AVG_SEGMENT: usize = 2 << 20;
 /// No segment is longer; also the most that a reader must hold to verify one.
-pub const MAX_SEGMENT: usize = 4 << 20;
+pub(crate) const MAX_SEGMENT: usize = 4 << 20;
 
 /// Collects bytes and gives back segments.
 #[derive(Debug, Default)]
-pub struct Cutter {
+pub(crate) struct Cutter {
     buffer: BytesMut,
 }
 
 impl Cutter {
     /// Adds bytes to the end of what waits to be cut.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
     /// Whether the next cut is certain whatever follows.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.buffer.len() >= MAX_SEGMENT
     }
 
     /// The next segment, once its end is certain.
-    pub fn next_segment(&mut self) -> Option<Bytes> {
+    pub(crate) fn next_segment(&mut self) -> Option<Bytes> {
         if self.is_ready() { self.cut() } else { None }
     }
 
     /// The next segment of what is left, when no more bytes will follow; `None` at the end.
-    pub fn next_last_segment(&mut self) -> Option<Bytes> {
+    pub(crate) fn next_last_segment(&mut self) -> Option<Bytes> {
         if self.buffer.is_empty() { None } else { self.cut() }
     }
 

@@ -248,12 +248,6 @@ impl Tree {
         Some(Place { removed: Some(node.content.stamp), ..place })
     }
 
-    /// Inodes that were removed before `time` (of stamps).
-    pub(crate) fn removed_before(&self, time: u64) -> Vec<Inode> {
-        let is_old = |node: &Node| node.is_removed() && node.place.stamp.time < time;
-        self.nodes.iter().filter(|(_, node)| is_old(node)).map(|(inode, _)| *inode).collect()
-    }
-
     /// How many files (with links) and directories there are.
     pub(crate) fn count(&self) -> (u64, u64) {
         let live = || self.nodes.values().filter(|node| node.is_live());
