@@ -1,0 +1,1 @@
+//! Scripts over a tree in memory.
