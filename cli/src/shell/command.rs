@@ -32,7 +32,12 @@ impl Interpreter {
     }
 
     /// Assignments before a command hold while it runs; alone, they stay.
-    async fn assign_and_run(&mut self, assignments: Vec<(String, String)>, argv: Vec<String>, io: &Io) -> Eval {
+    async fn assign_and_run(
+        &mut self,
+        assignments: Vec<(String, String)>,
+        argv: Vec<String>,
+        io: &Io,
+    ) -> Eval {
         if argv.is_empty() {
             for (name, value) in assignments {
                 self.state.set(&name, value);
@@ -134,8 +139,11 @@ impl Interpreter {
         }
         if let Some(builtin) = builtins::find(&name) {
             argv.remove(0);
-            let context =
-                builtins::Context::new(io.clone(), self.state.cwd.clone(), std::sync::Arc::clone(&self.host.vfs));
+            let context = builtins::Context::new(
+                io.clone(),
+                self.state.cwd.clone(),
+                std::sync::Arc::clone(&self.host.vfs),
+            );
             return Ok(builtin.run(argv, context).await);
         }
         if self.host.verbs.list().iter().any(|verb| verb.name == name) {

@@ -55,7 +55,9 @@ impl Interpreter {
                     let left = self.single(&left.value, io).await?;
                     let right = match predicate {
                         BinaryPredicate::StringExactlyMatchesPattern
-                        | BinaryPredicate::StringDoesNotExactlyMatchPattern => self.pattern(&right.value, io).await?,
+                        | BinaryPredicate::StringDoesNotExactlyMatchPattern => {
+                            self.pattern(&right.value, io).await?
+                        }
                         _ => self.single(&right.value, io).await?,
                     };
                     self.binary(predicate, &left, &right).await
@@ -73,12 +75,18 @@ impl Interpreter {
             P::ShellVariableIsSetAndAssigned => Ok(self.state.get(operand).is_some()),
             P::FileExistsAndIsSymlink => Ok(self.is_link(operand).await),
             P::FileExists => Ok(self.entry(operand).await.is_some()),
-            P::FileExistsAndIsDir => Ok(self.entry(operand).await.is_some_and(|entry| entry.kind == Kind::Dir)),
+            P::FileExistsAndIsDir => {
+                Ok(self.entry(operand).await.is_some_and(|entry| entry.kind == Kind::Dir))
+            }
             P::FileExistsAndIsRegularFile => {
                 Ok(self.entry(operand).await.is_some_and(|entry| entry.kind == Kind::File))
             }
-            P::FileExistsAndIsNotZeroLength => Ok(self.entry(operand).await.is_some_and(|entry| entry.size > 0)),
-            P::FileExistsAndIsReadable | P::FileExistsAndIsWritable => Ok(self.entry(operand).await.is_some()),
+            P::FileExistsAndIsNotZeroLength => {
+                Ok(self.entry(operand).await.is_some_and(|entry| entry.size > 0))
+            }
+            P::FileExistsAndIsReadable | P::FileExistsAndIsWritable => {
+                Ok(self.entry(operand).await.is_some())
+            }
             P::FileExistsAndIsExecutable => {
                 Ok(self.entry(operand).await.is_some_and(|entry| entry.mode & 0o111 != 0))
             }

@@ -54,7 +54,9 @@ pub(super) async fn destination(vfs: &dyn Vfs, path: &VfsPath) -> Result<VfsPath
 }
 
 fn link_target(path: &VfsPath, entry: &Entry) -> Result<Option<VfsPath>, VfsError> {
-    let Some(target) = entry.target.as_deref().filter(|_| entry.kind == Kind::Symlink) else { return Ok(None) };
+    let Some(target) = entry.target.as_deref().filter(|_| entry.kind == Kind::Symlink) else {
+        return Ok(None);
+    };
     let directory = path.parent().unwrap_or_else(VfsPath::root);
     Ok(Some(directory.resolve(target)?))
 }
@@ -104,7 +106,9 @@ impl Sink {
         let _ = self.output.shutdown().await;
         match self.write.await {
             Ok(written) => written.map(|_| ()),
-            Err(lost) => Err(VfsError::Io { what: "writing a file".to_owned(), source: io::Error::other(lost) }),
+            Err(lost) => {
+                Err(VfsError::Io { what: "writing a file".to_owned(), source: io::Error::other(lost) })
+            }
         }
     }
 }

@@ -183,7 +183,9 @@ impl Interpreter {
                 self.redirected_compound(command, redirects.as_ref(), io).await
             }
             ast::Command::Function(definition) => {
-                self.state.functions.insert(definition.fname.value.clone(), Arc::new(definition.body.clone()));
+                self.state
+                    .functions
+                    .insert(definition.fname.value.clone(), Arc::new(definition.body.clone()));
                 Ok(status::OK)
             }
             ast::Command::ExtendedTest(test, redirects) => {

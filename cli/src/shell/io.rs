@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// How much a pipe holds before its writer waits; what Linux gives a pipe.
-pub const PIPE_BYTES: usize = 64 * 1024;
+pub(super) const PIPE_BYTES: usize = 64 * 1024;
 
 /// A stream that can be read: boxed, since pipes, files and terminals meet here.
 pub type BoxReader = Box<dyn AsyncRead + Send + Unpin>;
@@ -40,9 +40,8 @@ impl Io {
     }
 
     /// The streams of a session at a terminal: reading can be interrupted without losing later keys.
-    #[cfg(unix)]
     pub fn terminal() -> io::Result<Self> {
-        Ok(Self { stdin: Input::new(super::tty::Tty::open()?), ..Self::outputs() })
+        Ok(Self { stdin: Input::new(super::tty::open()?), ..Self::outputs() })
     }
 
     fn outputs() -> Self {

@@ -32,7 +32,17 @@ mod tests {
 
     #[test]
     fn unfinished_lines_ask_for_more() {
-        for text in ["echo 'a", "echo \"a", "ls |", "a &&", "if true; then", "for x in a b; do", "echo $(ls", "ls \\", "cat <<E\nx"] {
+        for text in [
+            "echo 'a",
+            "echo \"a",
+            "ls |",
+            "a &&",
+            "if true; then",
+            "for x in a b; do",
+            "echo $(ls",
+            "ls \\",
+            "cat <<E\nx",
+        ] {
             assert!(is_unfinished(text), "{text:?} needs more");
         }
     }

@@ -90,7 +90,9 @@ impl Interpreter {
             return Err(NoProgram::Not("neither a WASM program nor a script that begins with #!"));
         }
         read_to(&mut reader, MAX_SCRIPT_BYTES, &mut start).await?;
-        String::from_utf8(start).map(Program::Script).map_err(|_| NoProgram::Not("a script that is not UTF-8"))
+        String::from_utf8(start)
+            .map(Program::Script)
+            .map_err(|_| NoProgram::Not("a script that is not UTF-8"))
     }
 
     async fn run_module(&mut self, program: VfsPath, args: Vec<String>, io: &Io) -> Eval {
@@ -127,12 +129,15 @@ impl Interpreter {
 }
 
 fn not_a_script(path: &VfsPath) -> Stop {
-    EvalError::Redirect(VfsError::Invalid { path: path.clone(), reason: "not a script that can be read" }).into()
+    EvalError::Redirect(VfsError::Invalid { path: path.clone(), reason: "not a script that can be read" })
+        .into()
 }
 
 async fn read_to(reader: &mut super::io::BoxReader, most: u64, into: &mut Vec<u8>) -> Result<(), NoProgram> {
     match reader.take(most).read_to_end(into).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(NoProgram::Tree(VfsError::Io { what: "reading the program".to_owned(), source: error })),
+        Err(error) => {
+            Err(NoProgram::Tree(VfsError::Io { what: "reading the program".to_owned(), source: error }))
+        }
     }
 }

@@ -94,7 +94,10 @@ impl State {
     pub(super) fn for_script(&self, name: &str, args: Vec<String>) -> Self {
         let mut state = Self { name: name.to_owned(), positional: args, ..Self::new() };
         state.variables.extend(
-            self.variables.iter().filter(|(_, variable)| variable.exported).map(|(name, variable)| (name.clone(), variable.clone())),
+            self.variables
+                .iter()
+                .filter(|(_, variable)| variable.exported)
+                .map(|(name, variable)| (name.clone(), variable.clone())),
         );
         state.cwd = self.cwd.clone();
         state

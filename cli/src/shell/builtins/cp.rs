@@ -34,8 +34,11 @@ impl Cp {
         let from = context.path(source)?;
         let to = target.place(&from)?;
         // Without -r a link stands for its file; with it, links are copied as links.
-        let (from, entry) =
-            if self.recursive { (from.clone(), context.vfs.stat(&from).await?) } else { context.follow(&from).await? };
+        let (from, entry) = if self.recursive {
+            (from.clone(), context.vfs.stat(&from).await?)
+        } else {
+            context.follow(&from).await?
+        };
         if entry.kind == Kind::Dir && !self.recursive {
             return Err(Failure::Refused(format!("{from}: is a directory (-r copies it)")));
         }

@@ -33,7 +33,8 @@ impl Builtin for Echo {
 }
 
 fn is_flag(word: &str) -> bool {
-    word.strip_prefix('-').is_some_and(|letters| !letters.is_empty() && letters.chars().all(|c| "neE".contains(c)))
+    word.strip_prefix('-')
+        .is_some_and(|letters| !letters.is_empty() && letters.chars().all(|c| "neE".contains(c)))
 }
 
 /// Whether the last of `-e` and `-E` says so.

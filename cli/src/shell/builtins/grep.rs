@@ -86,8 +86,7 @@ impl Builtin for Grep {
 
 impl Grep {
     fn regex(&self) -> Result<Regex, Failure> {
-        let pattern =
-            if self.fixed_strings { regex::escape(&self.pattern) } else { self.pattern.clone() };
+        let pattern = if self.fixed_strings { regex::escape(&self.pattern) } else { self.pattern.clone() };
         let pattern = if self.word_regexp { format!(r"\b(?:{pattern})\b") } else { pattern };
         RegexBuilder::new(&pattern)
             .case_insensitive(self.ignore_case)

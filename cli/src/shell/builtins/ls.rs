@@ -71,8 +71,11 @@ impl Builtin for Ls {
             }
         }
         if self.json {
-            let all: Vec<Listed> =
-                self.sorted(single).into_iter().chain(directories.into_iter().flat_map(|(_, entries)| entries)).collect();
+            let all: Vec<Listed> = self
+                .sorted(single)
+                .into_iter()
+                .chain(directories.into_iter().flat_map(|(_, entries)| entries))
+                .collect();
             context.json(&all).await?;
             return context.done();
         }
@@ -100,9 +103,12 @@ impl Ls {
         let directory = match listed.entry.kind {
             _ if self.directory => None,
             Kind::Dir => Some(path),
-            Kind::Symlink if through_link => {
-                context.follow(&path).await.ok().filter(|(_, entry)| entry.kind == Kind::Dir).map(|(path, _)| path)
-            }
+            Kind::Symlink if through_link => context
+                .follow(&path)
+                .await
+                .ok()
+                .filter(|(_, entry)| entry.kind == Kind::Dir)
+                .map(|(path, _)| path),
             Kind::Symlink | Kind::File => None,
         };
         let Some(directory) = directory else { return Ok((listed, None)) };
@@ -136,7 +142,7 @@ impl Ls {
             self.table(entries, colour).to_string()
         } else if terminal && !self.one {
             // Laid out without colour: escape codes have no width, but the layout would count them.
-            let names: Vec<String> = entries.iter().map(|listed| decorated(listed)).collect();
+            let names: Vec<String> = entries.iter().map(decorated).collect();
             columns(&names, terminal_width())
         } else {
             entries.iter().map(|listed| format!("{}\n", listed.shown)).collect()

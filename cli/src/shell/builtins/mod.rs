@@ -114,11 +114,17 @@ impl Entry {
 }
 
 const fn entry<B: Builtin>() -> Entry {
-    Entry { name: B::NAME, about: B::ABOUT, command: command::<B>, run: |args, context| run::<B>(args, context).boxed() }
+    Entry {
+        name: B::NAME,
+        about: B::ABOUT,
+        command: command::<B>,
+        run: |args, context| run::<B>(args, context).boxed(),
+    }
 }
 
 fn command<B: Builtin>() -> clap::Command {
-    let command = clap::Command::new(B::NAME).about(B::ABOUT).no_binary_name(true).disable_help_flag(B::VERBATIM);
+    let command =
+        clap::Command::new(B::NAME).about(B::ABOUT).no_binary_name(true).disable_help_flag(B::VERBATIM);
     let command = if B::EXAMPLES.is_empty() {
         command
     } else {
@@ -128,9 +134,7 @@ fn command<B: Builtin>() -> clap::Command {
 }
 
 async fn run<B: Builtin>(args: Vec<String>, mut context: Context) -> i32 {
-    let parsed = command::<B>()
-        .try_get_matches_from(args)
-        .and_then(|matches| B::from_arg_matches(&matches));
+    let parsed = command::<B>().try_get_matches_from(args).and_then(|matches| B::from_arg_matches(&matches));
     match parsed {
         Ok(builtin) => finish(builtin, context).await,
         Err(error) if error.use_stderr() => {

@@ -29,7 +29,12 @@ impl Builtin for Mv {
 }
 
 impl Mv {
-    async fn rename(&self, context: &Context, source: &str, target: &transfer::Target) -> Result<(), Failure> {
+    async fn rename(
+        &self,
+        context: &Context,
+        source: &str,
+        target: &transfer::Target,
+    ) -> Result<(), Failure> {
         let from = context.path(source)?;
         let to = target.place(&from)?;
         if self.no_clobber && context.vfs.stat(&to).await.is_ok() {

@@ -39,10 +39,7 @@ impl Builtin for Printf {
 }
 
 /// One pass over the format.
-fn render<'a>(
-    format: &str,
-    words: &mut impl Iterator<Item = &'a str>,
-) -> Result<(Vec<u8>, End), Failure> {
+fn render<'a>(format: &str, words: &mut impl Iterator<Item = &'a str>) -> Result<(Vec<u8>, End), Failure> {
     let mut bytes = Vec::new();
     let mut rest = format;
     while let Some(at) = rest.find('%') {
@@ -166,5 +163,9 @@ fn integer(word: &str) -> Result<i64, Failure> {
 
 fn real(word: &str) -> Result<f64, Failure> {
     let word = word.trim();
-    if word.is_empty() { Ok(0.0) } else { word.parse().map_err(|_| Failure::Refused(format!("{word}: not a number"))) }
+    if word.is_empty() {
+        Ok(0.0)
+    } else {
+        word.parse().map_err(|_| Failure::Refused(format!("{word}: not a number")))
+    }
 }

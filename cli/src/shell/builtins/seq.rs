@@ -26,7 +26,8 @@ impl Builtin for Seq {
             return Err(Failure::Usage("a step of 0 never ends".to_owned()));
         }
         let mut number = Some(first);
-        while let Some(value) = number.filter(|value| if step > 0 { *value <= last } else { *value >= last }) {
+        while let Some(value) = number.filter(|value| if step > 0 { *value <= last } else { *value >= last })
+        {
             context.line(value).await?;
             number = value.checked_add(step);
         }

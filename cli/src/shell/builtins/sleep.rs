@@ -16,7 +16,8 @@ impl Builtin for Sleep {
     const ABOUT: &'static str = "Wait";
 
     async fn run(self, context: Context) -> Outcome {
-        let time = parse(&self.time).ok_or_else(|| Failure::Usage(format!("{:?} is not a time", self.time)))?;
+        let time =
+            parse(&self.time).ok_or_else(|| Failure::Usage(format!("{:?} is not a time", self.time)))?;
         tokio::time::sleep(time).await;
         context.done()
     }

@@ -78,7 +78,8 @@ impl Sort {
         let mut rest = line;
         for _ in 1..self.key.unwrap_or(1) {
             let text = rest.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(rest.len());
-            let blank = rest[text..].iter().position(u8::is_ascii_whitespace).map_or(rest.len(), |at| text + at);
+            let blank =
+                rest[text..].iter().position(u8::is_ascii_whitespace).map_or(rest.len(), |at| text + at);
             rest = &rest[blank..];
         }
         if self.key.is_some() { rest.trim_ascii_start() } else { rest }

@@ -52,7 +52,9 @@ impl Tail {
         let bad = |_| Failure::Usage(format!("{:?} is not a number of lines", self.lines));
         match self.lines.strip_prefix('+') {
             Some(first) => from_line(context, reader, first.parse().map_err(bad)?).await,
-            None => last_lines(context, reader, self.lines.trim_start_matches('-').parse().map_err(bad)?).await,
+            None => {
+                last_lines(context, reader, self.lines.trim_start_matches('-').parse().map_err(bad)?).await
+            }
         }
     }
 }

@@ -8,7 +8,9 @@ pub(super) async fn sources_and_target<'a>(
     context: &Context,
     paths: &'a [String],
 ) -> Result<(&'a [String], Target), Failure> {
-    let Some((last, sources)) = paths.split_last() else { return Err(Failure::Usage("no target".to_owned())) };
+    let Some((last, sources)) = paths.split_last() else {
+        return Err(Failure::Usage("no target".to_owned()));
+    };
     let path = context.path(last)?;
     let directory = context.is_dir(&path).await;
     if sources.len() > 1 && !directory {

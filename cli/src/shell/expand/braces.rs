@@ -27,7 +27,10 @@ fn combine(pieces: &[BraceExpressionOrText]) -> Result<Vec<String>, Stop> {
             BraceExpressionOrText::Expr(expression) => alternatives(expression)?,
         };
         bound(words.len().saturating_mul(endings.len()))?;
-        words = words.iter().flat_map(|word| endings.iter().map(move |ending| format!("{word}{ending}"))).collect();
+        words = words
+            .iter()
+            .flat_map(|word| endings.iter().map(move |ending| format!("{word}{ending}")))
+            .collect();
     }
     Ok(words)
 }
@@ -56,7 +59,13 @@ fn sequence(start: i64, end: i64, increment: i64) -> Result<Vec<i64>, Stop> {
     let step = increment.unsigned_abs().max(1);
     let steps = start.abs_diff(end) / step;
     bound(usize::try_from(steps).unwrap_or(usize::MAX))?;
-    let at = |index: u64| if start <= end { start.saturating_add_unsigned(index * step) } else { start.saturating_sub_unsigned(index * step) };
+    let at = |index: u64| {
+        if start <= end {
+            start.saturating_add_unsigned(index * step)
+        } else {
+            start.saturating_sub_unsigned(index * step)
+        }
+    };
     Ok((0..=steps).map(at).collect())
 }
 

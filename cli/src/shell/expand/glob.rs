@@ -55,6 +55,8 @@ async fn step(vfs: &dyn Vfs, base: &Found, name: &str, needs_directory: bool) ->
         .filter(|entry| !needs_directory || entry.kind != Kind::File)
         .filter(|entry| !entry.name.starts_with('.') || name.starts_with('.'))
         .filter(|entry| pattern::matches(name, &entry.name))
-        .filter_map(|entry| Some(Found { shown: shown(&entry.name), path: base.path.join(&entry.name).ok()? }))
+        .filter_map(|entry| {
+            Some(Found { shown: shown(&entry.name), path: base.path.join(&entry.name).ok()? })
+        })
         .collect()
 }

@@ -164,7 +164,11 @@ async fn read_bounded(input: Input) -> Result<Vec<u8>, Stop> {
     // The pipe's other end is a command of this shell: its reading end does not fail.
     let _ = input.take(bound + 1).read_to_end(&mut bytes).await;
     if bytes.len() > MAX_SUBSTITUTION_BYTES {
-        return Err(EvalError::TooMuch { what: "bytes of command substitution", limit: MAX_SUBSTITUTION_BYTES }.into());
+        return Err(EvalError::TooMuch {
+            what: "bytes of command substitution",
+            limit: MAX_SUBSTITUTION_BYTES,
+        }
+        .into());
     }
     Ok(bytes)
 }

@@ -116,7 +116,12 @@ impl Interpreter {
         self.pieces(&pieces, quoted, fields, io).await
     }
 
-    async fn required(&mut self, parameter: &Parameter, message: Option<&str>, io: &Io) -> Result<Stop, Stop> {
+    async fn required(
+        &mut self,
+        parameter: &Parameter,
+        message: Option<&str>,
+        io: &Io,
+    ) -> Result<Stop, Stop> {
         let message = match message {
             Some(message) if !message.is_empty() => self.single(message, io).await?,
             _ => "parameter null or not set".to_owned(),
@@ -129,21 +134,23 @@ impl Interpreter {
         use ParameterExpr as E;
         match expression {
             E::Parameter { parameter, indirect: false } => self.value(parameter),
-            E::ParameterLength { parameter, indirect: false } => Ok(Value::One(match self.value(parameter)? {
-                Value::One(text) => text.chars().count().to_string(),
-                Value::All { words, .. } => words.len().to_string(),
-            })),
+            E::ParameterLength { parameter, indirect: false } => {
+                Ok(Value::One(match self.value(parameter)? {
+                    Value::One(text) => text.chars().count().to_string(),
+                    Value::All { words, .. } => words.len().to_string(),
+                }))
+            }
             E::RemoveSmallestSuffixPattern { parameter, indirect: false, pattern } => {
-                self.cut(parameter, pattern.as_deref(), |text, pattern| shortest_suffix(text, pattern), io).await
+                self.cut(parameter, pattern.as_deref(), shortest_suffix, io).await
             }
             E::RemoveLargestSuffixPattern { parameter, indirect: false, pattern } => {
-                self.cut(parameter, pattern.as_deref(), |text, pattern| longest_suffix(text, pattern), io).await
+                self.cut(parameter, pattern.as_deref(), longest_suffix, io).await
             }
             E::RemoveSmallestPrefixPattern { parameter, indirect: false, pattern } => {
-                self.cut(parameter, pattern.as_deref(), |text, pattern| shortest_prefix(text, pattern), io).await
+                self.cut(parameter, pattern.as_deref(), shortest_prefix, io).await
             }
             E::RemoveLargestPrefixPattern { parameter, indirect: false, pattern } => {
-                self.cut(parameter, pattern.as_deref(), |text, pattern| longest_prefix(text, pattern), io).await
+                self.cut(parameter, pattern.as_deref(), longest_prefix, io).await
             }
             E::Substring { parameter, indirect: false, offset, length } => {
                 self.substring(parameter, offset, length.as_ref(), io).await

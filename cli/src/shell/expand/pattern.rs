@@ -69,8 +69,11 @@ enum Piece {
 #[derive(Debug)]
 enum Member {
     Range(char, char),
-    Class(fn(char) -> bool),
+    Class(Class),
 }
+
+/// `[:alpha:]` and its like.
+type Class = fn(char) -> bool;
 
 impl Piece {
     fn takes(&self, character: char) -> bool {
@@ -131,7 +134,8 @@ fn parse_set(characters: &[char], start: usize) -> Option<(Piece, usize)> {
             _ => {
                 let (from, after) = set_character(characters, at)?;
                 at = after;
-                let is_range = characters.get(at) == Some(&'-') && characters.get(at + 1).is_some_and(|c| *c != ']');
+                let is_range =
+                    characters.get(at) == Some(&'-') && characters.get(at + 1).is_some_and(|c| *c != ']');
                 let to = if is_range { set_character(characters, at + 1)? } else { (from, at) };
                 members.push(Member::Range(from, to.0));
                 at = to.1;
@@ -147,13 +151,13 @@ fn set_character(characters: &[char], at: usize) -> Option<(char, usize)> {
     }
 }
 
-fn parse_class(characters: &[char], start: usize) -> Option<(fn(char) -> bool, usize)> {
+fn parse_class(characters: &[char], start: usize) -> Option<(Class, usize)> {
     let length = characters[start..].iter().position(|character| *character == ':')?;
     let name: String = characters[start..start + length].iter().collect();
     if characters.get(start + length + 1) != Some(&']') {
         return None;
     }
-    let class: fn(char) -> bool = match name.as_str() {
+    let class: Class = match name.as_str() {
         "alpha" => char::is_alphabetic,
         "digit" => |c| c.is_ascii_digit(),
         "alnum" => char::is_alphanumeric,

@@ -124,9 +124,10 @@ impl TreeCompleter {
     }
 
     async fn paths(&self, known: &Known, word: &Word) -> Vec<Candidate> {
-        let (directory, start) = word.text.rsplit_once('/').map_or(("", word.text.as_str()), |(directory, start)| {
-            (&word.text[..=directory.len()], start)
-        });
+        let (directory, start) = word
+            .text
+            .rsplit_once('/')
+            .map_or(("", word.text.as_str()), |(directory, start)| (&word.text[..=directory.len()], start));
         let Ok(path) = known.cwd.resolve(directory) else { return Vec::new() };
         let entries = self.host.vfs.list(&path).await.unwrap_or_default();
         entries
@@ -135,7 +136,11 @@ impl TreeCompleter {
             .map(|entry| {
                 let is_directory = entry.kind == Kind::Dir;
                 let ending = if is_directory { "/" } else { "" };
-                Candidate { value: format!("{directory}{}{ending}", entry.name), about: None, whole: !is_directory }
+                Candidate {
+                    value: format!("{directory}{}{ending}", entry.name),
+                    about: None,
+                    whole: !is_directory,
+                }
             })
             .collect()
     }
@@ -144,8 +149,8 @@ impl TreeCompleter {
 impl Completer for TreeCompleter {
     fn complete(&mut self, line: &str, pos: usize) -> CompletionResult {
         let word = Word::before(line, pos);
-        let search = tokio::time::timeout(BUDGET, self.candidates(&word));
-        let candidates = self.runtime.block_on(async { search.await }).unwrap_or_default();
+        let search = async { tokio::time::timeout(BUDGET, self.candidates(&word)).await };
+        let candidates = self.runtime.block_on(search).unwrap_or_default();
         let suggestions: Vec<Suggestion> = candidates
             .into_iter()
             .take(MAX_SUGGESTIONS)
@@ -207,7 +212,10 @@ impl Word {
 
 /// Words that a command follows.
 fn is_keyword(word: &str) -> bool {
-    matches!(word, "if" | "then" | "else" | "elif" | "while" | "until" | "do" | "!" | "{" | "time" | "command")
+    matches!(
+        word,
+        "if" | "then" | "else" | "elif" | "while" | "until" | "do" | "!" | "{" | "time" | "command"
+    )
 }
 
 /// The text so that the shell reads it as one word.
@@ -242,7 +250,11 @@ mod tests {
             ("echo $(l", 7, "l", true),
         ] {
             let word = Word::before(line, line.len());
-            assert_eq!((word.start, word.text.as_str(), word.is_command), (start, text, is_command), "{line:?}");
+            assert_eq!(
+                (word.start, word.text.as_str(), word.is_command),
+                (start, text, is_command),
+                "{line:?}"
+            );
         }
     }
 

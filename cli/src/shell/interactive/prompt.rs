@@ -30,7 +30,11 @@ impl Prompt for NodePrompt {
     }
 
     fn render_prompt_indicator(&self, _mode: PromptEditMode) -> Cow<'_, str> {
-        if self.status == status::OK { Cow::Borrowed("$ ") } else { Cow::Owned(format!(" [{}]$ ", self.status)) }
+        if self.status == status::OK {
+            Cow::Borrowed("$ ")
+        } else {
+            Cow::Owned(format!(" [{}]$ ", self.status))
+        }
     }
 
     fn render_prompt_multiline_indicator(&self) -> Cow<'_, str> {

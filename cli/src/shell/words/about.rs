@@ -43,7 +43,10 @@ fn overview(shell: &Interpreter) -> String {
     };
     section("Files of the tree", builtins::ALL.iter().map(|builtin| (builtin.name, builtin.about)).collect());
     let verbs = shell.host.verbs.list();
-    section("The node and its swarm", verbs.iter().map(|verb| (verb.name.as_str(), verb.about.as_str())).collect());
+    section(
+        "The node and its swarm",
+        verbs.iter().map(|verb| (verb.name.as_str(), verb.about.as_str())).collect(),
+    );
     section("The shell", ALL.iter().map(|word| (word.name, word.about)).collect());
     format!(
         "{table}Any other word is a program of the tree: a path, or a name in $PATH ({}).\n\

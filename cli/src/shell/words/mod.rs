@@ -35,29 +35,75 @@ const fn word(name: &'static str, usage: &'static str, about: &'static str, run:
 
 /// Every word, sorted by name.
 pub(super) const ALL: &[Word] = &[
-    word(".", ". FILE [ARG]...", "Run a script in this shell", |shell, args, io| Box::pin(control::source(shell, args, io))),
+    word(".", ". FILE [ARG]...", "Run a script in this shell", |shell, args, io| {
+        Box::pin(control::source(shell, args, io))
+    }),
     word(":", ": [ARG]...", "Do nothing, successfully", |_, _, _| Box::pin(async { Ok(status::OK) })),
-    word("[", "[ EXPRESSION ]", "Test files, texts and numbers", |shell, args, io| Box::pin(control::bracket(shell, args, io))),
-    word("break", "break [N]", "Leave the innermost N loops", |_, args, io| Box::pin(control::leave_loop(args, io))),
-    word("cd", "cd [DIR | -]", "Go to a directory", |shell, args, io| Box::pin(directory::cd(shell, args, io))),
-    word("command", "command NAME [ARG]...", "Run a command, not a function of that name", |shell, args, io| Box::pin(control::command(shell, args, io))),
-    word("continue", "continue [N]", "Begin the next turn of a loop", |_, args, io| Box::pin(control::next_turn(args, io))),
-    word("eval", "eval [TEXT]...", "Run text as a command", |shell, args, io| Box::pin(control::eval(shell, args, io))),
-    word("exit", "exit [STATUS]", "Leave the shell", |shell, args, io| Box::pin(control::exit(shell, args, io))),
-    word("export", "export [NAME[=VALUE]]...", "Let programs see variables", |shell, args, io| Box::pin(variables::export(shell, args, io))),
+    word("[", "[ EXPRESSION ]", "Test files, texts and numbers", |shell, args, io| {
+        Box::pin(control::bracket(shell, args, io))
+    }),
+    word("break", "break [N]", "Leave the innermost N loops", |_, args, io| {
+        Box::pin(control::leave_loop(args, io))
+    }),
+    word("cd", "cd [DIR | -]", "Go to a directory", |shell, args, io| {
+        Box::pin(directory::cd(shell, args, io))
+    }),
+    word(
+        "command",
+        "command NAME [ARG]...",
+        "Run a command, not a function of that name",
+        |shell, args, io| Box::pin(control::command(shell, args, io)),
+    ),
+    word("continue", "continue [N]", "Begin the next turn of a loop", |_, args, io| {
+        Box::pin(control::next_turn(args, io))
+    }),
+    word("eval", "eval [TEXT]...", "Run text as a command", |shell, args, io| {
+        Box::pin(control::eval(shell, args, io))
+    }),
+    word("exit", "exit [STATUS]", "Leave the shell", |shell, args, io| {
+        Box::pin(control::exit(shell, args, io))
+    }),
+    word("export", "export [NAME[=VALUE]]...", "Let programs see variables", |shell, args, io| {
+        Box::pin(variables::export(shell, args, io))
+    }),
     word("false", "false", "Do nothing, and fail", |_, _, _| Box::pin(async { Ok(status::FAILED) })),
-    word("help", "help [COMMAND]", "List commands, or explain one", |shell, args, io| Box::pin(about::help(shell, args, io))),
-    word("local", "local NAME[=VALUE]...", "Make variables of a function", |shell, args, io| Box::pin(variables::local(shell, args, io))),
-    word("pwd", "pwd", "Print where the shell stands", |shell, args, io| Box::pin(directory::pwd(shell, args, io))),
-    word("read", "read [-r] [-p PROMPT] [NAME]...", "Read a line into variables", |shell, args, io| Box::pin(variables::read(shell, args, io))),
-    word("return", "return [STATUS]", "Leave a function", |shell, args, io| Box::pin(control::leave_function(shell, args, io))),
-    word("set", "set [-eufx] [-o pipefail] [--] [ARG]...", "Switch options, or set $1 and on", |shell, args, io| Box::pin(variables::set(shell, args, io))),
-    word("shift", "shift [N]", "Drop the first arguments", |shell, args, io| Box::pin(variables::shift(shell, args, io))),
-    word("source", "source FILE [ARG]...", "Run a script in this shell", |shell, args, io| Box::pin(control::source(shell, args, io))),
-    word("test", "test EXPRESSION", "Test files, texts and numbers", |shell, args, io| Box::pin(control::test(shell, args, io))),
+    word("help", "help [COMMAND]", "List commands, or explain one", |shell, args, io| {
+        Box::pin(about::help(shell, args, io))
+    }),
+    word("local", "local NAME[=VALUE]...", "Make variables of a function", |shell, args, io| {
+        Box::pin(variables::local(shell, args, io))
+    }),
+    word("pwd", "pwd", "Print where the shell stands", |shell, args, io| {
+        Box::pin(directory::pwd(shell, args, io))
+    }),
+    word("read", "read [-r] [-p PROMPT] [NAME]...", "Read a line into variables", |shell, args, io| {
+        Box::pin(variables::read(shell, args, io))
+    }),
+    word("return", "return [STATUS]", "Leave a function", |shell, args, io| {
+        Box::pin(control::leave_function(shell, args, io))
+    }),
+    word(
+        "set",
+        "set [-eufx] [-o pipefail] [--] [ARG]...",
+        "Switch options, or set $1 and on",
+        |shell, args, io| Box::pin(variables::set(shell, args, io)),
+    ),
+    word("shift", "shift [N]", "Drop the first arguments", |shell, args, io| {
+        Box::pin(variables::shift(shell, args, io))
+    }),
+    word("source", "source FILE [ARG]...", "Run a script in this shell", |shell, args, io| {
+        Box::pin(control::source(shell, args, io))
+    }),
+    word("test", "test EXPRESSION", "Test files, texts and numbers", |shell, args, io| {
+        Box::pin(control::test(shell, args, io))
+    }),
     word("true", "true", "Do nothing, successfully", |_, _, _| Box::pin(async { Ok(status::OK) })),
-    word("type", "type NAME...", "Say what a word would run", |shell, args, io| Box::pin(about::kinds(shell, args, io))),
-    word("unset", "unset NAME...", "Forget variables and functions", |shell, args, io| Box::pin(variables::unset(shell, args, io))),
+    word("type", "type NAME...", "Say what a word would run", |shell, args, io| {
+        Box::pin(about::kinds(shell, args, io))
+    }),
+    word("unset", "unset NAME...", "Forget variables and functions", |shell, args, io| {
+        Box::pin(variables::unset(shell, args, io))
+    }),
 ];
 
 /// Words of bash that this shell knows of and cannot do: better said than "command not found".

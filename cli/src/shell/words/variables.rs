@@ -92,7 +92,8 @@ pub(super) async fn set(shell: &mut Interpreter, args: Vec<String>, io: &Io) -> 
             }
             Some(letters) if !letters.is_empty() => {
                 for letter in letters.chars() {
-                    let name = if letter == 'o' { args.next().unwrap_or_default() } else { letter.to_string() };
+                    let name =
+                        if letter == 'o' { args.next().unwrap_or_default() } else { letter.to_string() };
                     match shell.state.options.switch(&name) {
                         Some(switch) => *switch = on,
                         None => return misused("set", &format!("{name:?}: no such option"), io).await,
