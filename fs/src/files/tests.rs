@@ -79,7 +79,8 @@ async fn a_file_put_on_one_node_is_read_on_one_that_joins_later() {
     a.put("/small", "in the cell").await;
 
     let late = swarm.add().await;
-    let c = Node::start(late).await;
+    swarm.wait_connected().await;
+    let c = Node::start(swarm.network(late).clone()).await;
     c.sees("/small").await;
     assert_eq!(c.get("/small").await.unwrap(), "in the cell");
     c.sees("/big").await;
@@ -140,7 +141,7 @@ async fn files_outlive_the_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_halves_merge_and_nothing_is_lost() {
-    let mut swarm = TestSwarm::start(2).await;
+    let swarm = TestSwarm::start(2).await;
     swarm.wait_connected().await;
     let a = Node::start(swarm.network(0).clone()).await;
     let b = Node::start(swarm.network(1).clone()).await;
