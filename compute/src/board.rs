@@ -209,6 +209,8 @@ pub struct Board {
     kept: BTreeMap<JobId, Kept>,
     ended: VecDeque<JobId>,
     heard: BTreeMap<(PeerId, JobId), Heard>,
+    /// Those of `heard` that are pending, so that finding work does not cost a look at all that was ever heard.
+    open: BTreeSet<(PeerId, JobId)>,
     peers: BTreeMap<PeerId, Option<Capacity>>,
     claims: BTreeSet<(PeerId, JobId)>,
     spoke: Option<(Millis, Capacity)>,
@@ -224,6 +226,7 @@ impl Board {
             kept: BTreeMap::new(),
             ended: VecDeque::new(),
             heard: BTreeMap::new(),
+            open: BTreeSet::new(),
             peers: BTreeMap::new(),
             claims: BTreeSet::new(),
             spoke: None,
@@ -390,6 +393,7 @@ impl Board {
     /// Time passes: call this a few times a second.
     pub fn tick(&mut self, now: Millis) -> Vec<Action> {
         self.heard.retain(|_, heard| heard.last + FORGET_AFTER > now);
+        self.open.retain(|key| self.heard.contains_key(key));
         let mut actions = self.lose(now, |_, heard| heard + LOST_AFTER <= now, "it has fallen silent");
         actions.extend(self.dispatch(now));
         actions.extend(self.announce(now));
@@ -430,19 +434,22 @@ impl Board {
     }
 
     fn hear_of(&mut self, now: Millis, keeper: PeerId, notice: Notice) {
-        let key = (keeper, notice.job);
+        let (key, pending) = ((keeper, notice.job), matches!(notice.stage, Stage::Pending));
         if let Some(heard) = self.heard.get_mut(&key) {
             heard.last = now;
-            if notice.revision > heard.notice.revision {
-                heard.notice = notice;
-                heard.not_before = now;
+            if notice.revision <= heard.notice.revision {
+                return;
             }
-            return;
-        }
-        let of_keeper = (keeper, JobId([0; 16]))..=(keeper, JobId([0xff; 16]));
-        if self.heard.range(of_keeper).count() < MAX_HEARD_OF_ONE {
+            heard.notice = notice;
+            heard.not_before = now;
+        } else {
+            let of_keeper = (keeper, JobId([0; 16]))..=(keeper, JobId([0xff; 16]));
+            if self.heard.range(of_keeper).count() >= MAX_HEARD_OF_ONE {
+                return;
+            }
             self.heard.insert(key, Heard { notice, first: now, last: now, not_before: now });
         }
+        if pending { self.open.insert(key) } else { self.open.remove(&key) };
     }
 
     /// Claims as many jobs as there are free slots: its own first, since their data is here, then the oldest.
@@ -453,9 +460,9 @@ impl Board {
         }
         let mine = self.kept.iter().filter(|(_, kept)| kept.is_open_to(self.me, now));
         let mine = mine.map(|(job, kept)| (&kept.terms, (false, kept.submitted), (self.me, *job)));
-        let foreign = self.heard.iter().filter(|((keeper, _), heard)| {
-            let open = matches!(heard.notice.stage, Stage::Pending);
-            open && heard.not_before <= now && self.peers.contains_key(keeper)
+        let foreign = self.open.iter().filter_map(|key| Some((key, self.heard.get(key)?)));
+        let foreign = foreign.filter(|((keeper, _), heard)| {
+            heard.not_before <= now && self.peers.contains_key(keeper)
         });
         let foreign = foreign.map(|(key, heard)| (&heard.notice.terms, (true, heard.first), *key));
         let may_run = |terms: &Terms| {
