@@ -1,0 +1,4 @@
+//! The rooms of the `starfish` program, so that tests can enter them without a process.
+
+pub mod output;
+pub mod shell;

@@ -1,0 +1,58 @@
+//! Why a built-in ends before its time.
+
+use std::io;
+
+use crate::shell::fs::path::PathError;
+use crate::shell::fs::vfs::VfsError;
+use crate::shell::status;
+
+/// What a built-in comes to: an exit status, or the failure that ended it.
+pub type Outcome = Result<i32, Failure>;
+
+/// Why a built-in ends before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The tree refused.
+    #[error(transparent)]
+    Vfs(#[from] VfsError),
+    /// A path makes no sense.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A stream failed.
+    #[error(transparent)]
+    Io(io::Error),
+    /// Nobody reads the output any more: no failure, but a reason to stop.
+    #[error("broken pipe")]
+    BrokenPipe,
+    /// The arguments contradict each other or the tree.
+    #[error("{0}")]
+    Usage(String),
+    /// It cannot be done.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Failure {
+    /// The exit status that says so.
+    pub fn status(&self) -> i32 {
+        match self {
+            Self::Vfs(error) => status::of(error),
+            Self::BrokenPipe => status::OK,
+            Self::Usage(_) => status::USAGE,
+            Self::Path(_) | Self::Io(_) | Self::Refused(_) => status::FAILED,
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Errors of the tree come back out of the streams that carried them.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::BrokenPipe;
+        }
+        match error.downcast::<VfsError>() {
+            Ok(error) => Self::Vfs(error),
+            Err(error) => Self::Io(error),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `mkdir`
+
+use super::{Builtin, Context, Failure, Outcome};
+use crate::shell::fs::vfs::Parents;
+
+/// Arguments of `mkdir`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Mkdir {
+    /// Make missing parents, and take a directory that is there
+    #[arg(short, long)]
+    parents: bool,
+    /// Directories to make
+    #[arg(required = true)]
+    paths: Vec<String>,
+}
+
+impl Builtin for Mkdir {
+    const NAME: &'static str = "mkdir";
+    const ABOUT: &'static str = "Make directories";
+
+    async fn run(self, mut context: Context) -> Outcome {
+        let parents = if self.parents { Parents::Create } else { Parents::MustExist };
+        for path in &self.paths {
+            if let Err(failure) = make(&context, path, parents).await {
+                context.complain(Self::NAME, failure).await?;
+            }
+        }
+        context.done()
+    }
+}
+
+async fn make(context: &Context, path: &str, parents: Parents) -> Result<(), Failure> {
+    context.vfs.mkdir(&context.path(path)?, parents).await?;
+    Ok(())
+}
