@@ -25,9 +25,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::from_fn_with_state;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use starfish_compute::Compute;
-use starfish_fs::{Files, Vfs};
-use starfish_memory::Memory;
+use starfish_fs::Vfs;
 
 use self::error::ApiError;
 use self::guard::Guard;
@@ -42,9 +40,6 @@ const MAX_JSON: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) control: Arc<Control>,
-    pub(crate) memory: Memory,
-    pub(crate) files: Files,
-    pub(crate) compute: Compute,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -69,13 +64,14 @@ fn table(services: &Services) -> Vec<Route> {
         Route::new(Verb::Get, "/api/v1/openapi.json", "This document", &document, openapi)
             .gives(Content::Json("OpenAPI 3.1")),
     ];
-    let Services { control, memory, files, compute, metrics } = services.clone();
+    let Services { control, metrics } = services;
+    let (memory, compute) = (control.memory.clone(), control.compute.clone());
     let stopping = control.tasks.stopping().clone();
-    let tree: Arc<dyn Vfs> = Arc::new(files.clone());
-    table.extend(health::routes(&metrics));
-    table.extend(node::routes(&control));
+    let tree: Arc<dyn Vfs> = Arc::new(control.files.clone());
+    table.extend(health::routes(metrics));
+    table.extend(node::routes(control));
     table.extend(files::routes(&tree));
-    table.extend(files::usage_routes(&files));
+    table.extend(files::usage_routes(&control.files));
     table.extend(content::routes(&tree));
     table.extend(memory::routes(&memory::Resource { memory, stopping: stopping.clone() }));
     table.extend(jobs::routes(&jobs::Resource { compute, stopping }));

@@ -63,7 +63,7 @@ pub enum ClientError {
     },
     /// The node said no, and why.
     #[error(transparent)]
-    Refused(#[from] Problem),
+    Refused(Box<Problem>),
     /// The node said something that this client does not understand: their versions differ.
     #[error("the node's answer to {what} makes no sense")]
     Nonsense {

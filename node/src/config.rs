@@ -102,18 +102,8 @@ impl Settings {
     pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Self {
         let merged = layers.into_iter().fold(Layer::default(), Layer::over);
         // Without `..`: a new setting must be given its default here.
-        let Layer {
-            port,
-            api_port,
-            mdns,
-            upnp,
-            listen,
-            external,
-            slots,
-            zone,
-            task_memory_mib,
-            log_format,
-        } = merged;
+        let Layer { port, api_port, mdns, upnp, listen, external, slots, zone, task_memory_mib, log_format } =
+            merged;
         Self {
             port: port.unwrap_or(DEFAULT_PORT),
             api_port: api_port.unwrap_or(DEFAULT_API_PORT),

@@ -6,11 +6,14 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use starfish_compute::Compute;
 use starfish_dht::beacon::Beacons;
 use starfish_dht::enrol::SharedCredentials;
 use starfish_dht::membership::{CredentialsError, Role, UnknownRole};
 use starfish_dht::ticket::{MAX_ADDRESSES, Ticket, TicketError};
 use starfish_dht::{Multiaddr, Network, PeerId};
+use starfish_fs::Files;
+use starfish_memory::Memory;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -18,6 +21,7 @@ use crate::data_dir::DataDir;
 use crate::membership::swarm_of;
 use crate::process::{Uptime, resident_bytes};
 use crate::revocation::{Ledger, RevokeError, Revoked};
+use crate::runtime::RuntimeInfo;
 use crate::task::{Tasks, WorkerInfo};
 use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RevokeRequest, Status};
 
@@ -38,6 +42,9 @@ pub(crate) struct Control {
     pub(crate) credentials: SharedCredentials,
     pub(crate) ledger: Ledger,
     pub(crate) beacons: Beacons,
+    pub(crate) memory: Memory,
+    pub(crate) files: Files,
+    pub(crate) compute: Compute,
     pub(crate) tasks: Tasks,
     pub(crate) end: End,
 }
@@ -91,7 +98,7 @@ impl Control {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let peers = self.peers();
+        let (peers, capacity) = (self.peers(), self.compute.capacity());
         Status {
             id: self.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -103,8 +110,23 @@ impl Control {
             port: self.port,
             addrs: self.network.addresses(),
             zone: self.zone.clone(),
+            memory_digest: self.memory.digest(),
+            memory_cells: self.memory.stats().cells,
+            slots: capacity.slots,
+            slots_free: capacity.free,
             n_alive: peers.iter().filter(|peer| peer.alive).count(),
             n_known: peers.len(),
+        }
+    }
+
+    /// What `node.json` says.
+    pub(crate) fn runtime_info(&self) -> RuntimeInfo {
+        RuntimeInfo {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            peer: self.network.local_peer().to_string(),
+            api: self.api,
+            port: self.port,
         }
     }
 
@@ -114,8 +136,12 @@ impl Control {
         members
             .map(|member| {
                 let link = self.network.link(&member.peer);
-                let addrs: BTreeSet<Multiaddr> =
-                    member.beacon.addresses.into_iter().chain(link.iter().map(|link| link.address.clone())).collect();
+                let addrs: BTreeSet<Multiaddr> = member
+                    .beacon
+                    .addresses
+                    .into_iter()
+                    .chain(link.iter().map(|link| link.address.clone()))
+                    .collect();
                 Peer {
                     id: member.peer,
                     addrs: addrs.into_iter().collect(),
@@ -146,7 +172,8 @@ impl Control {
         let token = credentials.invite(role.rights(), SystemTime::now() + valid, request.peer)?;
         let me = self.network.local_peer();
         let addresses = self.network.addresses().into_iter().filter_map(|address| address.with_p2p(me).ok());
-        let ticket = Ticket { swarm: credentials.swarm(), addresses: addresses.take(MAX_ADDRESSES).collect(), token };
+        let ticket =
+            Ticket { swarm: credentials.swarm(), addresses: addresses.take(MAX_ADDRESSES).collect(), token };
         info!(?role, valid_s = valid.as_secs(), only = ?request.peer, "made a ticket");
         Ok(Invitation { ticket: ticket.to_string() })
     }

@@ -110,7 +110,7 @@ impl DataDir {
 }
 
 /// Writes a secret so that no other user could read it at any moment, and no crash leaves half of it.
-pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);

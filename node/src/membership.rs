@@ -33,7 +33,11 @@ pub enum MembershipError {
 }
 
 /// The membership kept in `path`; without one, that of the ticket; without a ticket, that of a new swarm.
-pub(crate) fn enter(path: &Path, peer: PeerId, ticket: Option<&Ticket>) -> Result<Credentials, MembershipError> {
+pub(crate) fn enter(
+    path: &Path,
+    peer: PeerId,
+    ticket: Option<&Ticket>,
+) -> Result<Credentials, MembershipError> {
     let kept = Credentials::load(path)?;
     let credentials = match (kept, ticket) {
         (Some(kept), Some(ticket)) if kept.swarm() != ticket.swarm => {
@@ -95,13 +99,19 @@ async fn ask_all(network: &Network, credentials: &SharedCredentials) -> bool {
 
 fn warn_of_failure(network: &Network) {
     let n_connected = network.connected().len();
-    let failures = network.members().iter().filter_map(|member| network.dial_failure(&member.peer)).collect::<Vec<_>>();
+    let failures =
+        network.members().iter().filter_map(|member| network.dial_failure(&member.peer)).collect::<Vec<_>>();
     warn!(n_connected, ?failures, "no member has let this node in yet, still trying");
 }
 
 /// The swarm of shared credentials.
 pub(crate) fn swarm_of(credentials: &SharedCredentials) -> SwarmId {
     credentials.read().unwrap_or_else(PoisonError::into_inner).swarm()
+}
+
+/// Whether a member is still to be asked for lasting membership.
+pub(crate) fn is_provisional(credentials: &SharedCredentials) -> bool {
+    credentials.read().unwrap_or_else(PoisonError::into_inner).is_provisional()
 }
 
 /// Credentials to be shared.

@@ -3,7 +3,7 @@
 //! The usual extractors decode to UTF-8; keys of the shared memory are any bytes, so both ends use these.
 
 /// Encodes all but the unreserved characters, so that the result is one path segment or query value.
-pub fn encode(bytes: &[u8]) -> String {
+pub(crate) fn encode(bytes: &[u8]) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
@@ -19,7 +19,7 @@ pub fn encode(bytes: &[u8]) -> String {
 }
 
 /// Decodes what [`encode`], a browser or curl made; `None` if a `%` is not followed by two hex digits.
-pub fn decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

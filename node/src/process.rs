@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 /// Resident memory of this process in bytes; `None` where there is no `/proc`.
-pub fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     parse_resident(&status)
 }
@@ -16,16 +16,16 @@ fn parse_resident(status: &str) -> Option<u64> {
 
 /// How long something has been going on.
 #[derive(Clone, Copy, Debug)]
-pub struct Uptime(Instant);
+pub(crate) struct Uptime(Instant);
 
 impl Uptime {
     /// Starts to count.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
     /// Whole milliseconds since the start.
-    pub fn millis(&self) -> u64 {
+    pub(crate) fn millis(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }

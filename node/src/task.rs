@@ -14,15 +14,18 @@ use tracing::{Instrument, info_span, warn};
 #[derive(Clone)]
 pub(crate) struct Tasks {
     stop: CancellationToken,
-    running: Arc<Mutex<Vec<(&'static str, JoinHandle<()>)>>>,
+    running: Arc<Mutex<Vec<Running>>>,
 }
+
+/// A task by its name.
+type Running = (&'static str, JoinHandle<()>);
 
 /// One long-lived task, as `GET /api/v1/workers` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerInfo {
     /// What it is called, here and in the logs.
     pub name: String,
-    /// Whether it is at work; a worker that has ended while its node has not is a defect.
+    /// Whether it is still at work.
     pub alive: bool,
 }
 

@@ -19,7 +19,7 @@ pub use self::{
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
     memory::{Counted, Deleted, IncrementRequest, KeyValueBody, WatchEvent},
     problem::{Problem, ProblemBody},
-    vfs::{WirePathError, WireVfsError},
+    vfs::{IoKind, WirePathError, WireVfsError},
 };
 
 /// `GET /api/v1/id`: who this node is.
@@ -55,6 +55,14 @@ pub struct Status {
     pub addrs: Vec<Multiaddr>,
     /// The zone that it was given; may be empty.
     pub zone: String,
+    /// A fingerprint of the shared memory: two nodes that show the same hold the same.
+    pub memory_digest: String,
+    /// Cells of the shared memory on this node, tombstones among them.
+    pub memory_cells: u64,
+    /// Tasks that this node runs at once.
+    pub slots: u32,
+    /// Of those, how many are free.
+    pub slots_free: u32,
     /// How many other members are alive.
     pub n_alive: usize,
     /// How many other members are known.

@@ -63,14 +63,6 @@ impl Query {
         let parsed = text.parse();
         parsed.map(Some).map_err(|error| ApiError::bad_request("bad-query", format!("{name}: {error}")))
     }
-
-    /// The value as a `T`, which must be there.
-    pub(super) fn required<T>(&self, name: &str) -> Result<T, ApiError>
-    where
-        T: std::str::FromStr<Err: std::fmt::Display>,
-    {
-        self.parsed(name)?.ok_or_else(|| ApiError::bad_request("bad-query", format!("{name} is missing")))
-    }
 }
 
 /// The path's segments below `/api/v1`, decoded; unlike the framework's, they may be any bytes.

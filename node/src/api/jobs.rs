@@ -54,7 +54,8 @@ async fn submit(
     State(state): State<Resource>,
     request: Request,
 ) -> Result<(StatusCode, JsonAnswer<Submitted>), ApiError> {
-    let in_frames = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
+    let in_frames =
+        request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
     let (task, program) = if in_frames {
         read_frames(request.into_body()).await?
     } else {
@@ -75,7 +76,10 @@ async fn list(State(state): State<Resource>) -> JsonAnswer<Vec<JobSummary>> {
     JsonAnswer(state.compute.jobs())
 }
 
-async fn report(State(state): State<Resource>, segments: Segments) -> Result<JsonAnswer<JobReport>, ApiError> {
+async fn report(
+    State(state): State<Resource>,
+    segments: Segments,
+) -> Result<JsonAnswer<JobReport>, ApiError> {
     Ok(JsonAnswer(state.compute.job(segments.text(1)?).await?))
 }
 
@@ -128,7 +132,12 @@ fn spec(task: TaskRequest, program: Option<Bytes>) -> Result<TaskSpec, ApiError>
     let module = match (path, program) {
         (Some(path), None) => Module::Path(path),
         (None, Some(bytes)) => Module::Bytes(bytes),
-        _ => return Err(ApiError::bad_request("no-program", "a task needs one program: a path, or its bytes")),
+        _ => {
+            return Err(ApiError::bad_request(
+                "no-program",
+                "a task needs one program: a path, or its bytes",
+            ));
+        }
     };
     Ok(TaskSpec { name, module, args, env, grants, limits: limits.into(), on })
 }
@@ -143,13 +152,19 @@ async fn read_frames(body: Body) -> Result<(TaskRequest, Option<Bytes>), ApiErro
             match kind {
                 frame::submit::TASK if task.is_none() => {
                     let parsed = serde_json::from_slice::<TaskRequest>(&payload);
-                    task = Some(parsed.map_err(|error| ApiError::bad_request("bad-json", error.to_string()))?);
+                    task =
+                        Some(parsed.map_err(|error| ApiError::bad_request("bad-json", error.to_string()))?);
                 }
                 frame::submit::MODULE if program.len() + payload.len() <= MAX_MODULE_BYTES => {
                     program.extend_from_slice(&payload);
                 }
                 frame::submit::MODULE => return Err(SubmitError::TooLarge.into()),
-                _ => return Err(ApiError::bad_request("bad-frames", format!("unexpected frame of kind {kind}"))),
+                _ => {
+                    return Err(ApiError::bad_request(
+                        "bad-frames",
+                        format!("unexpected frame of kind {kind}"),
+                    ));
+                }
             }
         }
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use http::StatusCode;
@@ -33,13 +33,19 @@ pub(super) struct Resource {
 
 pub(super) fn routes(state: &Resource) -> Vec<Route> {
     vec![
-        Route::new(Verb::Get, "/api/v1/mem/{space}", "The keys of a space with their values, in order", state, scan)
-            .query(&[
-                ("prefix", "only keys that begin so"),
-                ("after", "only keys behind this one: the last of the page before"),
-                ("limit", "at most so many; 1000 at most, 100 if missing"),
-            ])
-            .gives(Content::Json("[{key, value}], keys percent-encoded, values in base64")),
+        Route::new(
+            Verb::Get,
+            "/api/v1/mem/{space}",
+            "The keys of a space with their values, in order",
+            state,
+            scan,
+        )
+        .query(&[
+            ("prefix", "only keys that begin so"),
+            ("after", "only keys behind this one: the last of the page before"),
+            ("limit", "at most so many; 1000 at most, 100 if missing"),
+        ])
+        .gives(Content::Json("[{key, value}], keys percent-encoded, values in base64")),
         Route::new(Verb::Get, "/api/v1/mem/{space}/{key}", "The value of a key", state, get)
             .gives(Content::Bytes("the value")),
         Route::new(Verb::Put, "/api/v1/mem/{space}/{key}", "Set a key, on disk when answered", state, set)
@@ -51,9 +57,15 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
             .takes(Content::Json("{by}"))
             .gives(Content::Json("{value}")),
         // Not below /mem/{space}, where `watch` is a key like any other.
-        Route::new(Verb::Get, "/api/v1/watch/{space}", "The keys of a space, then every change", state, watch)
-            .query(&[("prefix", "only keys that begin so")])
-            .gives(Content::Events("{event, key, value}")),
+        Route::new(
+            Verb::Get,
+            "/api/v1/watch/{space}",
+            "The keys of a space, then every change",
+            state,
+            watch,
+        )
+        .query(&[("prefix", "only keys that begin so")])
+        .gives(Content::Events("{event, key, value}")),
     ]
 }
 
@@ -65,7 +77,9 @@ async fn scan(
     let limit = query.parsed("limit")?.unwrap_or(100).min(MAX_PAGE);
     let prefix = query.bytes("prefix").unwrap_or_default();
     let page = space(&state, &segments)?.scan(prefix, query.bytes("after"), limit).await?;
-    Ok(axum::Json(page.into_iter().map(|entry| KeyValueBody { key: entry.key, value: entry.value }).collect()))
+    Ok(axum::Json(
+        page.into_iter().map(|entry| KeyValueBody { key: entry.key, value: entry.value }).collect(),
+    ))
 }
 
 async fn get(State(state): State<Resource>, segments: Segments) -> Result<Response, ApiError> {

@@ -20,8 +20,10 @@ type Node = State<Arc<Control>>;
 
 pub(super) fn routes(node: &Arc<Control>) -> Vec<Route> {
     vec![
-        Route::new(Verb::Get, "/api/v1/status", "How this node is", node, status).gives(Content::Json("Status")),
-        Route::new(Verb::Get, "/api/v1/id", "Who this node is", node, id).gives(Content::Json("{peer, swarm}")),
+        Route::new(Verb::Get, "/api/v1/status", "How this node is", node, status)
+            .gives(Content::Json("Status")),
+        Route::new(Verb::Get, "/api/v1/id", "Who this node is", node, id)
+            .gives(Content::Json("{peer, swarm}")),
         Route::new(Verb::Get, "/api/v1/peers", "The other members", node, peers)
             .gives(Content::Json("[{id, addrs, alive, ..}]")),
         Route::new(Verb::Get, "/api/v1/workers", "The node's long-lived tasks", node, workers)
@@ -29,8 +31,14 @@ pub(super) fn routes(node: &Arc<Control>) -> Vec<Route> {
         Route::new(Verb::Post, "/api/v1/invite", "Make a ticket", node, invite)
             .takes(Content::Json("{role, expires_s, for}, all optional; roles are peer, member, worker"))
             .gives(Content::Json("{ticket}")),
-        Route::new(Verb::Post, "/api/v1/revoke", "End the rights of a member or a ticket, on every node", node, revoke)
-            .takes(Content::Json("{peer} or {ticket}")),
+        Route::new(
+            Verb::Post,
+            "/api/v1/revoke",
+            "End the rights of a member or a ticket, on every node",
+            node,
+            revoke,
+        )
+        .takes(Content::Json("{peer} or {ticket}")),
         Route::new(Verb::Put, "/api/v1/blocks/{peer}", "Refuse a peer on this node only", node, block),
         Route::new(Verb::Delete, "/api/v1/blocks/{peer}", "Refuse it no longer", node, unblock),
         Route::new(Verb::Post, "/api/v1/leave", "Leave the swarm for good, and stop", node, leave),
@@ -91,10 +99,10 @@ impl From<InviteError> for ApiError {
         let message = chain(&error);
         match error {
             InviteError::Role(_) | InviteError::TooLong => Self::bad_request("bad-invitation", message),
-            InviteError::Credentials(CredentialsError::MayNotInvite | CredentialsError::MoreThanOwn { .. }) => {
-                Self::new(StatusCode::FORBIDDEN, "not-allowed", message)
-                    .with_hint("ask a member whose role is `peer`")
-            }
+            InviteError::Credentials(
+                CredentialsError::MayNotInvite | CredentialsError::MoreThanOwn { .. },
+            ) => Self::new(StatusCode::FORBIDDEN, "not-allowed", message)
+                .with_hint("ask a member whose role is `peer`"),
             InviteError::Credentials(_) => Self::internal(&error),
         }
     }
@@ -104,9 +112,15 @@ impl From<RevocationError> for ApiError {
     fn from(error: RevocationError) -> Self {
         let message = chain(&error);
         match error {
-            RevocationError::Ticket(_) | RevocationError::OtherSwarm => Self::bad_request("bad-ticket", message),
-            RevocationError::Oneself => Self::bad_request("oneself", message).with_hint("run `starfish leave`"),
-            RevocationError::Revoke(RevokeError::MayNot) => Self::new(StatusCode::FORBIDDEN, "not-allowed", message),
+            RevocationError::Ticket(_) | RevocationError::OtherSwarm => {
+                Self::bad_request("bad-ticket", message)
+            }
+            RevocationError::Oneself => {
+                Self::bad_request("oneself", message).with_hint("run `starfish leave`")
+            }
+            RevocationError::Revoke(RevokeError::MayNot) => {
+                Self::new(StatusCode::FORBIDDEN, "not-allowed", message)
+            }
             RevocationError::Revoke(_) => Self::internal(&error),
         }
     }

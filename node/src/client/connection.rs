@@ -45,7 +45,7 @@ pub(super) struct Answer {
     what: String,
     body: Incoming,
     /// Drives the connection; dropped with the answer, and then the node sees the client leave.
-    connection: AbortOnDropHandle<()>,
+    _connection: AbortOnDropHandle<()>,
 }
 
 /// Sends `request` and waits for the head of the answer; anything but a success is an error.
@@ -67,7 +67,7 @@ pub(super) async fn send(dir: &DataDir, mut request: Request<RequestBody>) -> Re
     let what = format!("{} {}", request.method(), request.uri().path());
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-    let answer = Answer { dir: dir.clone(), what, body, connection };
+    let answer = Answer { dir: dir.clone(), what, body, _connection: connection };
     if head.status.is_success() { Ok(answer) } else { Err(answer.refusal(head.status).await) }
 }
 
@@ -118,7 +118,7 @@ impl Answer {
 
     async fn refusal(self, status: StatusCode) -> ClientError {
         match self.json::<ProblemBody>().await {
-            Ok(body) => Problem { status: status.as_u16(), body }.into(),
+            Ok(body) => ClientError::Refused(Box::new(Problem { status: status.as_u16(), body })),
             Err(error) => error,
         }
     }
