@@ -1,3 +1,30 @@
-//! Files.
+//! The swarm's disk: one tree of files, seen and written from every node.
+//!
+//! In reading order: [`path`] and [`vfs`] are the interface; [`Files`] is the swarm behind it, [`mem_vfs::MemVfs`] its
+//! twin in memory, and [`conformance`] what both are held to. Below them, `tree` says what tree the cells in memory
+//! make (pure), `chunk` and [`manifest`] what a file is made of (pure), and [`blob`] keeps and fetches its bytes.
+//! [`copying`] moves folders of the host in and out.
+//!
+//! Deliberately absent: any node that owns a name or decides an order. Each node changes its own replica of the
+//! tree's cells, and the rules in `tree` make all of them see the same.
+
 pub mod path;
 pub mod vfs;
+
+mod files;
+mod links;
+mod tree;
+
+pub mod blob;
+mod chunk;
+mod hash;
+pub mod manifest;
+
+pub mod conformance;
+pub mod copying;
+pub mod mem_vfs;
+
+pub use files::{Files, FilesOptions, OpenError, Usage};
+pub use hash::{BlobHash, HashError};
+pub use path::{PathError, VfsPath};
+pub use vfs::{Vfs, VfsError};

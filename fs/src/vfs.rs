@@ -9,14 +9,33 @@ use std::ops::Range;
 use std::pin::Pin;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::Stream;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::path::{PathError, VfsPath};
 
 /// A file's bytes, in order. An error ends the stream; what came before it was verified.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, VfsError>> + Send>>;
+
+/// Bytes that are at hand, as a stream.
+pub fn stream_of(bytes: impl Into<Bytes>) -> ByteStream {
+    let bytes = bytes.into();
+    stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed()
+}
+
+/// All bytes of a stream, which must not be more than `max`.
+pub async fn collect(mut stream: ByteStream, max: usize) -> Result<Bytes, VfsError> {
+    let mut bytes = BytesMut::new();
+    while let Some(part) = stream.try_next().await? {
+        if bytes.len() + part.len() > max {
+            let source = std::io::ErrorKind::FileTooLarge.into();
+            return Err(VfsError::Io { what: format!("content is longer than {max} bytes"), source });
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes.freeze())
+}
 
 /// What an entry of the tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,1 +1,47 @@
-//! memory
+//! The swarm's memory: a replicated key-value store that no node leads.
+//!
+//! Every node keeps every cell. A write is on this node's disk when it is acknowledged, is visible here at once, and
+//! is gossiped to all; what gossip loses, comparing notes with peers brings in ([`MemorySync`]). Replicas that have
+//! heard the same things hold the same things, whatever the order, and never ask anyone for permission: both halves
+//! of a partition write on and agree when it heals.
+//!
+//! The rooms, in reading order: `cell` (the merge rule, pure), `codec` (cells as bytes), `counter` (what a key is
+//! worth, pure), `clock` (stamps), `fingerprint` (what a replica holds, as 256 numbers, pure), `store` (the disk),
+//! `writer` (group commit), `memory`, `space` and `watch` (the interface), `page` and `intake` (what travels, and what
+//! of it is let in), `gossip` (deltas), `wire`, `replica`, `reconcile` and `answer` (comparing notes), and `sync` (the tasks).
+//!
+//! Deliberately absent: reads from other nodes, locks and transactions across nodes, and any notion of a quorum. Dead
+//! cells (tombstones, expired values) are kept; nothing is reaped yet.
+
+mod answer;
+mod cell;
+mod clock;
+mod codec;
+mod counter;
+mod fingerprint;
+mod gossip;
+mod intake;
+mod memory;
+mod page;
+mod reconcile;
+mod replica;
+mod space;
+mod stats;
+mod store;
+mod sync;
+mod watch;
+mod wire;
+mod writer;
+
+pub use cell::{
+    Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceError, SpaceName, Stamp, Version,
+};
+pub use codec::MalformedCell;
+pub use counter::IncrementError;
+pub use memory::{Memory, Observer};
+pub use space::{Batch, KeyValue, MAX_BATCH_BYTES, MAX_BATCH_CELLS, Space};
+pub use stats::{MemoryStats, Offender};
+pub use store::{ReadError, StoreError};
+pub use sync::{JoinError, MemorySync};
+pub use watch::{Event, Watch};
+pub use writer::WriteError;

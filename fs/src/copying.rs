@@ -1,0 +1,137 @@
+//! Copying between a folder of the host and the tree: [`import_dir`] and [`export_dir`].
+//!
+//! Works on any [`crate::vfs::Vfs`], so a client of a running node copies with it as the node itself does. Modes,
+//! modification times, symbolic links and empty directories are kept; owners, hard links and extended attributes
+//! are not. Devices, sockets and pipes are passed over and named in the [`Summary`].
+
+mod export;
+mod import;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+pub use export::{export_dir, export_file};
+pub use import::{import_dir, import_file};
+
+use crate::path::{PathError, VfsPath};
+use crate::vfs::VfsError;
+
+/// Files copied at the same time: enough to share commits and to hide the way to a peer.
+const AT_ONCE: usize = 16;
+/// Names of what was passed over that are kept for the summary; the rest is only counted.
+const MAX_NAMED: usize = 100;
+
+/// What has been copied so far, and in the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Files.
+    pub files: u64,
+    /// Directories, the topmost included.
+    pub dirs: u64,
+    /// Symbolic links.
+    pub links: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+    /// How many things of the source are neither file, directory nor link, and were passed over.
+    pub n_skipped: u64,
+    /// The first hundred of them.
+    pub skipped: Vec<PathBuf>,
+}
+
+/// Called after each file or part of one, with all that is copied so far.
+pub type OnProgress<'a> = &'a (dyn Fn(&Summary) + Send + Sync);
+
+/// A copy failed. What was copied until then stays.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Something on the host.
+    #[error("could not {what} {}", path.display())]
+    Host {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// Something in the tree.
+    #[error(transparent)]
+    Tree(#[from] VfsError),
+    /// The tree's names are UTF-8.
+    #[error("{path:?}: the name is not UTF-8; rename the file to copy it")]
+    NotUtf8 {
+        /// The file, its name with escapes.
+        path: PathBuf,
+    },
+    /// A name or path of the host is too long for the tree.
+    #[error("{}: cannot be a path of the tree", path.display())]
+    Path {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: PathError,
+    },
+    /// A link stands where a folder is needed; what is written through it would end up elsewhere.
+    #[error("{}: is there already and is not a folder; nothing is written through it", path.display())]
+    NotAFolder {
+        /// The link or file.
+        path: PathBuf,
+    },
+    /// The source is a directory where a file was expected, or the reverse.
+    #[error("{path}: is not a directory")]
+    SourceNotADirectory {
+        /// The source.
+        path: VfsPath,
+    },
+}
+
+/// Counts and reports, from many copies at once.
+struct Tracker<'a> {
+    summary: Mutex<Summary>,
+    on_progress: OnProgress<'a>,
+}
+
+impl<'a> Tracker<'a> {
+    fn new(on_progress: OnProgress<'a>) -> Self {
+        Self { summary: Mutex::default(), on_progress }
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Summary)) {
+        let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut summary);
+        (self.on_progress)(&summary);
+    }
+
+    fn skip(&self, path: PathBuf) {
+        self.count(|summary| {
+            summary.n_skipped += 1;
+            if summary.skipped.len() < MAX_NAMED {
+                summary.skipped.push(path);
+            }
+        });
+    }
+
+    fn finish(self) -> Summary {
+        self.summary.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn host(what: &'static str, path: &Path, source: io::Error) -> CopyError {
+    CopyError::Host { what, path: path.to_owned(), source }
+}
+
+/// Runs file work of the host off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CopyError> + Send + 'static,
+) -> Result<T, CopyError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(host("copy", Path::new(""), io::Error::other(error))),
+    }
+}

@@ -1,0 +1,216 @@
+//! From the tree to a folder of the host.
+//!
+//! The tree is written by others, so the host is guarded against it: nothing is written through a link (a name of
+//! the target that is a link is replaced, or refused where a folder is needed), a file appears under its name only
+//! when it is whole, and permissions carry no set-uid or set-gid bit.
+
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{AT_ONCE, CopyError, OnProgress, Summary, Tracker, blocking, host};
+use crate::path::{VfsPath, check_name};
+use crate::vfs::{Entry, Kind, Vfs};
+
+/// Permission bits that are kept.
+const KEPT_MODE: u32 = 0o1777;
+
+/// Something to be made on the host.
+struct Item {
+    from: VfsPath,
+    to: PathBuf,
+    entry: Entry,
+}
+
+/// Copies the directory `from`, with everything in it, to the folder `to`, which is made if it is not there. What is
+/// there already stays, unless something of the same name comes.
+pub async fn export_dir(
+    vfs: &dyn Vfs,
+    from: &VfsPath,
+    to: &Path,
+    on_progress: OnProgress<'_>,
+) -> Result<Summary, CopyError> {
+    let tracker = Tracker::new(on_progress);
+    let mut entry = vfs.stat(from).await?;
+    match entry.kind {
+        Kind::Dir => {}
+        Kind::File => return Err(CopyError::SourceNotADirectory { path: from.clone() }),
+        // It is followed, and has no permissions of its own.
+        Kind::Symlink => entry.mode = 0o755,
+    }
+    {
+        // The user named the topmost folder, so here a link is followed.
+        let to = to.to_owned();
+        blocking(move || fs::create_dir_all(&to).map_err(|error| host("make the folder", &to, error))).await?;
+    }
+    let mut dirs = vec![Item { from: from.clone(), to: to.to_owned(), entry }];
+    let mut next = 0;
+    while let Some(dir) = dirs.get(next) {
+        let (below, rest): (Vec<_>, Vec<_>) =
+            children(dir, vfs).await?.into_iter().partition(|item| item.entry.kind == Kind::Dir);
+        for dir in &below {
+            let to = dir.to.clone();
+            blocking(move || make_dir(&to)).await?;
+        }
+        let copied = stream::iter(&rest).map(|item| export_item(item, vfs, &tracker));
+        copied.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        dirs.extend(below);
+        next += 1;
+    }
+    // Last and from below: a folder may be read-only, and its time changes with what is made in it.
+    for Item { to, entry, .. } in dirs.into_iter().rev() {
+        blocking(move || finish_dir(&to, &entry)).await?;
+        tracker.count(|summary| summary.dirs += 1);
+    }
+    Ok(tracker.finish())
+}
+
+/// Copies one file (following a link to it) to the path `to`.
+pub async fn export_file(
+    vfs: &dyn Vfs,
+    from: &VfsPath,
+    to: &Path,
+    on_progress: OnProgress<'_>,
+) -> Result<Summary, CopyError> {
+    let tracker = Tracker::new(on_progress);
+    let mut entry = vfs.stat(from).await?;
+    if entry.kind == Kind::Symlink {
+        entry = Entry { kind: Kind::File, mode: 0o644, ..entry };
+    }
+    let item = Item { from: from.clone(), to: to.to_owned(), entry };
+    export_content(&item, vfs, &tracker).await?;
+    Ok(tracker.finish())
+}
+
+async fn children(dir: &Item, vfs: &dyn Vfs) -> Result<Vec<Item>, CopyError> {
+    let entries = vfs.list(&dir.from).await?;
+    let item = |entry: Entry| {
+        // Names are the only part of the tree that becomes a path of the host. They were checked when they came in;
+        // a `Vfs` over a network might not have.
+        let invalid = |source| CopyError::Path { path: dir.to.clone(), source };
+        check_name(&entry.name).map_err(invalid)?;
+        let from = dir.from.join(&entry.name).map_err(invalid)?;
+        Ok(Item { from, to: dir.to.join(&entry.name), entry })
+    };
+    entries.into_iter().map(item).collect()
+}
+
+async fn export_item(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
+    match (item.entry.kind, &item.entry.target) {
+        (Kind::Symlink, Some(target)) => {
+            let (target, to, mtime_ms) = (target.clone(), item.to.clone(), item.entry.mtime_ms);
+            blocking(move || make_link(&target, &to, mtime_ms)).await?;
+            tracker.count(|summary| summary.links += 1);
+            Ok(())
+        }
+        (Kind::Symlink, None) | (Kind::Dir, _) => Ok(()),
+        (Kind::File, _) => export_content(item, vfs, tracker).await,
+    }
+}
+
+async fn export_content(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
+    let mut content = vfs.read(&item.from, 0..u64::MAX).await?;
+    let mut file = {
+        let to = item.to.clone();
+        blocking(move || Partial::create(&to)).await?
+    };
+    while let Some(part) = content.try_next().await? {
+        let len = part.len() as u64;
+        file = blocking(move || file.write(&part)).await?;
+        tracker.count(|summary| summary.bytes += len);
+    }
+    let (mode, mtime_ms) = (item.entry.mode, item.entry.mtime_ms);
+    blocking(move || file.finish(mode, mtime_ms)).await?;
+    tracker.count(|summary| summary.files += 1);
+    Ok(())
+}
+
+/// A file that is not whole yet. It has another name until it is, and goes if it never will be.
+struct Partial {
+    file: File,
+    path: PathBuf,
+    to: PathBuf,
+    is_finished: bool,
+}
+
+impl Partial {
+    fn create(to: &Path) -> Result<Self, CopyError> {
+        let path = to.with_file_name(format!(".starfish-{:016x}", rand::random::<u64>()));
+        // A new file: a link of that name is not followed, and nobody else reads what is not whole.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(|error| host("make", &path, error))?;
+        Ok(Self { file, path, to: to.to_owned(), is_finished: false })
+    }
+
+    fn write(mut self, part: &[u8]) -> Result<Self, CopyError> {
+        self.file.write_all(part).map_err(|error| host("write", &self.to, error))?;
+        Ok(self)
+    }
+
+    fn finish(mut self, mode: u32, mtime_ms: u64) -> Result<(), CopyError> {
+        let finish = || {
+            self.file.set_permissions(Permissions::from_mode(mode & KEPT_MODE))?;
+            self.file.set_times(times(mtime_ms))?;
+            fs::rename(&self.path, &self.to)
+        };
+        finish().map_err(|error| host("write", &self.to, error))?;
+        self.is_finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.is_finished
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::debug!(path = %self.path.display(), %error, "unfinished file not removed");
+        }
+    }
+}
+
+fn times(mtime_ms: u64) -> FileTimes {
+    FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_millis(mtime_ms))
+}
+
+fn make_dir(path: &Path) -> Result<(), CopyError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let metadata = fs::symlink_metadata(path).map_err(|error| host("read", path, error))?;
+            if metadata.is_dir() { Ok(()) } else { Err(CopyError::NotAFolder { path: path.to_owned() }) }
+        }
+        made => made.map_err(|error| host("make the folder", path, error)),
+    }
+}
+
+fn finish_dir(path: &Path, entry: &Entry) -> Result<(), CopyError> {
+    let finish = || {
+        let dir = File::open(path)?;
+        dir.set_permissions(Permissions::from_mode(entry.mode & KEPT_MODE))?;
+        dir.set_times(times(entry.mtime_ms))
+    };
+    finish().map_err(|error| host("set the attributes of", path, error))
+}
+
+fn make_link(target: &str, path: &Path, mtime_ms: u64) -> Result<(), CopyError> {
+    let make = || {
+        match std::os::unix::fs::symlink(target, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(path)?;
+                std::os::unix::fs::symlink(target, path)?;
+            }
+            made => made?,
+        }
+        let time = rustix::fs::Timespec {
+            tv_sec: (mtime_ms / 1000) as i64,
+            tv_nsec: (mtime_ms % 1000 * 1_000_000) as _,
+        };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        Ok(rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+    };
+    make().map_err(|error| host("make the link", path, error))
+}

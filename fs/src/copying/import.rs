@@ -1,0 +1,205 @@
+//! From a folder of the host into the tree.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio_util::io::ReaderStream;
+
+use super::{AT_ONCE, CopyError, OnProgress, Summary, Tracker, blocking, host};
+use crate::path::VfsPath;
+use crate::vfs::{Attributes, ByteStream, Parents, Removal, Vfs, VfsError, stream_of};
+
+/// Files up to this length are read in one go; longer ones in parts of this length.
+const PART: usize = 1 << 20;
+
+/// Something found on the host.
+struct Item {
+    from: PathBuf,
+    to: VfsPath,
+    attributes: Attributes,
+    what: What,
+}
+
+enum What {
+    Dir,
+    File { len: u64 },
+    Link { target: String },
+    Other,
+}
+
+/// Copies the folder `from`, with everything in it, to the directory `to`, which is made if it is not there. What is
+/// there already stays, unless something of the same name comes.
+pub async fn import_dir(
+    from: &Path,
+    vfs: &dyn Vfs,
+    to: &VfsPath,
+    on_progress: OnProgress<'_>,
+) -> Result<Summary, CopyError> {
+    let tracker = Tracker::new(on_progress);
+    let items = {
+        let (from, to) = (from.to_owned(), to.clone());
+        blocking(move || walk(from, to)).await?
+    };
+    let (dirs, rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| matches!(item.what, What::Dir));
+    // The topmost with its parents; then level by level, so that each finds its parent made.
+    vfs.mkdir(to, Parents::Create).await?;
+    for level in dirs.chunk_by(|left, right| depth(left) == depth(right)) {
+        let made = stream::iter(level).map(|dir| import_dir_entry(dir, vfs, &tracker));
+        made.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    }
+    let copied = stream::iter(&rest).map(|item| import_item(item, vfs, &tracker));
+    copied.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    Ok(tracker.finish())
+}
+
+/// Copies one file (following a link to it) to the path `to`.
+pub async fn import_file(
+    from: &Path,
+    vfs: &dyn Vfs,
+    to: &VfsPath,
+    on_progress: OnProgress<'_>,
+) -> Result<Summary, CopyError> {
+    let tracker = Tracker::new(on_progress);
+    let metadata = tokio::fs::metadata(from).await.map_err(|error| host("read", from, error))?;
+    if metadata.is_dir() {
+        return Err(host("read", from, io::ErrorKind::IsADirectory.into()));
+    }
+    let what = What::File { len: metadata.len() };
+    let item = Item { from: from.to_owned(), to: to.clone(), attributes: attributes(&metadata), what };
+    import_item(&item, vfs, &tracker).await?;
+    Ok(tracker.finish())
+}
+
+fn depth(item: &Item) -> usize {
+    item.to.names().count()
+}
+
+async fn import_dir_entry(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
+    vfs.mkdir(&item.to, Parents::Create).await?;
+    vfs.set_attributes(&item.to, item.attributes).await?;
+    tracker.count(|summary| summary.dirs += 1);
+    Ok(())
+}
+
+async fn import_item(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
+    match &item.what {
+        What::Dir => {}
+        What::Other => tracker.skip(item.from.clone()),
+        What::File { len } => {
+            let content = open(&item.from, *len).await?;
+            // The source counts as it is read: a long file shows progress.
+            let counted = content.inspect_ok(|part| tracker.count(|summary| summary.bytes += part.len() as u64));
+            write(vfs, item, counted).await?;
+            tracker.count(|summary| summary.files += 1);
+        }
+        What::Link { target } => {
+            link(item, target, vfs).await?;
+            tracker.count(|summary| summary.links += 1);
+        }
+    }
+    Ok(())
+}
+
+/// Writes a stream that borrows: its parts go through a channel to one that does not.
+async fn write(
+    vfs: &dyn Vfs,
+    item: &Item,
+    content: impl futures::Stream<Item = Result<Bytes, VfsError>>,
+) -> Result<(), VfsError> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let parts = stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|part| (part, receiver))
+    });
+    let forward = async move {
+        futures::pin_mut!(content);
+        while let Some(part) = content.next().await {
+            if sender.send(part).await.is_err() {
+                break;
+            }
+        }
+    };
+    let (written, ()) = tokio::join!(vfs.write(&item.to, parts.boxed(), item.attributes), forward);
+    written.map(drop)
+}
+
+async fn link(item: &Item, target: &str, vfs: &dyn Vfs) -> Result<(), CopyError> {
+    match vfs.symlink(&item.to, target).await {
+        Err(VfsError::Exists { .. }) => {
+            vfs.remove(&item.to, Removal::Single).await?;
+            vfs.symlink(&item.to, target).await?;
+        }
+        made => drop(made?),
+    }
+    vfs.set_attributes(&item.to, Attributes { mode: None, ..item.attributes }).await?;
+    Ok(())
+}
+
+async fn open(path: &Path, len: u64) -> Result<ByteStream, CopyError> {
+    if len <= PART as u64 {
+        let bytes = tokio::fs::read(path).await.map_err(|error| host("read", path, error))?;
+        return Ok(stream_of(bytes));
+    }
+    let file = tokio::fs::File::open(path).await.map_err(|error| host("read", path, error))?;
+    let path: Arc<Path> = path.into();
+    let parts = ReaderStream::with_capacity(file, PART);
+    Ok(parts
+        .map_err(move |source| VfsError::Io { what: format!("could not read {}", path.display()), source })
+        .boxed())
+}
+
+/// Everything in a folder, the folder itself first, parents before children and level by level.
+fn walk(from: PathBuf, to: VfsPath) -> Result<Vec<Item>, CopyError> {
+    let metadata = std::fs::metadata(&from).map_err(|error| host("read", &from, error))?;
+    let mut items = vec![Item { from, to, attributes: attributes(&metadata), what: What::Dir }];
+    let mut next = 0;
+    while let Some(item) = items.get(next) {
+        if matches!(item.what, What::Dir) {
+            let mut children = children(item)?;
+            items.append(&mut children);
+        }
+        next += 1;
+    }
+    Ok(items)
+}
+
+fn children(dir: &Item) -> Result<Vec<Item>, CopyError> {
+    let failed = |error| host("read", &dir.from, error);
+    std::fs::read_dir(&dir.from)
+        .map_err(failed)?
+        .map(|entry| {
+            let from = entry.map_err(failed)?.path();
+            let name = from.file_name().and_then(|name| name.to_str());
+            let name = name.ok_or_else(|| CopyError::NotUtf8 { path: from.clone() })?;
+            let to = dir.to.join(name).map_err(|source| CopyError::Path { path: from.clone(), source })?;
+            let metadata = std::fs::symlink_metadata(&from).map_err(|error| host("read", &from, error))?;
+            let what = what(&from, &metadata)?;
+            Ok(Item { from, to, attributes: attributes(&metadata), what })
+        })
+        .collect()
+}
+
+fn what(path: &Path, metadata: &Metadata) -> Result<What, CopyError> {
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        return Ok(What::Dir);
+    }
+    if kind.is_file() {
+        return Ok(What::File { len: metadata.len() });
+    }
+    if !kind.is_symlink() {
+        return Ok(What::Other);
+    }
+    let target = std::fs::read_link(path).map_err(|error| host("read the link", path, error))?;
+    let target = target.to_str().ok_or_else(|| CopyError::NotUtf8 { path: path.to_owned() })?;
+    Ok(What::Link { target: target.to_owned() })
+}
+
+fn attributes(metadata: &Metadata) -> Attributes {
+    let mtime_ms = metadata.mtime().saturating_mul(1000).saturating_add(metadata.mtime_nsec() / 1_000_000);
+    Attributes { mode: Some(metadata.mode() & 0o7777), mtime_ms: Some(u64::try_from(mtime_ms).unwrap_or(0)) }
+}

@@ -1,0 +1,134 @@
+//! Folders of the host, in and out.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::mem_vfs::MemVfs;
+use crate::vfs::{Attributes, Parents, Vfs, stream_of};
+
+const QUIET: OnProgress<'static> = &|_| {};
+
+fn at(path: &str) -> VfsPath {
+    VfsPath::parse(path).unwrap()
+}
+
+/// Paths with kind, permissions, time, content or target.
+fn describe(dir: &Path) -> Vec<String> {
+    let (mut open, mut seen) = (vec![dir.to_owned()], Vec::new());
+    while let Some(path) = open.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let content = if metadata.is_symlink() {
+            format!("{:?}", fs::read_link(&path).unwrap())
+        } else if metadata.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            String::new()
+        } else {
+            blake3::hash(&fs::read(&path).unwrap()).to_string()
+        };
+        let (mode, time) = (metadata.mode(), metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000);
+        seen.push(format!("{:?} {mode:o} {time} {content}", path.strip_prefix(dir).unwrap()));
+    }
+    seen.sort();
+    seen
+}
+
+fn sample(dir: &Path) {
+    fs::create_dir_all(dir.join("a/b/empty")).unwrap();
+    for number in 0..50 {
+        fs::write(dir.join(format!("a/file {number}")), vec![number; usize::from(number) * 100]).unwrap();
+    }
+    fs::write(dir.join("a/b/größe 漢字"), vec![7; 3 << 20]).unwrap();
+    fs::write(dir.join("run.sh"), "#!/bin/sh").unwrap();
+    fs::set_permissions(dir.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("../run.sh", dir.join("a/link")).unwrap();
+    symlink("/nowhere", dir.join("dangling")).unwrap();
+    fs::set_permissions(dir.join("a/b"), fs::Permissions::from_mode(0o750)).unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_comes_back_as_it_went_in() {
+    let host = tempfile::tempdir().unwrap();
+    let (from, to) = (host.path().join("from"), host.path().join("to"));
+    sample(&from);
+    let vfs = MemVfs::new();
+    let last_seen = AtomicU64::new(0);
+    let on_progress = |summary: &Summary| last_seen.store(summary.bytes, Ordering::Relaxed);
+    let went_in = import_dir(&from, &vfs, &at("/x/y"), &on_progress).await.unwrap();
+    assert_eq!((went_in.files, went_in.dirs, went_in.links), (52, 4, 2));
+    assert_eq!(last_seen.load(Ordering::Relaxed), went_in.bytes);
+    let came_out = export_dir(&vfs, &at("/x/y"), &to, QUIET).await.unwrap();
+    assert_eq!(came_out, went_in);
+    assert_eq!(describe(&to), describe(&from));
+    // Both again, over what is there.
+    import_dir(&from, &vfs, &at("/x/y"), QUIET).await.unwrap();
+    export_dir(&vfs, &at("/x/y"), &to, QUIET).await.unwrap();
+    assert_eq!(describe(&to), describe(&from));
+}
+
+#[tokio::test]
+async fn one_file_goes_in_and_out() {
+    let host = tempfile::tempdir().unwrap();
+    fs::write(host.path().join("f"), "content").unwrap();
+    let vfs = MemVfs::new();
+    import_file(&host.path().join("f"), &vfs, &at("/f"), QUIET).await.unwrap();
+    let copied = export_file(&vfs, &at("/f"), &host.path().join("g"), QUIET).await.unwrap();
+    assert_eq!((copied.files, copied.bytes), (1, 7));
+    assert_eq!(fs::read(host.path().join("g")).unwrap(), b"content");
+    assert!(import_file(host.path(), &vfs, &at("/dir"), QUIET).await.is_err());
+    assert!(export_file(&vfs, &at("/"), &host.path().join("h"), QUIET).await.is_err());
+    assert_eq!(fs::read_dir(host.path()).unwrap().count(), 2, "nothing half-written stays");
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_utf8_is_a_clear_error() {
+    let host = tempfile::tempdir().unwrap();
+    fs::write(host.path().join(OsStr::from_bytes(b"bad\xff")), "x").unwrap();
+    let error = import_dir(host.path(), &MemVfs::new(), &at("/d"), QUIET).await.unwrap_err();
+    assert!(matches!(&error, CopyError::NotUtf8 { .. }));
+    assert!(error.to_string().contains("bad\\xFF") && error.to_string().contains("not UTF-8"), "{error}");
+}
+
+#[tokio::test]
+async fn export_writes_nothing_through_links() {
+    let host = tempfile::tempdir().unwrap();
+    let (outside, to) = (host.path().join("outside"), host.path().join("to"));
+    fs::create_dir_all(&to).unwrap();
+    fs::create_dir_all(&outside).unwrap();
+    fs::write(outside.join("victim"), "untouched").unwrap();
+    let vfs = MemVfs::new();
+    vfs.write(&at("/file"), stream_of("new"), Attributes::default()).await.unwrap();
+    symlink(outside.join("victim"), to.join("file")).unwrap();
+    export_dir(&vfs, &at("/"), &to, QUIET).await.unwrap();
+    assert!(fs::symlink_metadata(to.join("file")).unwrap().is_file(), "the link was replaced");
+    vfs.mkdir(&at("/dir"), Parents::Create).await.unwrap();
+    vfs.write(&at("/dir/victim"), stream_of("new"), Attributes::default()).await.unwrap();
+    symlink(&outside, to.join("dir")).unwrap();
+    let error = export_dir(&vfs, &at("/"), &to, QUIET).await.unwrap_err();
+    assert!(matches!(error, CopyError::NotAFolder { .. }), "{error}");
+    assert_eq!(fs::read(outside.join("victim")).unwrap(), b"untouched");
+}
+
+#[tokio::test]
+async fn export_grants_no_privileges() {
+    let host = tempfile::tempdir().unwrap();
+    let vfs = MemVfs::new();
+    let attributes = Attributes { mode: Some(0o6755), mtime_ms: None };
+    vfs.write(&at("/su"), stream_of("x"), attributes).await.unwrap();
+    export_dir(&vfs, &at("/"), host.path(), QUIET).await.unwrap();
+    assert_eq!(fs::metadata(host.path().join("su")).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[tokio::test]
+async fn what_cannot_be_copied_is_named() {
+    let host = tempfile::tempdir().unwrap();
+    let socket = host.path().join("socket");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let vfs = MemVfs::new();
+    let summary = import_dir(host.path(), &vfs, &at("/d"), QUIET).await.unwrap();
+    assert_eq!((summary.n_skipped, summary.skipped), (1, vec![socket]));
+    assert!(vfs.list(&at("/d")).await.unwrap().is_empty());
+}

@@ -1,0 +1,259 @@
+//! The swarm's files over real networks in one process.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use starfish_dht::testing::{TestSwarm, wait_until};
+use starfish_memory::MemorySync;
+use tempfile::TempDir;
+
+use super::*;
+use crate::conformance;
+use crate::mem_vfs::MemVfs;
+use crate::vfs::{collect, stream_of};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A node of a swarm, as far as files need one.
+struct Node {
+    files: Files,
+    memory: Memory,
+    _sync: MemorySync,
+    dir: TempDir,
+}
+
+impl Node {
+    async fn start(network: Network) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::open(&dir.path().join("memory"), &network.local_peer()).unwrap();
+        let sync = memory.join(network.clone()).await.unwrap();
+        let options = FilesOptions::default();
+        let files = Files::open(&dir.path().join("blobs"), network, memory.clone(), options).await.unwrap();
+        Self { files, memory, _sync: sync, dir }
+    }
+
+    async fn sees(&self, path: &str) {
+        wait_until("the file is in the tree", SOON, || async { self.files.stat(&at(path)).await.is_ok() }).await;
+    }
+
+    async fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Entry {
+        self.files.write(&at(path), stream_of(bytes), Attributes::default()).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Result<Bytes, VfsError> {
+        collect(self.files.read(&at(path), 0..u64::MAX).await?, 1 << 30).await
+    }
+
+    async fn names(&self, path: &str) -> Vec<String> {
+        self.files.list(&at(path)).await.unwrap().into_iter().map(|entry| entry.name).collect()
+    }
+}
+
+fn at(path: &str) -> VfsPath {
+    VfsPath::parse(path).unwrap()
+}
+
+fn sample(len: usize) -> Bytes {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&len.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tree_does_what_every_file_system_does() {
+    let swarm = TestSwarm::start(1).await;
+    let node = Node::start(swarm.network(0).clone()).await;
+    conformance::check(&node.files).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_put_on_one_node_is_read_on_one_that_joins_later() {
+    let mut swarm = TestSwarm::start(2).await;
+    swarm.wait_connected().await;
+    let a = Node::start(swarm.network(0).clone()).await;
+    let bytes = sample(64 << 20);
+    let parts: Vec<_> = bytes.chunks(1 << 20).map(|part| Ok(bytes.slice_ref(part))).collect();
+    a.files.write(&at("/big"), stream::iter(parts).boxed(), Attributes::default()).await.unwrap();
+    a.put("/small", "in the cell").await;
+
+    let late = swarm.add().await;
+    let c = Node::start(late).await;
+    c.sees("/small").await;
+    assert_eq!(c.get("/small").await.unwrap(), "in the cell");
+    c.sees("/big").await;
+    let part = c.files.read(&at("/big"), 10_000_000..10_000_010).await.unwrap();
+    assert_eq!(collect(part, 10).await.unwrap(), bytes.slice(10_000_000..10_000_010));
+    let touched = c.files.usage().await.unwrap().blobs;
+    assert!(touched <= 2, "a range read fetched {touched} blobs");
+    assert!(c.get("/big").await.unwrap() == bytes, "byte for byte");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_readers_share_transfers_and_all_succeed() {
+    let swarm = TestSwarm::start(2).await;
+    swarm.wait_connected().await;
+    let a = Node::start(swarm.network(0).clone()).await;
+    let b = Node::start(swarm.network(1).clone()).await;
+    let bytes = sample(12 << 20);
+    a.put("/f", bytes.clone()).await;
+    b.sees("/f").await;
+    let reads = (0..8).map(|_| b.get("/f"));
+    for read in futures::future::join_all(reads).await {
+        assert!(read.unwrap() == bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_has_is_an_error_that_says_so() {
+    let swarm = TestSwarm::start(2).await;
+    swarm.wait_connected().await;
+    let a = Node::start(swarm.network(0).clone()).await;
+    let b = Node::start(swarm.network(1).clone()).await;
+    a.put("/f", sample(100_000)).await;
+    b.sees("/f").await;
+    a.files.stop().await;
+    let error = b.get("/f").await.unwrap_err();
+    assert!(matches!(error, VfsError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_outlive_the_node() {
+    let swarm = TestSwarm::start(1).await;
+    let network = swarm.network(0).clone();
+    let node = Node::start(network.clone()).await;
+    let bytes = sample(5 << 20);
+    node.put("/kept", bytes.clone()).await;
+    node.files.mkdir(&at("/d/e"), Parents::Create).await.unwrap();
+    node.files.stop().await;
+    let Node { files, memory, _sync: sync, dir } = node;
+    drop(files);
+    // The same memory: what is asked is whether the tree comes back from its cells and the bytes from disk.
+    let options = FilesOptions::default();
+    let files = Files::open(&dir.path().join("blobs"), network, memory, options).await.unwrap();
+    assert_eq!(files.list(&at("/")).await.unwrap().len(), 2);
+    let read = collect(files.read(&at("/kept"), 0..u64::MAX).await.unwrap(), 1 << 30).await.unwrap();
+    assert!(read == bytes);
+    drop(sync);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_halves_merge_and_nothing_is_lost() {
+    let mut swarm = TestSwarm::start(2).await;
+    swarm.wait_connected().await;
+    let a = Node::start(swarm.network(0).clone()).await;
+    let b = Node::start(swarm.network(1).clone()).await;
+    a.put("/shared", "old").await;
+    b.sees("/shared").await;
+    swarm.partition(&[0], &[1]).await;
+    for (node, name) in [(&a, "of-a"), (&b, "of-b")] {
+        node.files.mkdir(&at("/d/e"), Parents::Create).await.unwrap();
+        node.put(&format!("/d/e/{name}"), name.to_owned()).await;
+        node.put("/d/same", name.to_owned()).await;
+    }
+    a.files.remove(&at("/shared"), Removal::Single).await.unwrap();
+    b.put("/shared", "edited").await;
+    swarm.heal().await;
+    for node in [&a, &b] {
+        wait_until("the halves have merged", SOON, || async { node.names("/d").await.len() == 3 }).await;
+        assert_eq!(node.names("/d/e").await, ["of-a", "of-b"]);
+        let both = node.names("/d").await;
+        assert!(both[0] == "e" && both[1] == "same" && both[2].starts_with("same (conflict of "), "{both:?}");
+        assert_eq!(node.get("/shared").await.unwrap(), "edited", "an edit outlives a removal that did not see it");
+    }
+    assert_eq!(a.get("/d/same").await.unwrap(), b.get("/d/same").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_made_at_once_on_one_node_do_not_conflict() {
+    let swarm = TestSwarm::start(1).await;
+    let node = Node::start(swarm.network(0).clone()).await;
+    let writes = (0..20).map(|number| node.put("/same", format!("{number}")));
+    futures::future::join_all(writes).await;
+    let dirs = (0..20).map(|number| {
+        let path = at(&format!("/d/{number}"));
+        let files = &node.files;
+        async move { files.mkdir(&path, Parents::Create).await }
+    });
+    for made in futures::future::join_all(dirs).await {
+        made.unwrap();
+    }
+    assert_eq!(node.names("/").await, ["d", "same"]);
+    assert_eq!(node.names("/d").await.len(), 20);
+}
+
+/// Random operations on the tree and on its twin in memory must have the same effects and the same kinds of errors.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tree_and_its_twin_agree() {
+    use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
+    use rand::{Rng, SeedableRng};
+
+    let swarm = TestSwarm::start(1).await;
+    let node = Node::start(swarm.network(0).clone()).await;
+    let (tree, twin): (&dyn Vfs, MemVfs) = (&node.files, MemVfs::new());
+    let seed = rand::random();
+    let mut chance = StdRng::seed_from_u64(seed);
+    let paths = ["/a", "/b", "/a/a", "/a/b", "/b/a", "/a/b/c", "/b/a/c/d"].map(at);
+    for step in 0..300 {
+        let (path, other) = (paths.choose(&mut chance).unwrap(), paths.choose(&mut chance).unwrap());
+        let kind = chance.random_range(0..9);
+        let (on_tree, on_twin) = tokio::join!(operate(tree, kind, path, other), operate(&twin, kind, path, other));
+        let context = format!("seed {seed}, step {step}: operation {kind} of {path} and {other}");
+        assert_eq!(on_tree, on_twin, "{context}");
+        assert_eq!(walk(tree).await, walk(&twin).await, "{context}");
+    }
+}
+
+async fn operate(vfs: &dyn Vfs, kind: u8, path: &VfsPath, other: &VfsPath) -> Result<(), String> {
+    let done = match kind {
+        0 | 1 => {
+            vfs.write(path, stream_of(other.to_string()), Attributes::default()).await.map(drop)
+        }
+        2 => vfs.mkdir(path, Parents::MustExist).await.map(drop),
+        3 => vfs.mkdir(path, Parents::Create).await.map(drop),
+        4 => vfs.remove(path, Removal::Single).await,
+        5 => vfs.remove(path, Removal::Recursive).await,
+        6 => vfs.rename(path, other).await,
+        7 => vfs.copy(path, other).await,
+        _ => vfs.symlink(path, other.as_str()).await.map(drop),
+    };
+    done.map_err(|error| error.to_string())
+}
+
+async fn walk(vfs: &dyn Vfs) -> Vec<String> {
+    let (mut open, mut seen) = (vec![VfsPath::root()], Vec::new());
+    while let Some(dir) = open.pop() {
+        for entry in vfs.list(&dir).await.unwrap() {
+            let path = dir.join(&entry.name).unwrap();
+            seen.push(format!("{path} {:?} {:?} {:?} {:o}", entry.kind, entry.hash, entry.target, entry.mode));
+            if entry.kind == crate::vfs::Kind::Dir {
+                open.push(path);
+            }
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_use_of_a_write_does_not_follow_its_length() {
+    let swarm = TestSwarm::start(1).await;
+    let node = Node::start(swarm.network(0).clone()).await;
+    let part = sample(1 << 20);
+    let zeros = stream::repeat_with(move || Ok(part.clone())).take(192).boxed();
+    let before = resident_bytes();
+    node.files.write(&at("/long"), zeros, Attributes::default()).await.unwrap();
+    let mut reading = node.files.read(&at("/long"), 0..u64::MAX).await.unwrap();
+    let mut len = 0;
+    while let Some(part) = reading.try_next().await.unwrap() {
+        len += part.len();
+    }
+    assert_eq!(len, 192 << 20);
+    let grown = resident_bytes().saturating_sub(before) >> 20;
+    assert!(grown < 150, "{grown} MiB more than before a file of 192 MiB");
+}
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}

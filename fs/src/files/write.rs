@@ -1,0 +1,211 @@
+//! Writing: a stream of bytes becomes segments on this disk, then one commit makes it a file.
+//!
+//! Memory use does not depend on the file: a few segments are under way at a time. Cutting and hashing run off the
+//! async threads. Nothing is visible before the end; segments of a write that failed stay until collected.
+
+use std::io;
+
+use bytes::Bytes;
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, TryStreamExt};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Files, now_ms};
+use crate::blob::BlobStore;
+use crate::chunk::{Cutter, MAX_SEGMENT};
+use crate::hash::BlobHash;
+use crate::links::Last;
+use crate::manifest::{Manifest, Segment};
+use crate::path::VfsPath;
+use crate::tree::cell::{Body, FileContent, MAX_INLINE, MAX_INLINE_MANIFEST, ManifestBlob};
+use crate::tree::store::Edits;
+use crate::tree::{Content, DEFAULT_FILE_MODE, Found, Mode, Place};
+use crate::vfs::{Attributes, ByteStream, Entry, VfsError};
+
+/// Segments on their way to disk at once; with what is being cut, this bounds the memory of a write (24 MiB).
+const SEGMENTS_UNDER_WAY: usize = 4;
+/// Up to this much is cut and hashed in place: less work than handing it to another thread and back.
+const SMALL: usize = 64 * 1024;
+
+/// Cuts and hashes what comes.
+#[derive(Debug, Default)]
+struct Digester {
+    cutter: Cutter,
+    hasher: blake3::Hasher,
+}
+
+/// A file's bytes on their way in.
+struct Intake<'a> {
+    blobs: &'a BlobStore,
+    segments: Vec<Segment>,
+    under_way: FuturesUnordered<AbortOnDropHandle<io::Result<BlobHash>>>,
+}
+
+impl Files {
+    pub(super) async fn write_file(
+        &self,
+        path: &VfsPath,
+        content: ByteStream,
+        attributes: Attributes,
+    ) -> Result<Entry, VfsError> {
+        let at = self.resolve(path, Last::Follow)?;
+        // What cannot end well is refused before the bytes come.
+        self.target(&at)?;
+        let file = self.take_in(content, &at).await?;
+        let announced = matches!(file.body, Body::Manifest(_) | Body::ManifestBlob(_)).then_some(file.hash);
+        let guard = self.inner.locks.entry(&at).await;
+        let (place, existing) = self.target(&at)?;
+        let mut edits = Edits::default();
+        let mode = |present: u32| Mode {
+            mode: attributes.mode.unwrap_or(present) & 0o7777,
+            mtime_ms: attributes.mtime_ms.unwrap_or_else(now_ms),
+        };
+        match existing {
+            Some(found) => {
+                let present = self.inner.tree.read().entry("", &found).mode;
+                edits.replace(found.inode(), &Content::File(file), mode(present))?;
+            }
+            None => {
+                edits.create(&place, &Content::File(file), mode(DEFAULT_FILE_MODE))?;
+            }
+        }
+        self.inner.tree.commit(edits).await?;
+        drop(guard);
+        if let Some(root) = announced {
+            self.inner.announcer.announce(root);
+        }
+        self.entry(&at)
+    }
+
+    /// Where the file will be, and the file that is there now.
+    fn target(&self, at: &VfsPath) -> Result<(Place, Option<Found>), VfsError> {
+        if at.is_root() {
+            return Err(VfsError::IsADirectory { path: at.clone() });
+        }
+        let spot = self.spot(at)?;
+        if let Some(Found::Dir(_)) = spot.existing {
+            return Err(VfsError::IsADirectory { path: at.clone() });
+        }
+        Ok((Place { parent: spot.parent, name: spot.name, removed: None }, spot.existing))
+    }
+
+    /// Brings a stream to this disk.
+    async fn take_in(&self, mut content: ByteStream, at: &VfsPath) -> Result<FileContent, VfsError> {
+        let holder = Some(self.inner.network.local_peer());
+        let mut digester = Digester::default();
+        let blobs = &self.inner.blobs;
+        let mut intake = Intake { blobs, segments: Vec::new(), under_way: FuturesUnordered::new() };
+        let mut is_first = true;
+        loop {
+            let (parts, is_last) = next_parts(&mut content).await?;
+            let len: usize = parts.iter().map(Bytes::len).sum();
+            if is_first && is_last && len <= MAX_INLINE {
+                let bytes = parts.concat();
+                let hash = BlobHash::of(&bytes);
+                return Ok(FileContent { size: len as u64, hash, holder, body: Body::Inline(bytes) });
+            }
+            is_first = false;
+            let (back, cut) = digest(digester, parts, len, is_last).await.map_err(|error| failed(at, error))?;
+            digester = back;
+            for (hash, bytes) in cut {
+                intake.add(hash, bytes).await.map_err(|error| failed(at, error))?;
+            }
+            if is_last {
+                break;
+            }
+        }
+        let manifest = intake.finish(digester.hasher.finalize().into()).await.map_err(|error| failed(at, error))?;
+        let body = self.keep_manifest(&manifest).await.map_err(|error| failed(at, error))?;
+        blobs.flush().await.map_err(|error| failed(at, error))?;
+        Ok(FileContent { size: manifest.size(), hash: manifest.hash(), holder, body })
+    }
+
+    async fn keep_manifest(&self, manifest: &Manifest) -> io::Result<Body> {
+        let bytes = manifest.encode().map_err(io::Error::other)?;
+        if bytes.len() <= MAX_INLINE_MANIFEST {
+            return Ok(Body::Manifest(bytes));
+        }
+        let len = bytes.len() as u64;
+        let hash = self.inner.blobs.add_bytes(bytes.into()).await?;
+        Ok(Body::ManifestBlob(ManifestBlob { hash, len }))
+    }
+}
+
+impl Digester {
+    /// Takes `parts` in; the segments that are now certain come out.
+    fn digest(&mut self, parts: &[Bytes], is_last: bool) -> Vec<(BlobHash, Bytes)> {
+        for part in parts {
+            self.hasher.update(part);
+            self.cutter.push(part);
+        }
+        let mut segments = Vec::new();
+        while let Some(segment) = self.cutter.next_segment() {
+            segments.push((BlobHash::of(&segment), segment));
+        }
+        while is_last && let Some(segment) = self.cutter.next_last_segment() {
+            segments.push((BlobHash::of(&segment), segment));
+        }
+        segments
+    }
+}
+
+impl Intake<'_> {
+    /// Begins to store a segment, once few enough are under way.
+    async fn add(&mut self, hash: BlobHash, bytes: Bytes) -> io::Result<()> {
+        while self.under_way.len() >= SEGMENTS_UNDER_WAY {
+            self.wait_for_one().await?;
+        }
+        self.segments.push(Segment { hash, len: bytes.len() as u32 });
+        let blobs = self.blobs.clone();
+        self.under_way.push(AbortOnDropHandle::new(tokio::spawn(async move {
+            // Segments are shared among files and versions; one that is here need not be written again.
+            if blobs.has(hash).await? { Ok(hash) } else { blobs.add_bytes(bytes).await }
+        })));
+        Ok(())
+    }
+
+    async fn finish(mut self, hash: BlobHash) -> io::Result<Manifest> {
+        while !self.under_way.is_empty() {
+            self.wait_for_one().await?;
+        }
+        Ok(Manifest::new(hash, self.segments))
+    }
+
+    async fn wait_for_one(&mut self) -> io::Result<()> {
+        match self.under_way.next().await {
+            Some(stored) => stored.map_err(io::Error::other)?.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Parts of the stream that are together enough to cut, and whether they are the last.
+async fn next_parts(content: &mut ByteStream) -> Result<(Vec<Bytes>, bool), VfsError> {
+    let (mut parts, mut len) = (Vec::new(), 0);
+    while len < MAX_SEGMENT {
+        let Some(part) = content.try_next().await? else { return Ok((parts, true)) };
+        len += part.len();
+        parts.push(part);
+    }
+    Ok((parts, false))
+}
+
+async fn digest(
+    mut digester: Digester,
+    parts: Vec<Bytes>,
+    len: usize,
+    is_last: bool,
+) -> io::Result<(Digester, Vec<(BlobHash, Bytes)>)> {
+    let work = move || {
+        let segments = digester.digest(&parts, is_last);
+        (digester, segments)
+    };
+    if len <= SMALL { Ok(work()) } else { tokio::task::spawn_blocking(work).await.map_err(io::Error::other) }
+}
+
+fn failed(at: &VfsPath, source: io::Error) -> VfsError {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => VfsError::NoSpace { what: at.to_string() },
+        _ => VfsError::Io { what: format!("could not store {at}"), source },
+    }
+}

@@ -1,0 +1,174 @@
+//! The tree and the memory that its cells lie in: the one place where this crate touches cells of memory.
+//!
+//! The tree is an index in RAM. It is read from all cells when the node starts, and from then on told of every
+//! cell that wins, local or from a peer, before the write is acknowledged: so whoever has waited for a commit sees
+//! it in the tree. The bytes of small files stay in memory's store and are read when asked for.
+
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
+
+use starfish_memory::{Cell, Memory, Observer, Space};
+
+use super::cell::Field;
+use super::{Change, Content, Inode, Mode, Place, Stamp, Tree};
+use crate::vfs::VfsError;
+
+/// The space that the tree has in memory.
+// WIRE: all nodes must agree.
+const SPACE: &str = "fs";
+
+/// The most cells committed at once; a recursive change of more is several commits, each of which leaves a whole
+/// tree.
+const MAX_BATCH_CELLS: usize = 512;
+/// The most bytes committed at once.
+const MAX_BATCH_BYTES: usize = 512 * 1024;
+
+/// The tree of this node, and the way to change it.
+#[derive(Clone, Debug)]
+pub(crate) struct TreeStore {
+    memory: Memory,
+    space: Space,
+    tree: Arc<RwLock<Tree>>,
+}
+
+/// Changes of some inodes. Those of one inode are never torn apart.
+#[derive(Debug, Default)]
+pub(crate) struct Edits(Vec<InodeEdit>);
+
+#[derive(Debug)]
+struct InodeEdit {
+    inode: Inode,
+    cells: Vec<(&'static [u8], Vec<u8>)>,
+}
+
+/// What memory calls; it must not keep the tree alive after the node's files are closed.
+#[derive(Debug)]
+struct Index(Weak<RwLock<Tree>>);
+
+impl Observer for Index {
+    fn applied(&self, cells: &[Cell]) {
+        let Some(tree) = self.0.upgrade() else { return };
+        let changes: Vec<_> = cells.iter().filter(|cell| &*cell.space == SPACE).filter_map(change_of).collect();
+        if changes.is_empty() {
+            return;
+        }
+        let mut tree = tree.write().unwrap_or_else(PoisonError::into_inner);
+        for (inode, stamp, change) in changes {
+            tree.apply(inode, stamp, change);
+        }
+    }
+}
+
+impl Edits {
+    /// A new entry.
+    pub(crate) fn create(&mut self, place: &Place, content: &Content, mode: Mode) -> Result<Inode, VfsError> {
+        let inode = Inode::random();
+        self.push(inode, vec![encoded(place)?, encoded(content)?, encoded(&mode)?]);
+        Ok(inode)
+    }
+
+    /// A move or a removal.
+    pub(crate) fn place(&mut self, inode: Inode, place: &Place) -> Result<(), VfsError> {
+        self.push(inode, vec![encoded(place)?]);
+        Ok(())
+    }
+
+    /// Other content.
+    pub(crate) fn replace(&mut self, inode: Inode, content: &Content, mode: Mode) -> Result<(), VfsError> {
+        self.push(inode, vec![encoded(content)?, encoded(&mode)?]);
+        Ok(())
+    }
+
+    /// Other attributes.
+    pub(crate) fn mode(&mut self, inode: Inode, mode: Mode) -> Result<(), VfsError> {
+        self.push(inode, vec![encoded(&mode)?]);
+        Ok(())
+    }
+
+    fn push(&mut self, inode: Inode, cells: Vec<(&'static [u8], Vec<u8>)>) {
+        self.0.push(InodeEdit { inode, cells });
+    }
+}
+
+impl InodeEdit {
+    fn bytes(&self) -> usize {
+        self.cells.iter().map(|(_, value)| value.len() + 32).sum()
+    }
+}
+
+impl TreeStore {
+    /// Builds the tree of what memory holds, and keeps it in step from then on.
+    pub(crate) async fn open(memory: Memory) -> io::Result<Self> {
+        let space = memory.space(SPACE).map_err(io::Error::other)?;
+        let tree = Arc::new(RwLock::new(Tree::default()));
+        // Observing comes first: what is then met twice does no harm, what is missed would be missing.
+        memory.observe(Arc::new(Index(Arc::downgrade(&tree))));
+        let load = {
+            let (space, tree) = (space.clone(), Arc::clone(&tree));
+            move || {
+                space.for_each_cell(b"", &mut |cell| {
+                    if let Some((inode, stamp, change)) = change_of(cell) {
+                        tree.write().unwrap_or_else(PoisonError::into_inner).apply(inode, stamp, change);
+                    }
+                })
+            }
+        };
+        tokio::task::spawn_blocking(load).await?.map_err(io::Error::other)?;
+        Ok(Self { memory, space, tree })
+    }
+
+    /// The tree as it is. Not to be held for long, nor across an await: commits wait for it.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Tree> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an inode is, bytes and all.
+    pub(crate) async fn content(&self, inode: Inode) -> Result<Option<Content>, VfsError> {
+        let fields = self.space.fields(&inode.0).await.map_err(|error| failed("read the tree", error))?;
+        let content = fields.iter().find(|(field, _)| field == Content::NAME);
+        Ok(content.and_then(|(_, value)| Content::decode(value)))
+    }
+
+    /// Makes changes, in order; what fits a batch is atomic. On return they are on disk and in the tree.
+    pub(crate) async fn commit(&self, edits: Edits) -> Result<(), VfsError> {
+        let mut edits = edits.0.into_iter().peekable();
+        while edits.peek().is_some() {
+            let (mut batch, mut cells, mut bytes) = (self.space.batch(), 0, 0);
+            while let Some(edit) = edits.next_if(|edit| {
+                cells == 0 || (cells + edit.cells.len() <= MAX_BATCH_CELLS && bytes + edit.bytes() <= MAX_BATCH_BYTES)
+            }) {
+                cells += edit.cells.len();
+                bytes += edit.bytes();
+                for (field, value) in edit.cells {
+                    batch.put(edit.inode.0.to_vec(), field, value);
+                }
+            }
+            self.memory.commit(batch).await.map_err(|error| failed("change the tree", error))?;
+        }
+        Ok(())
+    }
+}
+
+fn change_of(cell: &Cell) -> Option<(Inode, Stamp, Change)> {
+    let inode = Inode::from_key(&cell.key)?;
+    let stamp = Stamp { time: cell.stamp.time, author: *cell.stamp.author.as_bytes() };
+    let value = match &cell.content {
+        starfish_memory::Content::Value(value) => Some(value.as_ref()),
+        starfish_memory::Content::Tombstone => None,
+    };
+    let change = match cell.field.as_ref() {
+        field if field == Place::NAME => Change::Place(value.and_then(Place::decode)),
+        field if field == Content::NAME => Change::Content(value.and_then(Content::decode)),
+        field if field == Mode::NAME => Change::Mode(value.and_then(Mode::decode)),
+        _ => return None,
+    };
+    Some((inode, stamp, change))
+}
+
+fn encoded<F: Field>(value: &F) -> Result<(&'static [u8], Vec<u8>), VfsError> {
+    Ok((F::NAME, value.encode().map_err(|error| failed("encode a cell", error))?))
+}
+
+fn failed(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> VfsError {
+    VfsError::Io { what: format!("could not {what}"), source: io::Error::other(error) }
+}

@@ -1,0 +1,234 @@
+//! Cells as bytes: one form for the disk and the wire.
+//!
+//! A cell becomes an *address* and a *record*. Addresses sort as (space, key, field) do, so a range of addresses is a
+//! scan: `space 00 escaped-key 00 01 field`, where a zero byte of the key is written `00 FF`. The record is the rest,
+//! in postcard, behind a version. A cell's *digest* is the hash of both, with the shard of its address as first byte.
+//!
+//! What arrives is never stored as it came: it is decoded, checked and encoded again, so equal cells are equal bytes.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceName, Stamp};
+
+const ESCAPE: u8 = 0x00;
+const ESCAPED_ZERO: u8 = 0xFF;
+const END_OF_KEY: u8 = 0x01;
+
+/// No address is longer: every byte of the key may need its escape.
+const MAX_ADDRESS: usize = MAX_SPACE + 1 + 2 * MAX_KEY + 2 + MAX_FIELD;
+/// No record is longer: the value, and generous room for version, stamp, expiry and lengths.
+const MAX_RECORD: usize = MAX_VALUE + 64;
+
+/// Why bytes are not a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MalformedCell {
+    /// The space, key, field or value is longer than it may be.
+    #[error("a part of the cell is too large")]
+    TooLarge,
+    /// The address does not name a cell.
+    #[error("the cell's address is malformed")]
+    Address,
+    /// The record has another version or does not parse.
+    #[error("the cell's record is malformed")]
+    Record,
+}
+
+/// The identity of one version of one cell. The first byte is the shard that the cell's address is in.
+pub(crate) type Digest = [u8; 32];
+
+// WIRE: the enum's position is the version of the format, on disk and between nodes.
+#[derive(Serialize, Deserialize)]
+enum Record<'a> {
+    V1 {
+        time: u64,
+        author: [u8; 16],
+        expires_ms: Option<u64>,
+        #[serde(borrow)]
+        value: Option<&'a [u8]>,
+    },
+}
+
+/// A cell in its two encoded parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub(crate) address: Vec<u8>,
+    pub(crate) record: Vec<u8>,
+}
+
+impl Encoded {
+    pub(crate) fn digest(&self) -> Digest {
+        digest(&self.address, &self.record)
+    }
+}
+
+/// The digest of an encoded cell.
+pub(crate) fn digest(address: &[u8], record: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    // WIRE: the length keeps address and record apart.
+    hasher.update(&(address.len() as u64).to_le_bytes()).update(address).update(record);
+    let mut digest = *hasher.finalize().as_bytes();
+    digest[0] = blake3::hash(address).as_bytes()[0];
+    digest
+}
+
+/// Encodes a cell whose sizes have been checked.
+pub(crate) fn encode(cell: &Cell) -> Result<Encoded, MalformedCell> {
+    let Cell { space, key, field, stamp, content, expires_ms } = cell;
+    let value = match content {
+        Content::Value(value) => Some(value.as_ref()),
+        Content::Tombstone => None,
+    };
+    let record =
+        Record::V1 { time: stamp.time, author: *stamp.author.as_bytes(), expires_ms: *expires_ms, value };
+    let room = value.map_or(0, <[u8]>::len) + 64;
+    let record = postcard::to_extend(&record, Vec::with_capacity(room)).map_err(|_| MalformedCell::Record)?;
+    Ok(Encoded { address: address(space, key, field), record })
+}
+
+/// Decodes a cell, checking sizes before anything is copied, then names, then the record.
+pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCell> {
+    if address.len() > MAX_ADDRESS || record.len() > MAX_RECORD {
+        return Err(MalformedCell::TooLarge);
+    }
+    let (space, key, field) = split_address(address)?;
+    let (record, rest) =
+        postcard::take_from_bytes::<Record<'_>>(record).map_err(|_| MalformedCell::Record)?;
+    if !rest.is_empty() {
+        return Err(MalformedCell::Record);
+    }
+    let Record::V1 { time, author, expires_ms, value } = record;
+    if key.len() > MAX_KEY || field.len() > MAX_FIELD || value.is_some_and(|value| value.len() > MAX_VALUE) {
+        return Err(MalformedCell::TooLarge);
+    }
+    let content = value.map_or(Content::Tombstone, |value| Content::Value(Bytes::copy_from_slice(value)));
+    let stamp = Stamp { time, author: Author::from_bytes(author) };
+    let field = Bytes::copy_from_slice(field);
+    Ok(Cell { space, key: key.into(), field, stamp, content, expires_ms })
+}
+
+/// The address of one cell.
+pub(crate) fn address(space: &SpaceName, key: &[u8], field: &[u8]) -> Vec<u8> {
+    let mut address = key_prefix(space, key);
+    address.extend_from_slice(field);
+    address
+}
+
+/// What the addresses of all fields of `key`, and no others, begin with.
+pub(crate) fn key_prefix(space: &SpaceName, key: &[u8]) -> Vec<u8> {
+    let mut prefix = scan_prefix(space, key);
+    prefix.extend_from_slice(&[ESCAPE, END_OF_KEY]);
+    prefix
+}
+
+/// What the addresses of all keys that begin with `prefix`, and no others, begin with.
+pub(crate) fn scan_prefix(space: &SpaceName, prefix: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(space.len() + prefix.len() + 8);
+    out.extend_from_slice(space.as_bytes());
+    out.push(ESCAPE);
+    for &byte in prefix {
+        out.push(byte);
+        if byte == ESCAPE {
+            out.push(ESCAPED_ZERO);
+        }
+    }
+    out
+}
+
+/// The least address of any key greater than `key`.
+pub(crate) fn after_key(space: &SpaceName, key: &[u8]) -> Vec<u8> {
+    let mut bound = scan_prefix(space, key);
+    bound.extend_from_slice(&[ESCAPE, END_OF_KEY + 1]);
+    bound
+}
+
+fn split_address(address: &[u8]) -> Result<(SpaceName, Vec<u8>, &[u8]), MalformedCell> {
+    let end = address.iter().position(|&byte| byte == ESCAPE).ok_or(MalformedCell::Address)?;
+    let space = std::str::from_utf8(&address[..end]).map_err(|_| MalformedCell::Address)?;
+    let space = SpaceName::new(space).map_err(|_| MalformedCell::Address)?;
+
+    let mut key = Vec::new();
+    let mut rest = address[end + 1..].iter();
+    while let Some(&byte) = rest.next() {
+        if byte != ESCAPE {
+            key.push(byte);
+            continue;
+        }
+        match rest.next() {
+            Some(&ESCAPED_ZERO) => key.push(ESCAPE),
+            Some(&END_OF_KEY) => return Ok((space, key, rest.as_slice())),
+            _ => return Err(MalformedCell::Address),
+        }
+    }
+    Err(MalformedCell::Address)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::cell::tests::any_cell;
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same_cell(cell in any_cell()) {
+            let encoded = encode(&cell).unwrap();
+            prop_assert_eq!(decode(&encoded.address, &encoded.record), Ok(cell));
+        }
+
+        #[test]
+        fn addresses_sort_as_space_key_and_field(a in any_cell(), b in any_cell()) {
+            let name = |cell: &Cell| (cell.space.clone(), cell.key.clone(), cell.field.clone());
+            let address = |cell: &Cell| address(&cell.space, &cell.key, &cell.field);
+            prop_assert_eq!(address(&a).cmp(&address(&b)), name(&a).cmp(&name(&b)));
+        }
+
+        #[test]
+        fn a_scan_prefix_covers_exactly_the_keys_with_that_prefix(cell in any_cell(), prefix in vec(0u8..3, 0..3)) {
+            let covered = address(&cell.space, &cell.key, &cell.field).starts_with(&scan_prefix(&cell.space, &prefix));
+            prop_assert_eq!(covered, cell.key.starts_with(&prefix));
+        }
+
+        #[test]
+        fn after_a_key_come_exactly_the_greater_keys(cell in any_cell(), key in vec(0u8..3, 0..3)) {
+            let after = address(&cell.space, &cell.key, &cell.field) >= after_key(&cell.space, &key);
+            prop_assert_eq!(after, cell.key > key);
+        }
+
+        #[test]
+        fn digests_differ_where_cells_differ(a in any_cell(), b in any_cell()) {
+            let digest = |cell: &Cell| encode(cell).unwrap().digest();
+            prop_assert_eq!(digest(&a) == digest(&b), a == b);
+        }
+
+        #[test]
+        fn random_bytes_are_refused_or_decode_to_a_cell_that_encodes(
+            address in vec(any::<u8>(), 0..64), record in vec(any::<u8>(), 0..64),
+        ) {
+            if let Ok(cell) = decode(&address, &record) {
+                let encoded = encode(&cell).unwrap();
+                prop_assert_eq!(decode(&encoded.address, &encoded.record), Ok(cell));
+            }
+        }
+    }
+
+    #[test]
+    fn oversized_parts_are_refused() {
+        let space = SpaceName::new("a").unwrap();
+        let record = |len: usize| {
+            let value = vec![0; len];
+            let record = Record::V1 { time: 1, author: [0; 16], expires_ms: None, value: Some(&value) };
+            postcard::to_stdvec(&record).unwrap()
+        };
+        assert!(decode(&address(&space, &[1; MAX_KEY], &[1; MAX_FIELD]), &record(MAX_VALUE)).is_ok());
+        for (address, record) in [
+            (address(&space, &[1; MAX_KEY + 1], b""), record(1)),
+            (address(&space, b"k", &[1; MAX_FIELD + 1]), record(1)),
+            (address(&space, b"k", b""), record(MAX_VALUE + 1)),
+            (vec![b'a'; 1 << 20], record(1)),
+        ] {
+            assert_eq!(decode(&address, &record), Err(MalformedCell::TooLarge));
+        }
+    }
+}

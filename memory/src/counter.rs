@@ -1,0 +1,235 @@
+//! What a key is worth: its plain value, or the sum that several nodes have counted on top of it.
+//!
+//! Every author adds up its own increments in a field of its own, so increments of different nodes never overwrite
+//! each other. A contribution remembers its *base*: the version of the plain value that it was added to. It counts
+//! while that version stands. So a later `set` or `delete` starts the count anew without touching anybody's field,
+//! and increments that a node made before it heard of the `set` end with what they were added to.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{Author, Cell, Content, RESERVED_FIELD, Stamp};
+
+/// After the reserved byte: a counter's field. The author's 16 bytes follow.
+const COUNTER: u8 = b'n';
+
+/// Why a key cannot be counted up or down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IncrementError {
+    /// The key holds a value that is not the decimal text of a 64-bit integer.
+    #[error("the value is not an integer")]
+    NotAnInteger,
+    /// The result is outside the 64-bit integers.
+    #[error("the result does not fit a 64-bit integer")]
+    Overflow,
+}
+
+/// The version of the plain value that a contribution adds to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Base {
+    /// There never was one.
+    Nothing,
+    /// The value or tombstone with this stamp.
+    Written(Stamp),
+    /// What the value with this stamp left when its time was over: nothing, as if deleted.
+    Expired(Stamp),
+}
+
+/// What one author has added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Contribution {
+    base: Base,
+    sum: i64,
+}
+
+impl Contribution {
+    /// As the value of the author's field.
+    pub(crate) fn to_content(self) -> Result<Content, postcard::Error> {
+        Ok(Content::Value(postcard::to_stdvec(&self)?.into()))
+    }
+}
+
+/// The field that `author` counts in.
+pub(crate) fn field_of(author: Author) -> Bytes {
+    [&[RESERVED_FIELD, COUNTER], author.as_bytes().as_slice()].concat().into()
+}
+
+/// Whether cells with this field decide what their key is worth.
+pub(crate) fn decides_value(field: &[u8]) -> bool {
+    field.is_empty() || field.starts_with(&[RESERVED_FIELD, COUNTER])
+}
+
+/// The cells that decide what a key is worth.
+#[derive(Debug, Default)]
+pub(crate) struct KeyState {
+    register: Option<Cell>,
+    contributions: Vec<(Author, Contribution)>,
+}
+
+impl KeyState {
+    /// Takes in one cell of the key; cells of other fields are passed over, and so are contributions that do not
+    /// parse: only a faulty peer writes those.
+    pub(crate) fn take(&mut self, cell: Cell) {
+        if cell.field.is_empty() {
+            self.register = Some(cell);
+        } else if let Some(author) = cell.field.strip_prefix(&[RESERVED_FIELD, COUNTER])
+            && let Ok(author) = author.try_into()
+            && let Content::Value(value) = &cell.content
+            && let Ok(contribution) = postcard::from_bytes(value)
+        {
+            self.contributions.push((Author::from_bytes(author), contribution));
+        }
+    }
+
+    /// What the key is worth at `now_ms`.
+    pub(crate) fn value(&self, now_ms: u64) -> Option<Bytes> {
+        let plain = self.register.as_ref().and_then(|register| register.live(now_ms));
+        let base = self.base(now_ms);
+        if !self.contributions.iter().any(|(_, contribution)| contribution.base == base) {
+            return plain.cloned();
+        }
+        match self.total(now_ms) {
+            Ok(total) => Some(total.to_string().into()),
+            Err(_) => plain.cloned(),
+        }
+    }
+
+    /// What `author` has contributed after adding `by`, and what the key is worth then.
+    pub(crate) fn increment(
+        &self,
+        author: Author,
+        by: i64,
+        now_ms: u64,
+    ) -> Result<(Contribution, i64), IncrementError> {
+        let base = self.base(now_ms);
+        let mine = self.contributions.iter().find(|(who, mine)| *who == author && mine.base == base);
+        let sum = mine.map_or(0, |(_, mine)| mine.sum).checked_add(by).ok_or(IncrementError::Overflow)?;
+        let total = self.total(now_ms)? + i128::from(by);
+        let total = i64::try_from(total).map_err(|_| IncrementError::Overflow)?;
+        Ok((Contribution { base, sum }, total))
+    }
+
+    /// The sum, wider than 64 bits: two halves of a partition may each stay within them and together not.
+    fn total(&self, now_ms: u64) -> Result<i128, IncrementError> {
+        let start = match self.register.as_ref().and_then(|register| register.live(now_ms)) {
+            Some(value) => parse_integer(value).ok_or(IncrementError::NotAnInteger)?,
+            None => 0,
+        };
+        let base = self.base(now_ms);
+        let counting = self.contributions.iter().filter(|(_, contribution)| contribution.base == base);
+        Ok(i128::from(start) + counting.map(|(_, contribution)| i128::from(contribution.sum)).sum::<i128>())
+    }
+
+    fn base(&self, now_ms: u64) -> Base {
+        match &self.register {
+            None => Base::Nothing,
+            Some(register) if register.expired(now_ms) => Base::Expired(register.stamp),
+            Some(register) => Base::Written(register.stamp),
+        }
+    }
+}
+
+/// Reads an integer in the one form that printing it gives.
+pub(crate) fn parse_integer(value: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(value).ok()?;
+    let number = text.parse::<i64>().ok()?;
+    (number.to_string() == text).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cell::{REGISTER, SpaceName};
+
+    const A: Author = Author::from_bytes([1; 16]);
+    const B: Author = Author::from_bytes([2; 16]);
+
+    fn cell(field: Bytes, time: u64, content: Content) -> Cell {
+        let space = SpaceName::new("s").unwrap();
+        Cell { space, key: "k".into(), field, stamp: Stamp { time, author: A }, content, expires_ms: None }
+    }
+
+    fn set(time: u64, value: &'static str) -> Cell {
+        cell(REGISTER, time, Content::Value(value.into()))
+    }
+
+    fn state(cells: &[Cell]) -> KeyState {
+        let mut state = KeyState::default();
+        cells.iter().cloned().for_each(|cell| state.take(cell));
+        state
+    }
+
+    /// The cell that results when `author`, seeing `cells`, adds `by`.
+    fn added(cells: &[Cell], author: Author, by: i64, now_ms: u64) -> Cell {
+        let (contribution, _) = state(cells).increment(author, by, now_ms).unwrap();
+        cell(field_of(author), 9, contribution.to_content().unwrap())
+    }
+
+    #[test]
+    fn increments_of_two_nodes_add_up_on_the_value_that_both_saw() {
+        let base = set(1, "10");
+        let a = added(std::slice::from_ref(&base), A, 5, 0);
+        let b = added(std::slice::from_ref(&base), B, -2, 0);
+        assert_eq!(state(&[base, a, b]).value(0).unwrap(), "13");
+    }
+
+    #[test]
+    fn a_key_without_a_value_counts_from_zero() {
+        let a = added(&[], A, 3, 0);
+        assert_eq!(state(std::slice::from_ref(&a)).value(0).unwrap(), "3");
+        assert_eq!(state(&[a]).increment(A, 4, 0).unwrap().1, 7);
+    }
+
+    #[test]
+    fn a_later_set_or_delete_ends_what_was_counted_before() {
+        let a = added(&[set(1, "10")], A, 5, 0);
+        assert_eq!(state(&[set(2, "100"), a.clone()]).value(0).unwrap(), "100");
+        let tombstone = cell(REGISTER, 2, Content::Tombstone);
+        assert_eq!(state(&[tombstone.clone(), a.clone()]).value(0), None);
+        let again = added(&[tombstone.clone(), a], A, 1, 0);
+        assert_eq!(state(&[tombstone, again]).value(0).unwrap(), "1");
+    }
+
+    #[test]
+    fn what_was_added_expires_with_the_value_and_counting_goes_on_from_zero() {
+        let mut base = set(1, "10");
+        base.expires_ms = Some(100);
+        let a = added(std::slice::from_ref(&base), A, 5, 99);
+        assert_eq!(state(&[base.clone(), a.clone()]).value(99).unwrap(), "15");
+        assert_eq!(state(&[base.clone(), a.clone()]).value(100), None);
+        let later = added(&[base.clone(), a], A, 2, 100);
+        assert_eq!(state(&[base, later]).value(100).unwrap(), "2");
+    }
+
+    #[test]
+    fn text_and_overflow_are_refused() {
+        for text in ["", "x", "1.5", "+5", "05", " 5", "9223372036854775808"] {
+            assert_eq!(
+                state(&[set(1, text)]).increment(A, 1, 0),
+                Err(IncrementError::NotAnInteger),
+                "{text}"
+            );
+        }
+        let most = set(1, "9223372036854775807");
+        assert_eq!(state(std::slice::from_ref(&most)).increment(A, 1, 0), Err(IncrementError::Overflow));
+        assert_eq!(state(&[most]).increment(A, -1, 0).unwrap().1, i64::MAX - 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_interleaving_of_increments_ends_at_their_sum(steps in proptest::collection::vec((any::<bool>(), -1000i64..1000), 0..40)) {
+            let base = set(1, "7");
+            let (mut a, mut b) = (vec![base.clone()], vec![base.clone()]);
+            for (first, by) in &steps {
+                let (mine, author) = if *first { (&mut a, A) } else { (&mut b, B) };
+                let next = added(mine, author, *by, 0);
+                *mine = vec![base.clone(), next];
+            }
+            let merged: Vec<Cell> = std::iter::once(base).chain(a.drain(1..)).chain(b.drain(1..)).collect();
+            let expected = 7 + steps.iter().map(|(_, by)| by).sum::<i64>();
+            prop_assert_eq!(state(&merged).value(0).unwrap(), expected.to_string());
+        }
+    }
+}

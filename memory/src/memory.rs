@@ -1,0 +1,195 @@
+//! One node's memory: the handle, and what its parts share.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    thread::JoinHandle,
+};
+
+use starfish_dht::{Network, PeerId};
+use tokio::sync::mpsc;
+
+use crate::{
+    cell::{Author, Cell, Draft, SpaceError, SpaceName, Stamp},
+    clock::Clock,
+    fingerprint::Fingerprints,
+    gossip::Outbox,
+    space::{Batch, Space},
+    stats::{Counters, MemoryStats},
+    store::{Store, StoreError, Tally},
+    sync::{JoinError, MemorySync},
+    watch::Watchers,
+    writer::{self, Job, LocalJob, RemoteJob, View, WriteError},
+};
+
+/// Told of cells as they change, to keep an index of them.
+///
+/// Called on the writer's thread, in the order of commits, after the cells are on disk and before the write is
+/// acknowledged: so whoever has waited for a write finds it in the index. For the same reason it must be quick, and
+/// must not wait for a write. It should not keep a [`Memory`], which would then never be closed.
+pub trait Observer: Send + Sync {
+    /// These cells, local or from a peer, have won and are stored. All are of one commit.
+    fn applied(&self, cells: &[Cell]);
+}
+
+/// This node's replica of the swarm's memory. Cheap to clone.
+///
+/// The store is closed when the last clone is dropped, [`MemorySync`], spaces and watches included; that waits for the
+/// commit that is under way.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    /// Taken on drop: the writer ends when nobody can send.
+    jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What the handle, the writer and replication share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) author: Author,
+    pub(crate) tally: Mutex<Tally>,
+    pub(crate) counters: Counters,
+    pub(crate) watchers: Watchers,
+    pub(crate) outbox: Outbox,
+    observers: RwLock<Vec<Arc<dyn Observer>>>,
+}
+
+impl Memory {
+    /// Opens the memory in `dir`, which is made if it is not there, for the node `author`.
+    pub fn open(dir: &Path, author: &PeerId) -> Result<Self, StoreError> {
+        let (store, tally) = Store::open(dir)?;
+        let shared = Arc::new(Shared {
+            store,
+            clock: Clock::resume(tally.newest),
+            author: Author::of(author),
+            tally: Mutex::new(tally),
+            counters: Counters::default(),
+            watchers: Watchers::default(),
+            outbox: Outbox::default(),
+            observers: RwLock::default(),
+        });
+        let (jobs, waiting) = mpsc::channel(writer::MAX_WAITING);
+        let writer = std::thread::Builder::new().name("memory-writer".into());
+        let writer = writer.spawn({
+            let shared = shared.clone();
+            move || writer::run(&shared, waiting)
+        });
+        let writer = Some(writer.map_err(StoreError::Thread)?);
+        Ok(Self { inner: Arc::new(Inner { shared, jobs: Some(jobs), writer }) })
+    }
+
+    /// Replicates over `network` until what it returns is stopped or dropped.
+    pub async fn join(&self, network: Network) -> Result<MemorySync, JoinError> {
+        MemorySync::start(self.clone(), network).await
+    }
+
+    /// The space with this name. Spaces need not be made: they are there once a key is in them.
+    pub fn space(&self, name: &str) -> Result<Space, SpaceError> {
+        Ok(Space::new(self.clone(), SpaceName::new(name)?))
+    }
+
+    /// Writes all of `batch` or none. Elsewhere it arrives whole if it fits a gossip message (16 KiB); a larger one
+    /// may be seen there in parts for a moment.
+    pub async fn commit(&self, batch: Batch) -> Result<Stamp, WriteError> {
+        let drafts = batch.into_drafts()?;
+        let (stamp, ()) = self.update(move |_| Ok((drafts, ()))).await?;
+        Ok(stamp)
+    }
+
+    /// Calls `observer` for every commit from now on.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        self.inner.shared.observers.write().unwrap_or_else(PoisonError::into_inner).push(observer);
+    }
+
+    /// A hash over all cells, in hexadecimal: equal on replicas that hold the same.
+    pub fn digest(&self) -> String {
+        self.fingerprints().root().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What it holds and has done.
+    pub fn stats(&self) -> MemoryStats {
+        let shared = self.shared();
+        let (cells, tombstones) = {
+            let tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            (tally.fingerprints.cells(), tally.tombstones)
+        };
+        shared.counters.snapshot(cells, tombstones)
+    }
+
+    /// Who this node writes as.
+    pub fn author(&self) -> Author {
+        self.shared().author
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    pub(crate) fn fingerprints(&self) -> Fingerprints {
+        self.shared().tally.lock().unwrap_or_else(PoisonError::into_inner).fingerprints.clone()
+    }
+
+    /// Commits what `update` decides to write; returns the stamp that it got and what `update` answered.
+    pub(crate) async fn update<F, T>(&self, update: F) -> Result<(Stamp, T), WriteError>
+    where
+        F: FnOnce(&View<'_>) -> Result<(Vec<Draft>, T), WriteError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (job, answer) = LocalJob::new(update);
+        self.submit(Box::new(job)).await?;
+        answer.await.map_err(|_| WriteError::Stopped)?
+    }
+
+    /// Commits those of `cells`, from a peer, that win.
+    pub(crate) async fn merge(&self, cells: Vec<Cell>) -> Result<(), WriteError> {
+        let (job, answer) = RemoteJob::new(cells);
+        self.submit(Box::new(job)).await?;
+        answer.await.map_err(|_| WriteError::Stopped)?
+    }
+
+    async fn submit(&self, job: Box<dyn Job>) -> Result<(), WriteError> {
+        let jobs = self.inner.jobs.as_ref().ok_or(WriteError::Stopped)?;
+        jobs.send(job).await.map_err(|_| WriteError::Stopped)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // An observer may hold the last handle; the writer cannot wait for itself.
+        if let Some(writer) =
+            self.writer.take().filter(|writer| writer.thread().id() != std::thread::current().id())
+            && writer.join().is_err()
+        {
+            tracing::error!("the thread that writes the memory panicked");
+        }
+    }
+}
+
+impl Shared {
+    /// Tells everybody in this node who wants to know, and for local cells the swarm.
+    pub(crate) fn announce(&self, cells: &[Cell], local: bool) {
+        for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            observer.applied(cells);
+        }
+        self.watchers.notify(cells);
+        if local {
+            let skipped = self.outbox.offer(cells);
+            self.counters.gossip_skipped.add(skipped);
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("author", &self.author).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,127 @@
+//! What comparing notes reads from this node's store. All of it reads the disk, so it runs beside the async tasks.
+
+use std::sync::Arc;
+
+use negentropy::{Id, Negentropy, NegentropyStorageVector};
+
+use crate::{
+    codec::Digest, fingerprint::Fingerprints, memory::Shared, page::Page, store::ReadError, wire::MAX_PAGE,
+};
+
+/// Cells that one negentropy exchange compares; more are compared a few shards at a time. 40 bytes each.
+pub(crate) const MAX_COMPARED: u64 = 65_536;
+
+/// The peer's count of a shard and ours may differ by what was just written: so much slack before we refuse.
+pub(crate) const COMPARED_SLACK: u64 = 4;
+
+/// Bytes of one negentropy message.
+const MAX_MESSAGE: u64 = 256 * 1024;
+
+/// Cells on their way to a peer.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) page: Vec<u8>,
+    /// How many of the wanted digests were gone through.
+    pub(crate) served: usize,
+    /// Where to go on in a shard; `None` at its end.
+    pub(crate) next: Option<Digest>,
+}
+
+/// Why a set cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplicaError {
+    #[error("this node's cells cannot be read")]
+    Read(#[from] ReadError),
+    #[error("the sets cannot be compared")]
+    Negentropy(#[from] negentropy::Error),
+    #[error("reading was interrupted")]
+    Interrupted,
+}
+
+/// Runs `read` where it holds up no other task.
+pub(crate) async fn blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    read: impl FnOnce(&Shared) -> Result<T, ReplicaError> + Send + 'static,
+) -> Result<T, ReplicaError> {
+    let shared = shared.clone();
+    tokio::task::spawn_blocking(move || read(&shared)).await.map_err(|_| ReplicaError::Interrupted)?
+}
+
+/// The versions of the cells in `shards`, ready to be compared. They are ordered by time: what two nodes have not
+/// yet told each other is mostly recent, so the differences lie together and few ranges need a closer look.
+pub(crate) fn versions(
+    shared: &Shared,
+    shards: &[u8],
+) -> Result<Negentropy<'static, NegentropyStorageVector>, ReplicaError> {
+    let mut versions = NegentropyStorageVector::new();
+    let mut failed = None;
+    for &shard in shards {
+        shared.store.index_from(&[shard], |entry, _| {
+            let inside = entry.digest[0] == shard;
+            if inside {
+                failed = versions.insert(entry.time, Id::from_byte_array(entry.digest)).err();
+            }
+            inside && failed.is_none()
+        })?;
+        if let Some(error) = failed.take() {
+            return Err(error.into());
+        }
+    }
+    versions.seal()?;
+    Ok(Negentropy::owned(versions, MAX_MESSAGE)?)
+}
+
+/// As many of the cells with these digests as fit a page. One that has been replaced since is left out: its successor
+/// is told by gossip, or found in the next round.
+pub(crate) fn page_of(shared: &Shared, digests: &[Digest]) -> Result<Outgoing, ReplicaError> {
+    let mut page = Page::new(&[], MAX_PAGE);
+    let mut served = 0;
+    for digest in digests {
+        if let Some(address) = shared.store.address_of(digest)?
+            && let Some(cell) = shared.store.encoded(&address)?
+            && !page.push(&cell)
+        {
+            break;
+        }
+        served += 1;
+    }
+    Ok(Outgoing { page: page.into_bytes(), served, next: None })
+}
+
+/// A page of the cells of `shard`, in the order of digests, after `after`.
+pub(crate) fn page_after(
+    shared: &Shared,
+    shard: u8,
+    after: Option<Digest>,
+) -> Result<Outgoing, ReplicaError> {
+    let mut page = Page::new(&[], MAX_PAGE);
+    let (mut last, mut full, mut failed) = (None, false, None);
+    let start = after.map_or_else(|| vec![shard], |after| after.to_vec());
+    shared.store.index_from(&start, |entry, address| {
+        if entry.digest[0] != shard {
+            return false;
+        }
+        if after == Some(entry.digest) {
+            return true;
+        }
+        match shared.store.encoded(address) {
+            Ok(Some(cell)) => full = !page.push(&cell),
+            Ok(None) => {}
+            Err(error) => failed = Some(error),
+        }
+        if !full {
+            last = Some(entry.digest);
+        }
+        !full && failed.is_none()
+    })?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(Outgoing { page: page.into_bytes(), served: 0, next: last.filter(|_| full) }),
+    }
+}
+
+/// Whether comparing `shards` is more work than a peer may ask for at once.
+pub(crate) fn too_many(fingerprints: &Fingerprints, shards: &[u8]) -> bool {
+    let cells = |shard: &u8| u64::from(fingerprints.shards()[usize::from(*shard)].cells);
+    shards.len() > 1 && shards.iter().map(cells).sum::<u64>() > COMPARED_SLACK * MAX_COMPARED
+}

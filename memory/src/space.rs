@@ -1,0 +1,317 @@
+//! Spaces: named sets of keys, and what can be done with a key.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    cell::{Cell, Content, Draft, MAX_FIELD, MAX_KEY, MAX_VALUE, REGISTER, RESERVED_FIELD, SpaceName, Stamp},
+    clock::now_ms,
+    codec,
+    counter::{self, KeyState},
+    memory::Memory,
+    store::ReadError,
+    watch::Watch,
+    writer::WriteError,
+};
+
+/// Cells of one batch. A batch is held in memory, and holds up the writes behind it.
+pub const MAX_BATCH_CELLS: usize = 4096;
+
+/// Bytes of one batch: keys, fields and values together.
+pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// A key and what it is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Bytes,
+    /// Its plain value, or the decimal text of a counter.
+    pub value: Bytes,
+}
+
+/// A named set of keys. Cheap to clone.
+///
+/// A key has a plain value (`get`, `set`), which may be an integer that many count at once (`incr`), and beside it any
+/// number of named fields ([`Batch`], [`Space::fields`]).
+#[derive(Clone, Debug)]
+pub struct Space {
+    memory: Memory,
+    name: SpaceName,
+}
+
+impl Space {
+    pub(crate) fn new(memory: Memory, name: SpaceName) -> Self {
+        Self { memory, name }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &SpaceName {
+        &self.name
+    }
+
+    /// What `key` is worth.
+    #[expect(
+        clippy::unused_async,
+        reason = "large values are to come from other nodes; callers await already"
+    )]
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.read(key)
+    }
+
+    /// Gives `key` a value, for good or for as long as `ttl`.
+    pub async fn set(&self, key: &[u8], value: Bytes, ttl: Option<Duration>) -> Result<Stamp, WriteError> {
+        check_sizes(key, &REGISTER, Some(&value))?;
+        let expires_ms =
+            ttl.map(|ttl| now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)));
+        let draft = Draft { expires_ms, ..self.draft(key, REGISTER, Content::Value(value)) };
+        let (stamp, ()) = self.memory.update(move |_| Ok((vec![draft], ()))).await?;
+        Ok(stamp)
+    }
+
+    /// Deletes `key`: its value and all of its fields. Returns whether there was anything to delete.
+    pub async fn delete(&self, key: &[u8]) -> Result<bool, WriteError> {
+        check_sizes(key, &REGISTER, None)?;
+        let (space, key) = (self.clone(), Bytes::copy_from_slice(key));
+        let (_, existed) = self
+            .memory
+            .update(move |view| {
+                let now_ms = now_ms();
+                let cells = view.cells(&space.name, &key)?;
+                let live = |cell: &&Cell| cell.live(now_ms).is_some();
+                let mut fields: Vec<Bytes> = cells
+                    .iter()
+                    .filter(live)
+                    .map(|cell| cell.field.clone())
+                    .filter(|field| is_users(field))
+                    .collect();
+                // What was counted has no register of its own, but ends with a new one.
+                if !fields.contains(&REGISTER) && state_of(cells).value(now_ms).is_some() {
+                    fields.push(REGISTER);
+                }
+                let tombstone = |field| space.draft(&key, field, Content::Tombstone);
+                let drafts: Vec<Draft> = fields.into_iter().map(tombstone).collect();
+                let existed = !drafts.is_empty();
+                Ok((drafts, existed))
+            })
+            .await?;
+        Ok(existed)
+    }
+
+    /// Adds `by` to `key` and returns what it is worth now. A key without a value counts from zero. Increments made
+    /// on several nodes at once add up; each returns what its own node knows.
+    pub async fn incr(&self, key: &[u8], by: i64) -> Result<i64, WriteError> {
+        check_sizes(key, &REGISTER, None)?;
+        let (space, key) = (self.clone(), Bytes::copy_from_slice(key));
+        let author = self.memory.author();
+        let (_, total) = self
+            .memory
+            .update(move |view| {
+                let (contribution, total) =
+                    view.key_state(&space.name, &key)?.increment(author, by, now_ms())?;
+                let content = contribution.to_content().map_err(|_| codec::MalformedCell::Record)?;
+                Ok((vec![space.draft(&key, counter::field_of(author), content)], total))
+            })
+            .await?;
+        Ok(total)
+    }
+
+    /// Up to `limit` keys that begin with `prefix` and have a value, in order, from the first one greater than `after`.
+    pub async fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, ReadError> {
+        let (space, prefix) = (self.clone(), prefix.to_vec());
+        let after = after.map(<[u8]>::to_vec);
+        blocking(move || space.scan_now(&prefix, after.as_deref(), limit)).await
+    }
+
+    /// Follows the keys that begin with `prefix`: first those there are, then every change.
+    pub fn watch(&self, prefix: &[u8]) -> Watch {
+        Watch::new(self.clone(), Bytes::copy_from_slice(prefix))
+    }
+
+    /// The named fields of `key` and their values, in order.
+    pub async fn fields(&self, key: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        let (space, key) = (self.clone(), key.to_vec());
+        blocking(move || {
+            let now_ms = now_ms();
+            let prefix = codec::key_prefix(&space.name, &key);
+            let mut fields = Vec::new();
+            for cell in space.memory.shared().store.scan(&prefix, &prefix) {
+                let cell = cell?;
+                if let Some(value) = cell.live(now_ms)
+                    && !cell.field.is_empty()
+                    && is_users(&cell.field)
+                {
+                    fields.push((cell.field.clone(), value.clone()));
+                }
+            }
+            Ok(fields)
+        })
+        .await
+    }
+
+    /// An empty batch of writes to this space, for [`Memory::commit`].
+    pub fn batch(&self) -> Batch {
+        Batch { space: self.name.clone(), cells: BTreeMap::new() }
+    }
+
+    /// Visits every cell, tombstones too, of the keys that begin with `prefix`, in order. It reads from the disk and
+    /// does not return before it is through.
+    pub fn for_each_cell(&self, prefix: &[u8], visit: &mut dyn FnMut(&Cell)) -> Result<(), ReadError> {
+        let prefix = codec::scan_prefix(&self.name, prefix);
+        for cell in self.memory.shared().store.scan(&prefix, &prefix) {
+            visit(&cell?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The value without waiting: most keys are read with one lookup, and only integers and keys without a plain
+    /// value may have been counted.
+    pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        let store = &self.memory.shared().store;
+        let register = store.cell(&codec::address(&self.name, key, &REGISTER))?;
+        let now_ms = now_ms();
+        if let Some(value) = register.as_ref().and_then(|register| register.live(now_ms))
+            && counter::parse_integer(value).is_none()
+        {
+            return Ok(Some(value.clone()));
+        }
+        Ok(store.key_state(&self.name, key)?.value(now_ms))
+    }
+
+    fn scan_now(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, ReadError> {
+        let bounds = codec::scan_prefix(&self.name, prefix);
+        let after = after.map(|after| codec::after_key(&self.name, after));
+        let start = after.filter(|after| *after > bounds).unwrap_or_else(|| bounds.clone());
+
+        let now_ms = now_ms();
+        let mut found = Vec::new();
+        let mut open: Option<(Bytes, KeyState)> = None;
+        let mut close = |open: Option<(Bytes, KeyState)>| {
+            let worth = open.and_then(|(key, state)| Some(KeyValue { key, value: state.value(now_ms)? }));
+            found.extend(worth);
+            found.len() < limit
+        };
+        for cell in self.memory.shared().store.scan(&start, &bounds) {
+            let cell = cell?;
+            if open.as_ref().is_none_or(|(key, _)| *key != cell.key)
+                && !close(open.replace((cell.key.clone(), KeyState::default())))
+            {
+                open = None;
+                break;
+            }
+            if let Some((_, state)) = &mut open {
+                state.take(cell);
+            }
+        }
+        close(open);
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn draft(&self, key: &[u8], field: Bytes, content: Content) -> Draft {
+        let key = Bytes::copy_from_slice(key);
+        Draft { space: self.name.clone(), key, field, content, expires_ms: None }
+    }
+}
+
+/// Writes to one space that happen together. Of two writes to the same field the later counts.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    space: SpaceName,
+    cells: BTreeMap<(Bytes, Bytes), Content>,
+}
+
+impl Batch {
+    /// Gives a field of `key` a value; the empty field is the key's plain value.
+    pub fn put(
+        &mut self,
+        key: impl Into<Bytes>,
+        field: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> &mut Self {
+        self.cells.insert((key.into(), field.into()), Content::Value(value.into()));
+        self
+    }
+
+    /// Deletes a field of `key`.
+    pub fn delete(&mut self, key: impl Into<Bytes>, field: impl Into<Bytes>) -> &mut Self {
+        self.cells.insert((key.into(), field.into()), Content::Tombstone);
+        self
+    }
+
+    /// How many cells it writes.
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether it writes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    pub(crate) fn into_drafts(self) -> Result<Vec<Draft>, WriteError> {
+        let mut bytes = 0;
+        for ((key, field), content) in &self.cells {
+            let value = match content {
+                Content::Value(value) => Some(value),
+                Content::Tombstone => None,
+            };
+            check_sizes(key, field, value)?;
+            if !is_users(field) {
+                return Err(WriteError::ReservedField);
+            }
+            bytes += key.len() + field.len() + value.map_or(0, Bytes::len);
+        }
+        if self.cells.len() > MAX_BATCH_CELLS || bytes > MAX_BATCH_BYTES {
+            return Err(WriteError::BatchTooLarge { cells: self.cells.len(), bytes });
+        }
+        let space = self.space;
+        let draft =
+            |((key, field), content)| Draft { space: space.clone(), key, field, content, expires_ms: None };
+        Ok(self.cells.into_iter().map(draft).collect())
+    }
+}
+
+fn check_sizes(key: &[u8], field: &[u8], value: Option<&Bytes>) -> Result<(), WriteError> {
+    if key.len() > MAX_KEY {
+        return Err(WriteError::KeyTooLong { len: key.len() });
+    }
+    if field.len() > MAX_FIELD {
+        return Err(WriteError::FieldTooLong { len: field.len() });
+    }
+    match value.map(Bytes::len) {
+        Some(len) if len > MAX_VALUE => Err(WriteError::ValueTooLong { len }),
+        _ => Ok(()),
+    }
+}
+
+fn is_users(field: &[u8]) -> bool {
+    field.first() != Some(&RESERVED_FIELD)
+}
+
+fn state_of(cells: Vec<Cell>) -> KeyState {
+    let mut state = KeyState::default();
+    cells.into_iter().for_each(|cell| state.take(cell));
+    state
+}
+
+/// Runs a longer read where it holds up no other task.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    tokio::task::spawn_blocking(read).await.map_err(|_| ReadError::Senseless)?
+}

@@ -1,0 +1,270 @@
+//! Cells on this node's disk, in an LSM tree (`fjall`).
+//!
+//! Two keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
+//! `index` (digest → time, kind, address) is the same cells sorted by shard, for reconciliation. Fingerprints and the
+//! newest stamp are not stored but summed up from the index at start, so they cannot disagree with it.
+//!
+//! Only the writer thread writes. Anyone reads, and sees whole batches only.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use crate::{
+    cell::{Cell, Content, SpaceName},
+    codec::{self, Digest, Encoded, MalformedCell},
+    counter::KeyState,
+    fingerprint::Fingerprints,
+};
+
+/// Threads that flush and compact. More would compete with guests for the cores.
+const WORKERS: usize = 2;
+
+/// Blocks kept in memory. Small, since an idle node is to stay small; the page cache keeps the rest.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Why the store of a node cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("the memory in {} is in use by another process", path.display())]
+    InUse {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// The folder or a file in it cannot be used.
+    #[error("the memory in {} cannot be opened", path.display())]
+    Io {
+        /// The store's folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What is on disk is not what was written.
+    #[error(
+        "the memory in {} is damaged; move that folder away and start again to fetch it from the other nodes",
+        path.display()
+    )]
+    Damaged {
+        /// The store's folder.
+        path: PathBuf,
+        /// What does not fit.
+        source: ReadError,
+    },
+    /// The writer's thread cannot be started.
+    #[error("the thread that writes the memory cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a cell cannot be read from this node's disk.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The storage engine failed.
+    #[error("reading the store failed")]
+    Engine(#[source] Arc<fjall::Error>),
+    /// A cell or an index entry does not decode.
+    #[error("a stored cell is damaged")]
+    Cell(#[from] MalformedCell),
+    /// The storage engine stumbled over its own files.
+    #[error("the storage engine cannot make sense of its files")]
+    Senseless,
+}
+
+impl From<fjall::Error> for ReadError {
+    fn from(error: fjall::Error) -> Self {
+        Self::Engine(Arc::new(error))
+    }
+}
+
+/// One cell to be written.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) encoded: Encoded,
+    pub(crate) entry: IndexEntry,
+    /// The version that it takes the place of.
+    pub(crate) replaces: Option<IndexEntry>,
+}
+
+/// What the index knows of a cell, besides its address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IndexEntry {
+    pub(crate) digest: Digest,
+    pub(crate) time: u64,
+    pub(crate) tombstone: bool,
+}
+
+impl IndexEntry {
+    pub(crate) fn of(cell: &Cell, encoded: &Encoded) -> Self {
+        let tombstone = matches!(cell.content, Content::Tombstone);
+        Self { digest: encoded.digest(), time: cell.stamp.time, tombstone }
+    }
+
+    fn to_value(self, address: &[u8]) -> Vec<u8> {
+        [&self.time.to_be_bytes(), [u8::from(self.tombstone)].as_slice(), address].concat()
+    }
+
+    fn parse<'a>(digest: &[u8], value: &'a [u8]) -> Result<(Self, &'a [u8]), MalformedCell> {
+        let digest = digest.try_into().map_err(|_| MalformedCell::Address)?;
+        let (time, rest) = value.split_first_chunk().ok_or(MalformedCell::Record)?;
+        let (kind, address) = rest.split_first().ok_or(MalformedCell::Record)?;
+        Ok((Self { digest, time: u64::from_be_bytes(*time), tombstone: *kind != 0 }, address))
+    }
+}
+
+/// What all cells come to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) fingerprints: Fingerprints,
+    pub(crate) tombstones: u64,
+    pub(crate) newest: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, entry: &IndexEntry) {
+        self.fingerprints.add(&entry.digest);
+        self.tombstones += u64::from(entry.tombstone);
+        self.newest = self.newest.max(entry.time);
+    }
+
+    pub(crate) fn remove(&mut self, entry: &IndexEntry) {
+        self.fingerprints.remove(&entry.digest);
+        self.tombstones = self.tombstones.saturating_sub(u64::from(entry.tombstone));
+    }
+}
+
+/// The cells on disk.
+pub(crate) struct Store {
+    database: Database,
+    cells: Keyspace,
+    index: Keyspace,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in `path`, which is made if it is not there, and sums up what it holds.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Tally), StoreError> {
+        std::fs::create_dir_all(path).map_err(|source| StoreError::Io { path: path.into(), source })?;
+        // The engine asserts some of what it reads of its own files: a damaged one is to end in an error.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let store = Self::open_engine(path)?;
+            let tally = store.tally()?;
+            Ok((store, tally))
+        }));
+        opened.unwrap_or(Err(ReadError::Senseless)).map_err(|error| classify(path, error))
+    }
+
+    fn open_engine(path: &Path) -> Result<Self, ReadError> {
+        let database = Database::builder(path).worker_threads(WORKERS).cache_size(CACHE_BYTES).open()?;
+        let cells = database.keyspace("cells", KeyspaceCreateOptions::default)?;
+        let index = database.keyspace("index", KeyspaceCreateOptions::default)?;
+        Ok(Self { database, cells, index })
+    }
+
+    fn tally(&self) -> Result<Tally, ReadError> {
+        let mut tally = Tally::default();
+        self.index_from(&[], |entry, _| {
+            tally.add(&entry);
+            true
+        })?;
+        Ok(tally)
+    }
+
+    /// Writes all of `changes` or none, and returns when they are on the disk.
+    pub(crate) fn write(&self, changes: &[Change]) -> Result<(), fjall::Error> {
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        for Change { encoded, entry, replaces } in changes {
+            if let Some(old) = replaces {
+                batch.remove(&self.index, old.digest.as_slice());
+            }
+            batch.insert(&self.index, entry.digest.as_slice(), entry.to_value(&encoded.address).as_slice());
+            batch.insert(&self.cells, encoded.address.as_slice(), encoded.record.as_slice());
+        }
+        batch.commit()
+    }
+
+    /// The cell at `address`.
+    pub(crate) fn cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {
+        let record = self.cells.get(address)?;
+        record.map(|record| codec::decode(address, &record)).transpose().map_err(Into::into)
+    }
+
+    /// The cell at `address` as it is sent.
+    pub(crate) fn encoded(&self, address: &[u8]) -> Result<Option<Encoded>, ReadError> {
+        let record = self.cells.get(address)?;
+        Ok(record.map(|record| Encoded { address: address.to_vec(), record: record.to_vec() }))
+    }
+
+    /// The address of the cell version with this digest, while it is the current one.
+    pub(crate) fn address_of(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some(value) = self.index.get(digest)? else { return Ok(None) };
+        let (_, address) = IndexEntry::parse(digest, &value)?;
+        Ok(Some(address.to_vec()))
+    }
+
+    /// Visits index entries with their addresses in the order of digests, from `start` on, until told to stop.
+    pub(crate) fn index_from(
+        &self,
+        start: &[u8],
+        mut visit: impl FnMut(IndexEntry, &[u8]) -> bool,
+    ) -> Result<(), ReadError> {
+        for guard in self.index.range(start..) {
+            let (digest, value) = guard.into_inner()?;
+            let (entry, address) = IndexEntry::parse(&digest, &value)?;
+            if !visit(entry, address) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The cells whose address is at least `start` and begins with `prefix`, in order.
+    pub(crate) fn scan<'a>(
+        &self,
+        start: &[u8],
+        prefix: &'a [u8],
+    ) -> impl Iterator<Item = Result<Cell, ReadError>> + use<'a> {
+        self.cells
+            .range(start..)
+            .map(|guard| guard.into_inner().map_err(ReadError::from))
+            .take_while(move |pair| pair.as_ref().map_or(true, |(address, _)| address.starts_with(prefix)))
+            .map(|pair| pair.and_then(|(address, record)| Ok(codec::decode(&address, &record)?)))
+    }
+
+    /// The cells that decide what `key` is worth.
+    pub(crate) fn key_state(&self, space: &SpaceName, key: &[u8]) -> Result<KeyState, ReadError> {
+        let prefix = codec::key_prefix(space, key);
+        let mut state = KeyState::default();
+        for cell in self.scan(&prefix, &prefix) {
+            state.take(cell?);
+        }
+        Ok(state)
+    }
+}
+
+fn classify(path: &Path, error: ReadError) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        ReadError::Engine(error) if matches!(*error, fjall::Error::Locked) => StoreError::InUse { path },
+        ReadError::Engine(error) => match Arc::try_unwrap(error) {
+            Ok(fjall::Error::Io(source)) if environmental(&source) => StoreError::Io { path, source },
+            Ok(other) => StoreError::Damaged { path, source: other.into() },
+            Err(shared) => StoreError::Damaged { path, source: ReadError::Engine(shared) },
+        },
+        source => StoreError::Damaged { path, source },
+    }
+}
+
+/// Whether an error speaks of the machine rather than of what the files contain.
+fn environmental(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::PermissionDenied | Kind::StorageFull | Kind::ReadOnlyFilesystem)
+}

@@ -1,0 +1,331 @@
+//! The one thread that writes: group commit.
+//!
+//! Whatever waits when the thread is free goes into one batch and one `fsync`: a lone write pays for it alone, a
+//! thousand at once share it. Each job first says what it wants to write, seeing what the jobs before it in the same
+//! group will have written; so reading and changing a cell (`incr`) needs no lock. When the batch is on disk,
+//! observers, watchers and gossip hear of it in the order of the jobs, and then the jobs are answered.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::{Arc, PoisonError},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    cell::{Cell, Draft, MAX_FIELD, MAX_KEY, MAX_VALUE, SpaceName, Stamp},
+    codec::{self, Encoded, MalformedCell},
+    counter::{IncrementError, KeyState},
+    memory::Shared,
+    store::{Change, IndexEntry, ReadError},
+};
+
+/// Jobs that wait for the writer. Beyond this, those who write wait for room.
+pub(crate) const MAX_WAITING: usize = 4096;
+
+/// A group takes no further job once it has this many cells: it bounds the memory of a group and the wait of its
+/// first job, and is past the point where a larger batch is any faster.
+const MAX_GROUP_CELLS: usize = 4096;
+
+/// The same in bytes, for large values.
+const MAX_GROUP_BYTES: usize = 8 * 1024 * 1024;
+
+/// Why a write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The key is too long.
+    #[error("the key has {len} bytes, {MAX_KEY} are allowed")]
+    KeyTooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// The field is too long.
+    #[error("the field has {len} bytes, {MAX_FIELD} are allowed")]
+    FieldTooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// The value is too long.
+    #[error("the value has {len} bytes, {MAX_VALUE} are allowed: put it into a file")]
+    ValueTooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// Fields that begin with a zero byte are kept for counters and the like.
+    #[error("a field must not begin with a zero byte")]
+    ReservedField,
+    /// The batch is too large to be one commit.
+    #[error("the batch has {cells} cells and {bytes} bytes, {max_cells} and {max_bytes} are allowed",
+        max_cells = crate::space::MAX_BATCH_CELLS, max_bytes = crate::space::MAX_BATCH_BYTES)]
+    BatchTooLarge {
+        /// Its cells.
+        cells: usize,
+        /// Their keys, fields and values together.
+        bytes: usize,
+    },
+    /// The key cannot be counted.
+    #[error("the key cannot be incremented")]
+    Increment(#[from] IncrementError),
+    /// What the write depends on cannot be read.
+    #[error("the write needs a cell that cannot be read")]
+    Read(#[from] ReadError),
+    /// A cell cannot be encoded.
+    #[error("a cell cannot be encoded")]
+    Encode(#[from] MalformedCell),
+    /// The disk failed or is full. Whether the write will be found after a restart is unknown.
+    #[error("the write did not reach the disk")]
+    Commit(#[source] Arc<fjall::Error>),
+    /// The writer is gone: an earlier failure ended it.
+    #[error("the memory has stopped")]
+    Stopped,
+}
+
+/// Something to be committed.
+pub(crate) trait Job: Send {
+    /// The cells to write. A job that fails keeps its error until it is finished, and writes nothing.
+    fn prepare(&mut self, view: &View<'_>) -> Vec<Cell>;
+
+    /// Makes the job fail.
+    fn fail(&mut self, error: WriteError);
+
+    /// Whether the cells are this node's own, and so go out by gossip.
+    fn is_local(&self) -> bool;
+
+    /// Answers who waits.
+    fn finish(self: Box<Self>);
+}
+
+/// The stamp that a local write got, and what it answers.
+type Answer<T> = Result<(Stamp, T), WriteError>;
+
+/// A write of this node: `update` decides, on what it sees in the view, what is written and what is answered.
+pub(crate) struct LocalJob<F, T> {
+    update: Option<F>,
+    outcome: Answer<T>,
+    reply: oneshot::Sender<Answer<T>>,
+}
+
+impl<F, T> LocalJob<F, T> {
+    pub(crate) fn new(update: F) -> (Self, oneshot::Receiver<Answer<T>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { update: Some(update), outcome: Err(WriteError::Stopped), reply }, answer)
+    }
+}
+
+impl<F, T> Job for LocalJob<F, T>
+where
+    F: FnOnce(&View<'_>) -> Result<(Vec<Draft>, T), WriteError> + Send,
+    T: Send,
+{
+    fn prepare(&mut self, view: &View<'_>) -> Vec<Cell> {
+        let Some(update) = self.update.take() else { return Vec::new() };
+        match update(view) {
+            Ok((drafts, answer)) => {
+                let stamp = Stamp { time: view.shared.clock.tick(), author: view.shared.author };
+                self.outcome = Ok((stamp, answer));
+                drafts.into_iter().map(|draft| draft.stamped(stamp)).collect()
+            }
+            Err(error) => {
+                self.outcome = Err(error);
+                Vec::new()
+            }
+        }
+    }
+
+    fn fail(&mut self, error: WriteError) {
+        // A job that had failed before the commit keeps its own reason.
+        if self.outcome.is_ok() {
+            self.outcome = Err(error);
+        }
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn finish(self: Box<Self>) {
+        // Nobody waits any more if the caller was cancelled; the write stands all the same.
+        let _ = self.reply.send(self.outcome);
+    }
+}
+
+/// Cells that came from a peer and have been checked.
+pub(crate) struct RemoteJob {
+    cells: Vec<Cell>,
+    outcome: Result<(), WriteError>,
+    reply: oneshot::Sender<Result<(), WriteError>>,
+}
+
+impl RemoteJob {
+    pub(crate) fn new(cells: Vec<Cell>) -> (Self, oneshot::Receiver<Result<(), WriteError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { cells, outcome: Ok(()), reply }, answer)
+    }
+}
+
+impl Job for RemoteJob {
+    fn prepare(&mut self, _view: &View<'_>) -> Vec<Cell> {
+        std::mem::take(&mut self.cells)
+    }
+
+    fn fail(&mut self, error: WriteError) {
+        self.outcome = Err(error);
+    }
+
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    fn finish(self: Box<Self>) {
+        let _ = self.reply.send(self.outcome);
+    }
+}
+
+/// Commits jobs until nobody can send any more.
+pub(crate) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut group = Group { shared, slots: BTreeMap::new(), jobs: Vec::new(), cells: 0, bytes: 0 };
+        group.add(first);
+        while group.has_room()
+            && let Ok(job) = jobs.try_recv()
+        {
+            group.add(job);
+        }
+        group.commit();
+    }
+}
+
+/// What is known, within a group, about one address.
+struct Slot {
+    /// What the disk has.
+    stored: Option<IndexEntry>,
+    /// What the disk has, or will have after this group.
+    current: Option<Cell>,
+    /// Set once the group changes it.
+    next: Option<(Encoded, IndexEntry)>,
+}
+
+type Slots = BTreeMap<Vec<u8>, Slot>;
+
+/// The memory as a job sees it: the disk, and over it what earlier jobs of the group will write.
+pub(crate) struct View<'a> {
+    shared: &'a Shared,
+    slots: &'a Slots,
+}
+
+impl View<'_> {
+    /// All cells of a key.
+    pub(crate) fn cells(&self, space: &SpaceName, key: &[u8]) -> Result<Vec<Cell>, ReadError> {
+        let prefix = codec::key_prefix(space, key);
+        let mut cells = BTreeMap::new();
+        for cell in self.shared.store.scan(&prefix, &prefix) {
+            let cell = cell?;
+            cells.insert(cell.field.clone(), cell);
+        }
+        let pending =
+            self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
+        for cell in pending.filter_map(|(_, slot)| slot.current.as_ref()) {
+            cells.insert(cell.field.clone(), cell.clone());
+        }
+        Ok(cells.into_values().collect())
+    }
+
+    /// The cells that decide what a key is worth.
+    pub(crate) fn key_state(&self, space: &SpaceName, key: &[u8]) -> Result<KeyState, ReadError> {
+        let mut state = KeyState::default();
+        self.cells(space, key)?.into_iter().for_each(|cell| state.take(cell));
+        Ok(state)
+    }
+}
+
+/// Jobs that share a batch.
+struct Group<'a> {
+    shared: &'a Shared,
+    slots: Slots,
+    /// The jobs, each with those of its cells that won.
+    jobs: Vec<(Box<dyn Job>, Vec<Cell>)>,
+    cells: usize,
+    bytes: usize,
+}
+
+impl Group<'_> {
+    fn has_room(&self) -> bool {
+        self.cells < MAX_GROUP_CELLS && self.bytes < MAX_GROUP_BYTES
+    }
+
+    fn add(&mut self, mut job: Box<dyn Job>) {
+        let cells = job.prepare(&View { shared: self.shared, slots: &self.slots });
+        let won = match self.load(cells) {
+            Ok(cells) => cells.into_iter().filter_map(|(cell, encoded)| self.apply(cell, encoded)).collect(),
+            Err(error) => {
+                job.fail(error);
+                Vec::new()
+            }
+        };
+        self.jobs.push((job, won));
+    }
+
+    /// Does all that can fail, so that a job is applied whole or not at all.
+    fn load(&mut self, cells: Vec<Cell>) -> Result<Vec<(Cell, Encoded)>, WriteError> {
+        let mut loaded = Vec::with_capacity(cells.len());
+        for cell in cells {
+            let encoded = codec::encode(&cell)?;
+            if let Entry::Vacant(vacant) = self.slots.entry(encoded.address.clone()) {
+                let current = self.shared.store.cell(&encoded.address)?;
+                let stored = match &current {
+                    Some(current) => Some(IndexEntry::of(current, &codec::encode(current)?)),
+                    None => None,
+                };
+                vacant.insert(Slot { stored, current, next: None });
+            }
+            loaded.push((cell, encoded));
+        }
+        Ok(loaded)
+    }
+
+    /// Lets the cell in if it wins.
+    fn apply(&mut self, cell: Cell, encoded: Encoded) -> Option<Cell> {
+        let slot = self.slots.get_mut(&encoded.address)?;
+        if slot.current.as_ref().is_some_and(|current| !cell.supersedes(current)) {
+            return None;
+        }
+        self.cells += 1;
+        self.bytes += encoded.address.len() + encoded.record.len();
+        slot.next = Some((encoded.clone(), IndexEntry::of(&cell, &encoded)));
+        slot.current = Some(cell.clone());
+        Some(cell)
+    }
+
+    fn commit(self) {
+        let Self { shared, slots, mut jobs, cells: _, bytes: _ } = self;
+        let change =
+            |slot: Slot| slot.next.map(|(encoded, entry)| Change { encoded, entry, replaces: slot.stored });
+        let changes: Vec<Change> = slots.into_values().filter_map(change).collect();
+        match if changes.is_empty() { Ok(()) } else { shared.store.write(&changes) } {
+            Ok(()) => {
+                sum_up(shared, &changes);
+                for (job, won) in &jobs {
+                    if !won.is_empty() {
+                        shared.announce(won, job.is_local());
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a commit failed");
+                let error = Arc::new(error);
+                jobs.iter_mut().for_each(|(job, _)| job.fail(WriteError::Commit(error.clone())));
+            }
+        }
+        jobs.into_iter().for_each(|(job, _)| job.finish());
+    }
+}
+
+fn sum_up(shared: &Shared, changes: &[Change]) {
+    let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
+    for Change { encoded: _, entry, replaces } in changes {
+        if let Some(old) = replaces {
+            tally.remove(old);
+        }
+        tally.add(entry);
+    }
+}
