@@ -449,7 +449,11 @@ impl Board {
             }
             self.heard.insert(key, Heard { notice, first: now, last: now, not_before: now });
         }
-        if pending { self.open.insert(key) } else { self.open.remove(&key) };
+        if pending {
+            self.open.insert(key)
+        } else {
+            self.open.remove(&key)
+        };
     }
 
     /// Claims as many jobs as there are free slots: its own first, since their data is here, then the oldest.
@@ -461,9 +465,8 @@ impl Board {
         let mine = self.kept.iter().filter(|(_, kept)| kept.is_open_to(self.me, now));
         let mine = mine.map(|(job, kept)| (&kept.terms, (false, kept.submitted), (self.me, *job)));
         let foreign = self.open.iter().filter_map(|key| Some((key, self.heard.get(key)?)));
-        let foreign = foreign.filter(|((keeper, _), heard)| {
-            heard.not_before <= now && self.peers.contains_key(keeper)
-        });
+        let foreign =
+            foreign.filter(|((keeper, _), heard)| heard.not_before <= now && self.peers.contains_key(keeper));
         let foreign = foreign.map(|(key, heard)| (&heard.notice.terms, (true, heard.first), *key));
         let may_run = |terms: &Terms| {
             terms.on.is_none_or(|on| on == self.me) && terms.memory_bytes <= self.memory_bytes

@@ -48,7 +48,9 @@ pub use pool::WorkerStartError;
 pub use report::{JobReport, JobSummary, Phase};
 pub use staging::StageError;
 pub use submit::SubmitError;
-pub use task::{Access, Grant, JobId, Limit, Limits, Module, OutputFrame, Outcome, Receipt, TaskId, TaskSpec};
+pub use task::{
+    Access, Grant, JobId, Limit, Limits, Module, Outcome, OutputFrame, Receipt, TaskId, TaskSpec,
+};
 
 /// Says the whole of an error: what failed, and why.
 fn in_words(error: &(dyn std::error::Error + 'static)) -> String {

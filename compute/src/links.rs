@@ -99,12 +99,20 @@ impl Service {
     }
 
     /// All about a job that another node keeps.
-    pub(crate) async fn ask_about(&self, keeper: PeerId, id: JobId) -> Result<Option<JobReport>, starfish_dht::CallError> {
+    pub(crate) async fn ask_about(
+        &self,
+        keeper: PeerId,
+        id: JobId,
+    ) -> Result<Option<JobReport>, starfish_dht::CallError> {
         self.network.call(keeper, REPORT_PROTOCOL, &id).await
     }
 
     /// Asks another node to end a job that it keeps; says whether it knows it.
-    pub(crate) async fn ask_to_kill(&self, keeper: PeerId, id: JobId) -> Result<bool, starfish_dht::CallError> {
+    pub(crate) async fn ask_to_kill(
+        &self,
+        keeper: PeerId,
+        id: JobId,
+    ) -> Result<bool, starfish_dht::CallError> {
         self.network.call(keeper, KILL_PROTOCOL, &id).await
     }
 }
@@ -127,7 +135,9 @@ async fn follow_peers(service: Arc<Service>, mut events: broadcast::Receiver<Net
     loop {
         match events.recv().await {
             Ok(NetworkEvent::PeerConnected(peer)) => meet(&service, peer),
-            Ok(NetworkEvent::PeerDisconnected(peer)) => service.happen(|board, now| board.peer_gone(now, peer)),
+            Ok(NetworkEvent::PeerDisconnected(peer)) => {
+                service.happen(|board, now| board.peer_gone(now, peer))
+            }
             Err(broadcast::error::RecvError::Closed) => return,
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 warn!(missed, "missed news of peers, looking again");

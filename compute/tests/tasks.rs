@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use starfish_compute::{
-    Compute, ComputeOptions, JobError, JobId, Limit, Module, OutputFrame, Outcome, Phase, SubmitError, TaskSpec,
+    Compute, ComputeOptions, JobError, JobId, Limit, Module, Outcome, OutputFrame, Phase, SubmitError,
+    TaskSpec,
 };
 use starfish_dht::PeerId;
 use starfish_dht::testing::{PATIENCE, TestSwarm, wait_until};
@@ -96,7 +97,8 @@ async fn run(compute: &Compute, spec: TaskSpec, input: &str) -> (Outcome, String
 
 async fn wait_for_phase(compute: &Compute, job: JobId, phase: Phase) {
     let what = format!("job {job} to be {phase:?}");
-    wait_until(&what, PATIENCE, || async { compute.job(&job.to_string()).await.unwrap().phase == phase }).await;
+    wait_until(&what, PATIENCE, || async { compute.job(&job.to_string()).await.unwrap().phase == phase })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +130,8 @@ async fn a_task_runs_elsewhere_as_if_it_had_run_here() {
     assert!(text == input.to_uppercase(), "{} bytes came back", text.len());
     let report = nodes.computes[0].job(&job.to_string()).await.unwrap();
     assert_eq!(report.by, Some(nodes.peer(1)));
-    let elsewhere = || async { nodes.computes[1].jobs().iter().any(|seen| seen.id == job && seen.phase == Phase::Done) };
+    let elsewhere =
+        || async { nodes.computes[1].jobs().iter().any(|seen| seen.id == job && seen.phase == Phase::Done) };
     wait_until("the news of its end", PATIENCE, elsewhere).await;
     let asked = nodes.computes[1].job(&job.to_string()).await.unwrap();
     assert_eq!((asked.keeper, asked.outcome), (nodes.peer(0), Some(Outcome::Exited(0))));
@@ -156,7 +159,10 @@ async fn nothing_is_granted_by_default_and_a_grant_is_exactly_that() {
         spec.grants = vec![grant.parse().unwrap()];
         spec
     };
-    assert_eq!(run(compute, granted("cat", "/data:ro"), "").await, (Outcome::Exited(0), "from the tree".into()));
+    assert_eq!(
+        run(compute, granted("cat", "/data:ro"), "").await,
+        (Outcome::Exited(0), "from the tree".into())
+    );
     assert_eq!(run(compute, granted("write", "/data:ro"), "").await.0, Outcome::Exited(100));
     let mut failing = granted("write", "/data");
     failing.args.push("exit with 1".into());
@@ -178,7 +184,10 @@ async fn a_program_of_the_tree_is_fetched_by_the_node_that_runs_it() {
     let content = futures::stream::iter([Ok(wasm)]);
     nodes.files.write(&path, Box::pin(content), Attributes::default()).await.unwrap();
     let spec = TaskSpec::new("hello", Module::Path(path.clone()));
-    assert_eq!(run(&nodes.computes[0], spec.clone(), "").await, (Outcome::Exited(0), "hello, swarm\n".into()));
+    assert_eq!(
+        run(&nodes.computes[0], spec.clone(), "").await,
+        (Outcome::Exited(0), "hello, swarm\n".into())
+    );
     nodes.put("/hello.wasm", "(module)").await;
     assert!(matches!(nodes.computes[0].submit(spec).await, Err(SubmitError::NotWasm)));
 }
@@ -192,7 +201,10 @@ async fn limits_end_a_guest_and_the_node_goes_on() {
         spec.limits.memory_bytes = 8 << 20;
         spec.limits.output_bytes = 1 << 20;
         let (outcome, text) = run(&nodes.computes[0], spec, "").await;
-        assert!(matches!(outcome, Outcome::LimitReached { limit: reached, .. } if reached == limit), "{name}: {outcome}");
+        assert!(
+            matches!(outcome, Outcome::LimitReached { limit: reached, .. } if reached == limit),
+            "{name}: {outcome}"
+        );
         assert!(text.len() <= 1 << 20);
     }
     assert_eq!(run(&nodes.computes[0], task("hello"), "").await.0, Outcome::Exited(0));
@@ -214,7 +226,10 @@ async fn another_node_finishes_what_a_lost_one_began() {
     nodes.computes[lost].stop().await;
     nodes.swarm.stop(lost).await;
     let rest: Vec<_> = output.into_stream().map(Result::unwrap).collect().await;
-    assert_eq!(rest, [OutputFrame::Stdout(Bytes::from_static(b"ended\n")), OutputFrame::Exit(Outcome::Exited(0))]);
+    assert_eq!(
+        rest,
+        [OutputFrame::Stdout(Bytes::from_static(b"ended\n")), OutputFrame::Exit(Outcome::Exited(0))]
+    );
     let report = nodes.computes[0].job(&job.to_string()).await.unwrap();
     assert_eq!((report.attempts, report.lost.len()), (2, 1));
     assert_eq!(report.by, Some(nodes.peer(3 - lost)));
