@@ -12,6 +12,7 @@
 //! What is deliberately absent: a node never runs guest code in its own process, and never takes compiled code
 //! from anybody.
 
+pub mod id;
 pub mod task;
 
 pub mod board;

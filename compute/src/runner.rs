@@ -22,7 +22,9 @@ use crate::order::{Folder, Order};
 use crate::pool::{CompileError, Pool, RunEnd, Worker};
 use crate::protocol::{FromKeeper, FromRunner};
 use crate::staging::{self, StageError, Staged};
-use crate::task::{Access, Call, Cost, Digest, JobId, MAX_MODULE_BYTES, Outcome, OutputFrame, Receipt};
+use crate::task::{
+    Access, Call, Cost, Digest, JobId, MAX_GRANTS, MAX_MODULE_BYTES, Outcome, OutputFrame, Receipt,
+};
 use crate::wire::{Chunk, Receiver, Sender, WireError};
 
 /// How long a tree that is behind may take to show what the task was submitted with.
@@ -40,6 +42,8 @@ pub(crate) struct Runner {
     pub(crate) files: Arc<dyn Vfs>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) programs: Arc<Programs>,
+    /// The most memory that one task may have.
+    pub(crate) memory_bytes: u64,
 }
 
 /// Why an attempt came to nothing, as the keeper is told.
@@ -127,6 +131,10 @@ impl Runner {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        // The keeper checks what it is given, but it is another node.
+        if call.limits.memory_bytes > self.memory_bytes || call.inputs.len() > MAX_GRANTS {
+            return Err(Setback::Declined("it asks for more than it was announced with".to_owned()));
+        }
         self.fetch_module(call.module, keeper, to_keeper).await?;
         let artifact =
             self.programs.artifact(call.module, &self.pool).await.map_err(|error| match error {
@@ -391,7 +399,7 @@ async fn tell<W: AsyncWrite + Unpin>(mut keeper: Sender<W>, mut outbox: mpsc::Re
     loop {
         let message = match tokio::time::timeout(BEAT_EVERY, outbox.recv()).await {
             Ok(Some(message)) => message,
-            Ok(None) => return,
+            Ok(None) => return keeper.finish().await,
             Err(_) => FromRunner::Beat,
         };
         if keeper.send(&message).await.is_err() {

@@ -231,6 +231,7 @@ impl Service {
             files: Arc::clone(&self.files),
             pool: Arc::clone(&self.pool),
             programs: Arc::clone(&self.programs),
+            memory_bytes: self.board().capacity().memory_bytes,
         };
         let end = if keeper == self.me {
             let (mine, jobs) = tokio::io::duplex(PIPE_BYTES);
@@ -267,7 +268,7 @@ impl Service {
             (refused, _) => {
                 let unknown = matches!(refused, Err(Refusal::Unknown) | Ok(_));
                 let _ = sender.send(&FromKeeper::Refused { unknown }).await;
-                return;
+                return sender.finish().await;
             }
         };
         info!(job = %id, %by, attempt = number, "a job was given to a node");

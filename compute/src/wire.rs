@@ -46,6 +46,12 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
     pub(crate) async fn send(&mut self, message: &impl Serialize) -> Result<(), WireError> {
         Ok(self.frames.send(encode(message)?).await?)
     }
+
+    /// Ends the stream in order, so that what was sent last arrives as well.
+    pub(crate) async fn finish(mut self) {
+        // Whoever is at the other end may be gone already, and has then seen the end.
+        let _ = self.frames.close().await;
+    }
 }
 
 /// The receiving half.

@@ -50,9 +50,7 @@ impl Board {
                 )
             }
             Some(Capacity { slots, free: 0, .. }) => format!("all of its {slots} slots are busy"),
-            Some(_) if kept.paused.get(&node).is_some_and(|until| *until > now) => {
-                "lost or declined it a moment ago".to_owned()
-            }
+            Some(_) if kept.is_paused(node, now) => "lost or declined it a moment ago".to_owned(),
             Some(_) => "has a free slot and was asked".to_owned(),
         }
     }
