@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 /// The longest message: a task with all of its arguments, or a piece of a stream.
@@ -50,7 +50,7 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
     /// Ends the stream in order, so that what was sent last arrives as well.
     pub(crate) async fn finish(mut self) {
         // Whoever is at the other end may be gone already, and has then seen the end.
-        let _ = self.frames.close().await;
+        let _ = self.frames.get_mut().shutdown().await;
     }
 }
 
