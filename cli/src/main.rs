@@ -1,1 +1,3 @@
+//! The `starfish` program.
+
 fn main() {}
