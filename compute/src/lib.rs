@@ -1,1 +1,62 @@
-//! compute
+//! Running WASM: tasks, the job board without a leader, and the jailed processes that guests live in.
+//!
+//! A task that is submitted to a node becomes a *job* that this node keeps. It is announced by gossip; a node
+//! with a free slot (this one too) claims it over a direct stream, runs it in a worker process, and sends back
+//! what it says. When that node is lost, another runs the task again, from the input that the keeper has kept,
+//! and the output goes on where it broke off.
+//!
+//! Reading order: [`task`] for the words, [`board`] for the rules (pure), `keeper` and `runner` for the two
+//! ends of an attempt, `pool` and [`worker`] for the two ends of the pipe to a guest's process, `sandbox` and
+//! [`jail`] for what a guest meets there.
+//!
+//! What is deliberately absent: a node never runs guest code in its own process, and never takes compiled code
+//! from anybody.
+
+pub mod task;
+
+pub mod board;
+pub mod notice;
+pub mod report;
+
+mod compute;
+mod feed;
+mod keeper;
+mod links;
+mod output;
+mod protocol;
+mod runner;
+mod service;
+mod spool;
+mod staging;
+mod submit;
+mod wire;
+
+mod cache;
+mod order;
+mod pool;
+
+mod guest_io;
+pub mod jail;
+mod sandbox;
+pub mod worker;
+
+pub use compute::{Compute, ComputeOptions, JobError, StartError};
+pub use feed::StdinWriter;
+pub use links::LinkError;
+pub use output::OutputReader;
+pub use pool::WorkerStartError;
+pub use report::{JobReport, JobSummary, Phase};
+pub use staging::StageError;
+pub use submit::SubmitError;
+pub use task::{Access, Grant, JobId, Limit, Limits, Module, OutputFrame, Outcome, Receipt, TaskId, TaskSpec};
+
+/// Says the whole of an error: what failed, and why.
+fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words += &format!(": {cause}");
+        source = cause.source();
+    }
+    words
+}

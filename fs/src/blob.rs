@@ -24,8 +24,8 @@ use starfish_dht::Network;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use fetch::{FetchError, Sources};
 use fetch::Fetcher;
+pub use fetch::{FetchError, Sources};
 use local::LocalBlobs;
 
 use crate::hash::BlobHash;

@@ -155,7 +155,10 @@ async fn renames(vfs: &dyn Vfs) -> Result<(), VfsError> {
     mkdir(vfs, "/empty").await?;
     put(vfs, "/d/e/f", "f").await?;
     rename(vfs, "/a", "/b").await?;
-    assert_eq!((get(vfs, "/b").await?.as_ref(), vfs.stat(&at("/b")?).await?.inode), (b"a".as_slice(), made.inode));
+    assert_eq!(
+        (get(vfs, "/b").await?.as_ref(), vfs.stat(&at("/b")?).await?.inode),
+        (b"a".as_slice(), made.inode)
+    );
     assert!(matches!(get(vfs, "/a").await, Err(VfsError::NotFound { .. })));
     rename(vfs, "/b", "/b").await?;
     rename(vfs, "/b", "/d/e/b").await?;

@@ -264,8 +264,7 @@ impl Tree {
     /// Live inodes under exactly this name.
     fn candidates(&self, dirs: &[Inode], name: &str) -> Vec<Inode> {
         let claims = dirs.iter().filter_map(|dir| self.claims.get(dir)?.get(name)).flatten();
-        let mut candidates: Vec<Inode> =
-            claims.copied().filter(|inode| !self.cuts.contains(inode)).collect();
+        let mut candidates: Vec<Inode> = claims.copied().filter(|inode| !self.cuts.contains(inode)).collect();
         if dirs.contains(&Inode::LOST) {
             candidates.extend(self.strays.iter().filter(|stray| self.stray_name(**stray) == name));
         }
@@ -404,9 +403,10 @@ impl Tree {
     fn cut_cycles(&mut self, changed: Inode) {
         let old = std::mem::take(&mut self.cuts);
         for start in old.iter().copied().chain([changed]) {
-            let last_moved = self.cycle_through(start).into_iter().max_by_key(|member| {
-                (self.nodes.get(member).map(|node| node.place.stamp), *member)
-            });
+            let last_moved = self
+                .cycle_through(start)
+                .into_iter()
+                .max_by_key(|member| (self.nodes.get(member).map(|node| node.place.stamp), *member));
             self.cuts.extend(last_moved);
         }
         for inode in old.into_iter().chain(self.cuts.clone()) {

@@ -14,7 +14,7 @@ use super::revocation::Revocations;
 use super::rights::{Right, Rights};
 
 /// The longest token that is looked at, in bytes: an authority block and half a dozen narrowings.
-pub const MAX_TOKEN_BYTES: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 4096;
 
 /// Bounds for evaluating a stranger's Datalog. Facts and iterations bound the work itself; the time is
 /// generous, because on a loaded machine a thread may simply not be scheduled for a while.

@@ -203,7 +203,10 @@ impl Fetcher {
         while let Some(item) = progress.next().await {
             match item {
                 GetProgressItem::Progress(received) if received > max => {
-                    return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the blob is longer than it should be"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::FileTooLarge,
+                        "the blob is longer than it should be",
+                    ));
                 }
                 GetProgressItem::Progress(_) | GetProgressItem::Done(_) => {}
                 GetProgressItem::Error(error) => return Err(io::Error::other(error.to_string())),

@@ -168,7 +168,10 @@ impl LocalBlobs {
         if bytes.len() as u64 == range.end - range.start {
             Ok(bytes.freeze())
         } else {
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("blob {hash} is not whole on this node")))
+            Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("blob {hash} is not whole on this node"),
+            ))
         }
     }
 

@@ -45,7 +45,8 @@ pub async fn export_dir(
     {
         // The user named the topmost folder, so here a link is followed.
         let to = to.to_owned();
-        blocking(move || fs::create_dir_all(&to).map_err(|error| host("make the folder", &to, error))).await?;
+        blocking(move || fs::create_dir_all(&to).map_err(|error| host("make the folder", &to, error)))
+            .await?;
     }
     let mut dirs = vec![Item { from: from.clone(), to: to.to_owned(), entry }];
     let mut next = 0;

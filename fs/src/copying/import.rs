@@ -93,7 +93,8 @@ async fn import_item(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Resul
         What::File { len } => {
             let content = open(&item.from, *len).await?;
             // The source counts as it is read: a long file shows progress.
-            let counted = content.inspect_ok(|part| tracker.count(|summary| summary.bytes += part.len() as u64));
+            let counted =
+                content.inspect_ok(|part| tracker.count(|summary| summary.bytes += part.len() as u64));
             write(vfs, item, counted).await?;
             tracker.count(|summary| summary.files += 1);
         }
@@ -112,9 +113,11 @@ async fn write(
     content: impl futures::Stream<Item = Result<Bytes, VfsError>>,
 ) -> Result<(), VfsError> {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let parts = stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|part| (part, receiver))
-    });
+    let parts =
+        stream::unfold(
+            receiver,
+            |mut receiver| async move { receiver.recv().await.map(|part| (part, receiver)) },
+        );
     let forward = async move {
         futures::pin_mut!(content);
         while let Some(part) = content.next().await {

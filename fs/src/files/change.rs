@@ -30,7 +30,9 @@ impl Files {
             let is_last = on_the_way == *path;
             let at = self.resolve(&on_the_way, Last::Follow)?;
             let made = match self.find(&at) {
-                Err(VfsError::NotFound { .. }) => self.make(path, &at, &Content::Dir, DEFAULT_DIR_MODE).await.err(),
+                Err(VfsError::NotFound { .. }) => {
+                    self.make(path, &at, &Content::Dir, DEFAULT_DIR_MODE).await.err()
+                }
                 Err(error) => Some(error),
                 Ok(_) => None,
             };
@@ -52,7 +54,13 @@ impl Files {
         self.make(path, &at, &Content::Symlink { target: target.to_owned() }, LINK_MODE).await
     }
 
-    async fn make(&self, path: &VfsPath, at: &VfsPath, content: &Content, mode: u32) -> Result<Entry, VfsError> {
+    async fn make(
+        &self,
+        path: &VfsPath,
+        at: &VfsPath,
+        content: &Content,
+        mode: u32,
+    ) -> Result<Entry, VfsError> {
         if at.is_root() {
             return Err(VfsError::Exists { path: path.clone() });
         }

@@ -15,10 +15,10 @@ use super::announce::Announcer;
 use crate::blob::{BlobStore, Sources};
 use crate::hash::BlobHash;
 use crate::links::Last;
-use crate::manifest::{Manifest, MAX_MANIFEST, Slice};
+use crate::manifest::{MAX_MANIFEST, Manifest, Slice};
 use crate::path::VfsPath;
-use crate::tree::cell::{Body, Content, FileContent};
 use crate::tree::Found;
+use crate::tree::cell::{Body, Content, FileContent};
 use crate::vfs::{ByteStream, VfsError};
 
 /// What the fetches of one reader share.
@@ -44,7 +44,8 @@ impl Files {
         };
         let range = range.start.min(file.size)..range.end.min(file.size);
         if let Body::Inline(bytes) = &file.body {
-            let bytes = Bytes::copy_from_slice(bytes.get(range.start as usize..range.end as usize).unwrap_or(&[]));
+            let bytes =
+                Bytes::copy_from_slice(bytes.get(range.start as usize..range.end as usize).unwrap_or(&[]));
             return Ok(stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed());
         }
         let reading = Arc::new(Reading {

@@ -34,7 +34,8 @@ impl Node {
     }
 
     async fn sees(&self, path: &str) {
-        wait_until("the file is in the tree", SOON, || async { self.files.stat(&at(path)).await.is_ok() }).await;
+        wait_until("the file is in the tree", SOON, || async { self.files.stat(&at(path)).await.is_ok() })
+            .await;
     }
 
     async fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Entry {
@@ -159,7 +160,11 @@ async fn two_halves_merge_and_nothing_is_lost() {
         assert_eq!(node.names("/d/e").await, ["of-a", "of-b"]);
         let both = node.names("/d").await;
         assert!(both[0] == "e" && both[1] == "same" && both[2].starts_with("same (conflict of "), "{both:?}");
-        assert_eq!(node.get("/shared").await.unwrap(), "edited", "an edit outlives a removal that did not see it");
+        assert_eq!(
+            node.get("/shared").await.unwrap(),
+            "edited",
+            "an edit outlives a removal that did not see it"
+        );
     }
     assert_eq!(a.get("/d/same").await.unwrap(), b.get("/d/same").await.unwrap());
 }
@@ -198,7 +203,8 @@ async fn the_tree_and_its_twin_agree() {
     for step in 0..300 {
         let (path, other) = (paths.choose(&mut chance).unwrap(), paths.choose(&mut chance).unwrap());
         let kind = chance.random_range(0..9);
-        let (on_tree, on_twin) = tokio::join!(operate(tree, kind, path, other), operate(&twin, kind, path, other));
+        let (on_tree, on_twin) =
+            tokio::join!(operate(tree, kind, path, other), operate(&twin, kind, path, other));
         let context = format!("seed {seed}, step {step}: operation {kind} of {path} and {other}");
         assert_eq!(on_tree, on_twin, "{context}");
         assert_eq!(walk(tree).await, walk(&twin).await, "{context}");
@@ -207,9 +213,7 @@ async fn the_tree_and_its_twin_agree() {
 
 async fn operate(vfs: &dyn Vfs, kind: u8, path: &VfsPath, other: &VfsPath) -> Result<(), String> {
     let done = match kind {
-        0 | 1 => {
-            vfs.write(path, stream_of(other.to_string()), Attributes::default()).await.map(drop)
-        }
+        0 | 1 => vfs.write(path, stream_of(other.to_string()), Attributes::default()).await.map(drop),
         2 => vfs.mkdir(path, Parents::MustExist).await.map(drop),
         3 => vfs.mkdir(path, Parents::Create).await.map(drop),
         4 => vfs.remove(path, Removal::Single).await,
@@ -226,7 +230,10 @@ async fn walk(vfs: &dyn Vfs) -> Vec<String> {
     while let Some(dir) = open.pop() {
         for entry in vfs.list(&dir).await.unwrap() {
             let path = dir.join(&entry.name).unwrap();
-            seen.push(format!("{path} {:?} {:?} {:?} {:o}", entry.kind, entry.hash, entry.target, entry.mode));
+            seen.push(format!(
+                "{path} {:?} {:?} {:?} {:o}",
+                entry.kind, entry.hash, entry.target, entry.mode
+            ));
             if entry.kind == crate::vfs::Kind::Dir {
                 open.push(path);
             }

@@ -105,7 +105,8 @@ impl Files {
                 return Ok(FileContent { size: len as u64, hash, holder, body: Body::Inline(bytes) });
             }
             is_first = false;
-            let (back, cut) = digest(digester, parts, len, is_last).await.map_err(|error| failed(at, error))?;
+            let (back, cut) =
+                digest(digester, parts, len, is_last).await.map_err(|error| failed(at, error))?;
             digester = back;
             for (hash, bytes) in cut {
                 intake.add(hash, bytes).await.map_err(|error| failed(at, error))?;
@@ -114,7 +115,8 @@ impl Files {
                 break;
             }
         }
-        let manifest = intake.finish(digester.hasher.finalize().into()).await.map_err(|error| failed(at, error))?;
+        let manifest =
+            intake.finish(digester.hasher.finalize().into()).await.map_err(|error| failed(at, error))?;
         let body = self.keep_manifest(&manifest).await.map_err(|error| failed(at, error))?;
         blobs.flush().await.map_err(|error| failed(at, error))?;
         Ok(FileContent { size: manifest.size(), hash: manifest.hash(), holder, body })
@@ -205,7 +207,9 @@ async fn digest(
 
 fn failed(at: &VfsPath, source: io::Error) -> VfsError {
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => VfsError::NoSpace { what: at.to_string() },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            VfsError::NoSpace { what: at.to_string() }
+        }
         _ => VfsError::Io { what: format!("could not store {at}"), source },
     }
 }

@@ -196,7 +196,8 @@ mod tests {
         assert_eq!(Content::Dir.encode().unwrap(), [1, 0]);
         assert_eq!(Content::Symlink { target: "t".into() }.encode().unwrap(), [1, 1, 1, b't']);
         let hash = BlobHash::of(b"hi");
-        let file = Content::File(FileContent { size: 2, hash, holder: None, body: Body::Inline(b"hi".to_vec()) });
+        let file =
+            Content::File(FileContent { size: 2, hash, holder: None, body: Body::Inline(b"hi".to_vec()) });
         let expected = [&[1, 2, 2][..], hash.as_bytes(), &[0, 0, 2, b'h', b'i']].concat();
         assert_eq!(file.encode().unwrap(), expected);
         assert_eq!(Mode { mode: 0o644, mtime_ms: 5 }.encode().unwrap(), [1, 0xa4, 3, 5]);
@@ -204,7 +205,8 @@ mod tests {
 
     #[test]
     fn unsound_values_count_as_absent() {
-        let place = |name: &str| Place { parent: Inode::ROOT, name: name.into(), removed: None }.encode().unwrap();
+        let place =
+            |name: &str| Place { parent: Inode::ROOT, name: name.into(), removed: None }.encode().unwrap();
         assert!(Place::decode(&place("fine")).is_some());
         for name in ["", "..", "a/b", "nul\0", &"x".repeat(256)] {
             assert_eq!(Place::decode(&place(name)), None, "{name:?}");

@@ -19,7 +19,12 @@ pub(super) fn of_nameless(inode: Inode) -> String {
 }
 
 /// `name (conflict of <author>)`; with the inode as well if that is taken. A long name is cut to fit.
-pub(super) fn conflict(name: &str, author: [u8; 16], inode: Inode, is_taken: impl Fn(&str) -> bool) -> String {
+pub(super) fn conflict(
+    name: &str,
+    author: [u8; 16],
+    inode: Inode,
+    is_taken: impl Fn(&str) -> bool,
+) -> String {
     let author = data_encoding::HEXLOWER.encode(&author[..4]);
     let short = with_suffix(name, &format!("{CONFLICT}{author})"));
     if !is_taken(&short) {

@@ -40,9 +40,8 @@ fn any_cell() -> impl Strategy<Value = Cell> {
         1 => (0..0o777u32).prop_map(|mode| Change::Mode(Some(Mode { mode, mtime_ms: 0 }))),
     ];
     // A stamp is written once: author and time say what else the cell is, as in the real world.
-    (0..8u8, 1..12u64, change).prop_map(|(number, time, change)| {
-        (inode(number), stamp(time, (time % 3) as u8), change)
-    })
+    (0..8u8, 1..12u64, change)
+        .prop_map(|(number, time, change)| (inode(number), stamp(time, (time % 3) as u8), change))
 }
 
 /// Keeps the first of the cells that have the same inode, field and stamp: there are no two such in reality.

@@ -48,7 +48,8 @@ struct Index(Weak<RwLock<Tree>>);
 impl Observer for Index {
     fn applied(&self, cells: &[Cell]) {
         let Some(tree) = self.0.upgrade() else { return };
-        let changes: Vec<_> = cells.iter().filter(|cell| &*cell.space == SPACE).filter_map(change_of).collect();
+        let changes: Vec<_> =
+            cells.iter().filter(|cell| &*cell.space == SPACE).filter_map(change_of).collect();
         if changes.is_empty() {
             return;
         }
@@ -135,7 +136,9 @@ impl TreeStore {
         while edits.peek().is_some() {
             let (mut batch, mut cells, mut bytes) = (self.space.batch(), 0, 0);
             while let Some(edit) = edits.next_if(|edit| {
-                cells == 0 || (cells + edit.cells.len() <= MAX_BATCH_CELLS && bytes + edit.bytes() <= MAX_BATCH_BYTES)
+                cells == 0
+                    || (cells + edit.cells.len() <= MAX_BATCH_CELLS
+                        && bytes + edit.bytes() <= MAX_BATCH_BYTES)
             }) {
                 cells += edit.cells.len();
                 bytes += edit.bytes();

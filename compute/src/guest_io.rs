@@ -1,0 +1,189 @@
+//! A guest's standard streams, as messages on the worker's pipes.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::unix::pipe;
+use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
+use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError};
+
+use crate::order::{FromWorker, ToWorker};
+use crate::wire::{CHUNK, Chunk, Receiver, encode};
+
+/// What comes from the node.
+pub(crate) type Orders = Receiver<pipe::Receiver, ToWorker>;
+
+/// Standard input: the messages on the worker's own input, while the guest runs.
+#[derive(Clone)]
+pub(crate) struct GuestInput {
+    inbox: Arc<tokio::sync::Mutex<Inbox>>,
+}
+
+struct Inbox {
+    orders: Orders,
+    next: Bytes,
+    ended: bool,
+}
+
+impl GuestInput {
+    pub(crate) fn new(orders: Orders) -> Self {
+        Self { inbox: Arc::new(tokio::sync::Mutex::new(Inbox { orders, next: Bytes::new(), ended: false })) }
+    }
+
+    /// Waits for the next message of the node, between two tasks. `None` when the node is gone.
+    pub(crate) async fn order(&self) -> Option<ToWorker> {
+        let mut inbox = self.inbox.lock().await;
+        inbox.next = Bytes::new();
+        inbox.ended = false;
+        inbox.orders.next().await.ok().flatten()
+    }
+}
+
+impl IsTerminal for GuestInput {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdinStream for GuestInput {
+    fn async_stream(&self) -> Box<dyn AsyncRead + Send + Sync> {
+        // Preview 1 asks for `p2_stream` only.
+        Box::new(tokio::io::empty())
+    }
+
+    fn p2_stream(&self) -> Box<dyn InputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for GuestInput {
+    async fn ready(&mut self) {
+        let mut inbox = self.inbox.lock().await;
+        while inbox.next.is_empty() && !inbox.ended {
+            match inbox.orders.next().await {
+                Ok(Some(ToWorker::Stdin(Chunk(bytes)))) => inbox.next = bytes,
+                _ => inbox.ended = true,
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl InputStream for GuestInput {
+    fn read(&mut self, size: usize) -> Result<Bytes, StreamError> {
+        let Ok(mut inbox) = self.inbox.try_lock() else { return Ok(Bytes::new()) };
+        if inbox.next.is_empty() {
+            return if inbox.ended { Err(StreamError::Closed) } else { Ok(Bytes::new()) };
+        }
+        let size = size.min(inbox.next.len());
+        Ok(inbox.next.split_to(size))
+    }
+}
+
+/// The pipe to the node. Writing to it blocks the process: it has one guest, and that one has to wait.
+#[derive(Clone, Debug)]
+pub(crate) struct Reports {
+    pipe: Arc<Mutex<File>>,
+}
+
+impl Reports {
+    pub(crate) fn new(pipe: File) -> Self {
+        Self { pipe: Arc::new(Mutex::new(pipe)) }
+    }
+
+    pub(crate) fn send(&self, report: &FromWorker) -> std::io::Result<()> {
+        let body = encode(report).map_err(std::io::Error::other)?;
+        let length = u32::try_from(body.len()).map_err(std::io::Error::other)?;
+        let message = [&length.to_be_bytes(), &body[..]].concat();
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner).write_all(&message)
+    }
+}
+
+/// The guest has printed more than it may.
+#[derive(Debug, thiserror::Error)]
+#[error("output limit reached")]
+pub(crate) struct OutputSpent;
+
+/// Bytes that a guest may still print, on both streams together.
+#[derive(Clone, Debug)]
+pub(crate) struct OutputBudget(Arc<Mutex<u64>>);
+
+impl OutputBudget {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self(Arc::new(Mutex::new(bytes)))
+    }
+
+    /// As many of `wanted` bytes as are left.
+    fn take(&self, wanted: usize) -> usize {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = wanted.min(usize::try_from(*left).unwrap_or(usize::MAX));
+        *left -= taken as u64;
+        taken
+    }
+}
+
+/// Which stream an output is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OutputKind {
+    Stdout,
+    Stderr,
+}
+
+/// Standard output or error.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestOutput {
+    pub(crate) kind: OutputKind,
+    pub(crate) reports: Reports,
+    pub(crate) budget: OutputBudget,
+}
+
+impl IsTerminal for GuestOutput {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for GuestOutput {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        // Preview 1 asks for `p2_stream` only.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for GuestOutput {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl OutputStream for GuestOutput {
+    fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        let allowed = self.budget.take(bytes.len());
+        for start in (0..allowed).step_by(CHUNK) {
+            let chunk = Chunk(bytes.slice(start..allowed.min(start + CHUNK)));
+            let report = match self.kind {
+                OutputKind::Stdout => FromWorker::Stdout(chunk),
+                OutputKind::Stderr => FromWorker::Stderr(chunk),
+            };
+            self.reports.send(&report).map_err(|error| StreamError::Trap(error.into()))?;
+        }
+        if allowed < bytes.len() { Err(StreamError::Trap(OutputSpent.into())) } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), StreamError> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> Result<usize, StreamError> {
+        Ok(CHUNK)
+    }
+}

@@ -1,0 +1,103 @@
+//! What a node and its worker processes say to each other over the pipes between them.
+//!
+//! A worker does one thing at a time. It is told what it is ([`Setup`]) and says [`FromWorker::Ready`]; then it
+//! compiles one program and is done, or runs one task after the other.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::jail::JailReport;
+use crate::task::{Cost, Outcome};
+use crate::wire::Chunk;
+
+/// From the node to a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    /// The first message.
+    Setup(Setup),
+    /// Part of a program to compile.
+    Module(Chunk),
+    /// The program is complete: compile it.
+    Compile,
+    /// Run a task.
+    Run(Box<Order>),
+    /// Standard input of the running task.
+    Stdin(Chunk),
+    /// The end of its standard input.
+    StdinEnd,
+    /// The answer to [`FromWorker::Ended`]: nothing more comes for that task.
+    Finish,
+}
+
+/// What a worker is for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    /// Compile or run: a process that has run a guest never compiles for others.
+    pub(crate) role: Role,
+    /// The folder that it may write to.
+    pub(crate) scratch: PathBuf,
+    /// The folder of compiled programs, which it may read.
+    pub(crate) cache: PathBuf,
+    /// The process that started it; without it the worker ends.
+    pub(crate) parent: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    Compile,
+    Run,
+}
+
+/// One task, made ready by the node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// Name of the compiled program in the cache folder.
+    pub(crate) artifact: String,
+    /// All arguments, `argv[0]` first.
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) folders: Vec<Folder>,
+    pub(crate) timeout_ms: u64,
+    pub(crate) memory_bytes: u64,
+    pub(crate) output_bytes: u64,
+}
+
+/// A folder that a guest may open.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Folder {
+    /// Where it lies on this machine, within the worker's scratch folder.
+    pub(crate) host: PathBuf,
+    /// How the guest calls it.
+    pub(crate) guest: String,
+    pub(crate) writable: bool,
+}
+
+/// From a worker to the node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum FromWorker {
+    /// The worker is set up and jailed.
+    Ready {
+        /// What confines it.
+        jail: JailReport,
+        /// Names the compiler and its settings: compiled programs are of use only under the same.
+        compatibility: u64,
+    },
+    /// It could not be set up.
+    Unfit(String),
+    /// Part of a compiled program.
+    Artifact(Chunk),
+    /// The compiled program is complete.
+    Compiled,
+    /// The program is not one that can be run, and why.
+    Rejected(String),
+    Stdout(Chunk),
+    Stderr(Chunk),
+    /// The compiled program could not be read; the task was not begun.
+    Unreadable(String),
+    /// The task is over.
+    Ended {
+        outcome: Outcome,
+        cost: Cost,
+    },
+}

@@ -1,0 +1,376 @@
+//! The worker processes of a node: started when needed, kept while they are of use, killed when they are not.
+//!
+//! A [`Worker`] runs one task at a time and belongs to whoever took it from the pool. It goes back only after
+//! a task that ended as tasks do; one that hung, died or was stopped in the middle is killed with its handle,
+//! and takes nothing with it but its task.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::jail::JailReport;
+use crate::order::{FromWorker, Order, Role, Setup, ToWorker};
+use crate::task::{Cost, Limit, OutputFrame, Outcome};
+use crate::wire::{CHUNK, Chunk, Receiver, Sender, WireError};
+
+#[cfg(test)]
+mod tests;
+
+/// How long a new process may take until it is ready. It takes milliseconds, except on a machine that swaps.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a program may take to compile: minutes for the largest interpreters on a slow machine.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(180);
+/// The largest compiled program; they are a few times as large as the program.
+const MAX_ARTIFACT_BYTES: usize = 1 << 30;
+/// What a worker has to end a guest that reached its time limit, before the node ends the worker.
+const GRACE: Duration = Duration::from_millis(500);
+/// How often the writable folders of a task are measured.
+const MEASURE_EVERY: Duration = Duration::from_millis(250);
+/// An idle worker is ended after this long; a new one takes some milliseconds to start.
+const IDLE_FOR: Duration = Duration::from_secs(60);
+/// How much of what a dying worker says is logged.
+const MAX_LAST_WORDS: u64 = 4096;
+
+/// How to start workers, and where.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    program: PathBuf,
+    args: Vec<String>,
+    workers: PathBuf,
+    cache: PathBuf,
+    idle: Mutex<Vec<(Instant, Worker)>>,
+    started: AtomicU64,
+    ready: OnceLock<(JailReport, u64)>,
+}
+
+/// Why a worker process is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerStartError {
+    /// Its folder could not be made.
+    #[error("cannot make its folder {path}")]
+    Folder {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The program could not be started.
+    #[error("cannot start {program}")]
+    Spawn {
+        /// Which.
+        program: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It started but is of no use.
+    #[error("it does not work: {0}")]
+    Unfit(String),
+}
+
+/// Why there is no compiled program.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CompileError {
+    #[error("{0}")]
+    Rejected(String),
+    #[error("it took longer than {COMPILE_TIMEOUT:?} to compile")]
+    TooSlow,
+    #[error("the compiler was lost")]
+    Lost(#[source] WireError),
+    #[error("the compiler said something unexpected")]
+    Unexpected,
+    #[error("no process to compile in")]
+    Start(#[from] WorkerStartError),
+}
+
+/// How a worker's run of a task ended.
+#[derive(Debug)]
+pub(crate) enum RunEnd {
+    /// The task is over, and the worker is fit for another.
+    Ended(Outcome, Cost),
+    /// The task is over, since the node stopped it; the worker is of no further use.
+    Stopped(Outcome),
+    /// The compiled program is no longer of use; nothing was run.
+    Unreadable(String),
+    /// The process is gone or talks nonsense.
+    Lost(String),
+}
+
+impl Pool {
+    pub(crate) fn new(program: PathBuf, args: Vec<String>, workers: PathBuf, cache: PathBuf) -> Self {
+        let (idle, started, ready) = (Mutex::default(), AtomicU64::new(0), OnceLock::new());
+        Self { program, args, workers, cache, idle, started, ready }
+    }
+
+    /// A worker for one task: an idle one, or a new one.
+    pub(crate) async fn take(&self) -> Result<Worker, WorkerStartError> {
+        while let Some(mut worker) = self.pop_idle() {
+            if worker.is_alive() {
+                return Ok(worker);
+            }
+        }
+        self.start(Role::Run).await
+    }
+
+    fn pop_idle(&self) -> Option<Worker> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.pop().map(|(_, worker)| worker)
+    }
+
+    /// Gives back a worker that is fit for another task.
+    pub(crate) fn give_back(&self, worker: Worker) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), worker));
+    }
+
+    /// Ends workers that had nothing to do for a while.
+    pub(crate) fn end_idle(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(since, _)| since.elapsed() < IDLE_FOR);
+    }
+
+    /// Ends all idle workers.
+    pub(crate) fn clear(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What confines the workers, once one has been started.
+    pub(crate) fn jail(&self) -> Option<JailReport> {
+        self.ready.get().map(|(jail, _)| *jail)
+    }
+
+    /// Under what name workers look for compiled programs, once one has been started.
+    pub(crate) fn compatibility(&self) -> Option<u64> {
+        self.ready.get().map(|(_, compatibility)| *compatibility)
+    }
+
+    /// Compiles a program in a process of its own, which has run no guest and never will.
+    pub(crate) async fn compile(&self, wasm: &[u8]) -> Result<Bytes, CompileError> {
+        let mut worker = self.start(Role::Compile).await?;
+        let compile = worker.compile(wasm);
+        tokio::time::timeout(COMPILE_TIMEOUT, compile).await.map_err(|_| CompileError::TooSlow)?
+    }
+
+    async fn start(&self, role: Role) -> Result<Worker, WorkerStartError> {
+        let scratch = self.workers.join(self.started.fetch_add(1, Ordering::Relaxed).to_string());
+        let folder = |source| WorkerStartError::Folder { path: scratch.clone(), source };
+        tokio::fs::DirBuilder::new().mode(0o700).create(&scratch).await.map_err(folder)?;
+        let scratch = Scratch(scratch);
+        let spawn = |source| WorkerStartError::Spawn { program: self.program.clone(), source };
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).env_clear().current_dir(&scratch.0).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(spawn)?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(WorkerStartError::Unfit("it has no pipes".to_owned()));
+        };
+        tokio::spawn(log_last_words(stderr));
+        let mut worker = Worker { orders: Sender::new(stdin), reports: Receiver::new(stdout), child, scratch };
+        let ready = tokio::time::timeout(START_TIMEOUT, worker.set_up(role, &self.cache)).await;
+        let ready = ready.map_err(|_| WorkerStartError::Unfit("it did not become ready".to_owned()))??;
+        let _ = self.ready.set(ready);
+        Ok(worker)
+    }
+}
+
+/// The folder of one worker, gone with it.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.0);
+        // May be large, and drops happen anywhere. What is left over at shutdown is removed at the next start.
+        let remove = move || std::fs::remove_dir_all(&path);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => drop(remove()),
+        }
+    }
+}
+
+async fn log_last_words(stderr: ChildStderr) {
+    let mut words = String::new();
+    let _ = stderr.take(MAX_LAST_WORDS).read_to_string(&mut words).await;
+    if !words.is_empty() {
+        warn!(%words, "a worker process ended with an error");
+    }
+}
+
+/// One worker process. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    orders: Sender<ChildStdin>,
+    reports: Receiver<ChildStdout, FromWorker>,
+    child: Child,
+    scratch: Scratch,
+}
+
+impl Worker {
+    /// Where its task's files go.
+    pub(crate) fn scratch(&self) -> &Path {
+        &self.scratch.0
+    }
+
+    async fn set_up(&mut self, role: Role, cache: &Path) -> Result<(JailReport, u64), WorkerStartError> {
+        let setup = Setup {
+            role,
+            scratch: self.scratch.0.clone(),
+            cache: cache.to_owned(),
+            parent: std::process::id(),
+        };
+        let unfit = |error: WireError| WorkerStartError::Unfit(error.to_string());
+        self.orders.send(&ToWorker::Setup(setup)).await.map_err(unfit)?;
+        match self.reports.expect().await.map_err(unfit)? {
+            FromWorker::Ready { jail, compatibility } => Ok((jail, compatibility)),
+            other => Err(WorkerStartError::Unfit(format!("it said {other:?}"))),
+        }
+    }
+
+    async fn compile(&mut self, wasm: &[u8]) -> Result<Bytes, CompileError> {
+        for part in wasm.chunks(CHUNK) {
+            let part = ToWorker::Module(Chunk(Bytes::copy_from_slice(part)));
+            self.orders.send(&part).await.map_err(CompileError::Lost)?;
+        }
+        self.orders.send(&ToWorker::Compile).await.map_err(CompileError::Lost)?;
+        let mut artifact = BytesMut::new();
+        loop {
+            match self.reports.expect().await.map_err(CompileError::Lost)? {
+                FromWorker::Artifact(Chunk(part)) if artifact.len() + part.len() <= MAX_ARTIFACT_BYTES => {
+                    artifact.extend_from_slice(&part);
+                }
+                FromWorker::Compiled => return Ok(artifact.freeze()),
+                FromWorker::Rejected(why) => return Err(CompileError::Rejected(why)),
+                _ => return Err(CompileError::Unexpected),
+            }
+        }
+    }
+
+    /// Runs a task. Standard input ends where the sender of `stdin` is dropped. Unless the result is
+    /// [`RunEnd::Ended`], and also when this future is dropped, the worker is of no further use.
+    pub(crate) async fn run(
+        &mut self,
+        order: &Order,
+        stdin: mpsc::Receiver<Bytes>,
+        output: &mpsc::Sender<OutputFrame>,
+    ) -> RunEnd {
+        let timeout = Duration::from_millis(order.timeout_ms);
+        let folders = order.folders.iter().filter(|folder| folder.writable);
+        let folders: Vec<_> = folders.map(|folder| folder.host.clone()).collect();
+        let reached = |limit, value| RunEnd::Stopped(Outcome::LimitReached { limit, value });
+        tokio::select! {
+            end = self.converse(order, stdin, output) => end,
+            () = tokio::time::sleep(timeout + GRACE) => {
+                debug!("a worker did not stop in time");
+                reached(Limit::Time, order.timeout_ms)
+            }
+            () = outgrown(folders, order.output_bytes) => reached(Limit::Files, order.output_bytes),
+        }
+    }
+
+    async fn converse(
+        &mut self,
+        order: &Order,
+        stdin: mpsc::Receiver<Bytes>,
+        output: &mpsc::Sender<OutputFrame>,
+    ) -> RunEnd {
+        let lost = |error: WireError| RunEnd::Lost(format!("its worker process died: {error}"));
+        if let Err(error) = self.orders.send(&ToWorker::Run(Box::new(order.clone()))).await {
+            return lost(error);
+        }
+        let ended = CancellationToken::new();
+        let feeding = feed(&mut self.orders, stdin, &ended);
+        let listening = async {
+            let end = listen(&mut self.reports, output).await;
+            ended.cancel();
+            end
+        };
+        let (fed, end) = tokio::join!(feeding, listening);
+        match (end, fed) {
+            (Err(error), _) => lost(error),
+            (Ok(RunEnd::Ended(outcome, _)), Err(error)) => {
+                debug!(%error, "a worker was lost after its task");
+                RunEnd::Stopped(outcome)
+            }
+            (Ok(end), _) => end,
+        }
+    }
+
+    /// Ends the process and waits until it is gone. Its folder stays until the handle is dropped.
+    pub(crate) async fn kill(&mut self) -> std::io::Result<()> {
+        self.child.kill().await
+    }
+
+    /// Whether the process is still there to take another task.
+    fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+/// Gives a worker its input until the task has ended, then says that nothing more comes. A message is never
+/// left half sent: the worker reads on until the last.
+async fn feed(
+    orders: &mut Sender<ChildStdin>,
+    mut stdin: mpsc::Receiver<Bytes>,
+    ended: &CancellationToken,
+) -> Result<(), WireError> {
+    let mut open = true;
+    loop {
+        let part = tokio::select! {
+            biased;
+            () = ended.cancelled() => break,
+            part = stdin.recv(), if open => part,
+        };
+        match part {
+            Some(bytes) => orders.send(&ToWorker::Stdin(Chunk(bytes))).await?,
+            None => {
+                open = false;
+                orders.send(&ToWorker::StdinEnd).await?;
+            }
+        }
+    }
+    orders.send(&ToWorker::Finish).await
+}
+
+async fn listen(
+    reports: &mut Receiver<ChildStdout, FromWorker>,
+    output: &mpsc::Sender<OutputFrame>,
+) -> Result<RunEnd, WireError> {
+    loop {
+        let frame = match reports.expect().await? {
+            FromWorker::Stdout(Chunk(bytes)) => OutputFrame::Stdout(bytes),
+            FromWorker::Stderr(Chunk(bytes)) => OutputFrame::Stderr(bytes),
+            FromWorker::Ended { outcome, cost } => return Ok(RunEnd::Ended(outcome, cost)),
+            FromWorker::Unreadable(why) => return Ok(RunEnd::Unreadable(why)),
+            other => return Ok(RunEnd::Lost(format!("its worker process said {other:?}"))),
+        };
+        if output.send(frame).await.is_err() {
+            return Ok(RunEnd::Lost("nobody listens any more".to_owned()));
+        }
+    }
+}
+
+/// Returns when `folders` hold more than `limit` bytes; never, where there are none.
+async fn outgrown(folders: Vec<PathBuf>, limit: u64) {
+    if folders.is_empty() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(MEASURE_EVERY).await;
+        let folders = folders.clone();
+        let measure = move || folders.iter().map(|folder| crate::staging::measure(folder)).sum::<u64>();
+        if tokio::task::spawn_blocking(measure).await.is_ok_and(|bytes| bytes > limit) {
+            return;
+        }
+    }
+}

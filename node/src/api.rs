@@ -1,0 +1,86 @@
+//! The HTTP API: everything that a user can ask of a node, one file a resource.
+//!
+//! A request passes, from the outside in: the doors ([`serve`]: so many connections, headers in time), the
+//! answer's finish ([`answer`]: request id, error body, count), the [`guard`], the table of routes ([`route`]),
+//! a handler. JSON bodies are at most [`MAX_JSON`]; bodies that are streams have no limit and are never held,
+//! the sender waits while the reader is slow.
+
+mod answer;
+mod content;
+pub(crate) mod error;
+mod extract;
+mod files;
+pub(crate) mod guard;
+mod health;
+mod jobs;
+mod memory;
+mod node;
+mod route;
+pub(crate) mod serve;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::middleware::from_fn_with_state;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use starfish_fs::Vfs;
+
+use self::error::ApiError;
+use self::guard::Guard;
+use self::route::{Content, Route, Verb};
+use crate::control::Control;
+use crate::metrics::Metrics;
+
+/// The largest JSON body: a batch of paths or a task's arguments fit many times over.
+const MAX_JSON: usize = 1 << 20;
+
+/// What the API speaks for.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) control: Arc<Control>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The whole API behind `guard`.
+pub(crate) fn router(services: &Services, guard: Guard) -> Router {
+    // Layers wrap what is there already, so the last one is the first to see a request.
+    route::router(table(services))
+        .fallback(async || ApiError::not_found("no-such-route", "there is no such resource"))
+        .method_not_allowed_fallback(async || {
+            let status = http::StatusCode::METHOD_NOT_ALLOWED;
+            ApiError::new(status, "no-such-method", "the resource does not know this method")
+        })
+        .layer(DefaultBodyLimit::max(MAX_JSON))
+        .layer(from_fn_with_state(guard, guard::check))
+        .layer(from_fn_with_state(Arc::clone(&services.metrics), answer::finish))
+}
+
+/// Every route there is.
+fn table(services: &Services) -> Vec<Route> {
+    let document = Arc::new(OnceLock::new());
+    let mut table = vec![
+        Route::new(Verb::Get, "/api/v1/openapi.json", "This document", &document, openapi)
+            .gives(Content::Json("OpenAPI 3.1")),
+    ];
+    let Services { control, metrics } = services;
+    let (memory, compute) = (control.memory.clone(), control.compute.clone());
+    let stopping = control.tasks.stopping().clone();
+    let tree: Arc<dyn Vfs> = Arc::new(control.files.clone());
+    table.extend(health::routes(metrics));
+    table.extend(node::routes(control));
+    table.extend(files::routes(&tree));
+    table.extend(files::usage_routes(&control.files));
+    table.extend(content::routes(&tree));
+    table.extend(memory::routes(&memory::Resource { memory, stopping: stopping.clone() }));
+    table.extend(jobs::routes(&jobs::Resource { compute, stopping }));
+    let _ = document.set(Bytes::from(route::openapi(&table).to_string()));
+    table
+}
+
+async fn openapi(
+    State(document): State<Arc<OnceLock<Bytes>>>,
+) -> ([(http::HeaderName, &'static str); 1], Bytes) {
+    ([(CONTENT_TYPE, "application/json")], document.get().cloned().unwrap_or_default())
+}

@@ -1,0 +1,107 @@
+//! `/api/v1/fs`: names and attributes of the tree. Contents are in [`super::content`].
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use http::StatusCode;
+use starfish_fs::path::VfsPath;
+use starfish_fs::vfs::{Attributes, Entry, Parents, Removal, Vfs};
+
+use super::error::ApiError;
+use super::extract::{Json, Query};
+use super::route::{Content, Route, Verb};
+use crate::wire::{AttributesRequest, FromTo, MkdirRequest, RemoveRequest, SymlinkRequest, Usage};
+
+type Files = State<Arc<dyn Vfs>>;
+type EntryAnswer = Result<axum::Json<Entry>, ApiError>;
+type NoAnswer = Result<StatusCode, ApiError>;
+
+pub(super) fn routes(files: &Arc<dyn Vfs>) -> Vec<Route> {
+    const PATH: &[(&str, &str)] = &[("path", "absolute path in the tree")];
+    let entry = Content::Json("Entry");
+    vec![
+        Route::new(Verb::Get, "/api/v1/fs/stat", "Describe an entry", files, stat).query(PATH).gives(entry),
+        Route::new(Verb::Get, "/api/v1/fs/list", "The entries of a directory, sorted by name", files, list)
+            .query(PATH)
+            .gives(Content::Json("[Entry]")),
+        Route::new(Verb::Post, "/api/v1/fs/mkdir", "Make a directory", files, mkdir)
+            .takes(Content::Json("{path, parents}"))
+            .gives(entry),
+        Route::new(Verb::Post, "/api/v1/fs/symlink", "Make a symbolic link", files, symlink)
+            .takes(Content::Json("{path, target}"))
+            .gives(entry),
+        Route::new(Verb::Post, "/api/v1/fs/rename", "Move an entry", files, rename)
+            .takes(Content::Json("{from, to}")),
+        Route::new(Verb::Post, "/api/v1/fs/copy", "Copy an entry with all below it", files, copy)
+            .takes(Content::Json("{from, to}")),
+        Route::new(Verb::Post, "/api/v1/fs/remove", "Remove an entry", files, remove)
+            .takes(Content::Json("{path, recursive}")),
+        Route::new(
+            Verb::Post,
+            "/api/v1/fs/attributes",
+            "Change mode or modification time",
+            files,
+            attributes,
+        )
+        .takes(Content::Json("{path, mode, mtime_ms}"))
+        .gives(entry),
+    ]
+}
+
+/// Usage is this node's own, and so not a matter of [`Vfs`].
+pub(super) fn usage_routes(files: &starfish_fs::Files) -> Vec<Route> {
+    vec![
+        Route::new(Verb::Get, "/api/v1/fs/usage", "What the files amount to", files, usage)
+            .gives(Content::Json("{files, dirs, blobs, bytes, free, total}")),
+    ]
+}
+
+async fn usage(State(files): State<starfish_fs::Files>) -> Result<axum::Json<Usage>, ApiError> {
+    let starfish_fs::Usage { files, dirs, blobs, bytes, free, total } =
+        files.usage().await.map_err(|error| ApiError::internal(&error))?;
+    Ok(axum::Json(Usage { files, dirs, blobs, bytes, free, total }))
+}
+
+async fn stat(State(files): Files, query: Query) -> EntryAnswer {
+    Ok(axum::Json(files.stat(&path(&query)?).await?))
+}
+
+async fn list(State(files): Files, query: Query) -> Result<axum::Json<Vec<Entry>>, ApiError> {
+    Ok(axum::Json(files.list(&path(&query)?).await?))
+}
+
+async fn mkdir(State(files): Files, Json(request): Json<MkdirRequest>) -> EntryAnswer {
+    let parents = if request.parents { Parents::Create } else { Parents::MustExist };
+    Ok(axum::Json(files.mkdir(&request.path, parents).await?))
+}
+
+async fn symlink(State(files): Files, Json(request): Json<SymlinkRequest>) -> EntryAnswer {
+    Ok(axum::Json(files.symlink(&request.path, &request.target).await?))
+}
+
+async fn rename(State(files): Files, Json(request): Json<FromTo>) -> NoAnswer {
+    files.rename(&request.from, &request.to).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn copy(State(files): Files, Json(request): Json<FromTo>) -> NoAnswer {
+    files.copy(&request.from, &request.to).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove(State(files): Files, Json(request): Json<RemoveRequest>) -> NoAnswer {
+    let removal = if request.recursive { Removal::Recursive } else { Removal::Single };
+    files.remove(&request.path, removal).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn attributes(State(files): Files, Json(request): Json<AttributesRequest>) -> EntryAnswer {
+    let attributes = Attributes { mode: request.mode, mtime_ms: request.mtime_ms };
+    Ok(axum::Json(files.set_attributes(&request.path, attributes).await?))
+}
+
+/// The `path` of a query; a malformed one is the file system's own error.
+pub(super) fn path(query: &Query) -> Result<VfsPath, ApiError> {
+    let text = query.text("path")?.ok_or_else(|| ApiError::bad_request("bad-query", "path is missing"))?;
+    Ok(VfsPath::parse(text)?)
+}

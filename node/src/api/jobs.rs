@@ -1,0 +1,215 @@
+//! `/api/v1/jobs`: tasks are submitted, fed, listened to and ended.
+
+use axum::Json as JsonAnswer;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request, State};
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use starfish_compute::task::{JobId, MAX_MODULE_BYTES, Module, OutputFrame, TaskSpec};
+use starfish_compute::{Compute, JobError, JobReport, JobSummary, SubmitError};
+use tokio::io::AsyncWriteExt;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{ApiError, chain};
+use super::extract::{Json, Segments};
+use super::route::{Content, Route, Verb};
+use crate::wire::frame::{self, Decoder, Frame, FrameError};
+use crate::wire::{StdinSource, Submitted, TaskRequest};
+
+/// What this resource needs.
+#[derive(Clone, Debug)]
+pub(super) struct Resource {
+    pub(super) compute: Compute,
+    /// Ends the listening.
+    pub(super) stopping: CancellationToken,
+}
+
+pub(super) fn routes(state: &Resource) -> Vec<Route> {
+    vec![
+        Route::new(Verb::Post, "/api/v1/jobs", "Submit a task", state, submit)
+            .takes(Content::Json(
+                "{name, program, args, env, grants, limits, on, stdin}; or, as application/octet-stream, a program \
+                 that is not in the tree in frames: kind 1 this JSON without `program`, then kind 2 the program's bytes",
+            ))
+            .gives(Content::Json("{id}")),
+        Route::new(Verb::Get, "/api/v1/jobs", "The swarm's jobs, as far as this node knows", state, list)
+            .gives(Content::Json("[JobSummary]")),
+        Route::new(Verb::Get, "/api/v1/jobs/{id}", "All about a job; a unique prefix of the id will do", state, report)
+            .gives(Content::Json("JobReport")),
+        Route::new(Verb::Delete, "/api/v1/jobs/{id}", "End a job", state, kill).gives(Content::Json("{id}")),
+        Route::new(Verb::Put, "/api/v1/jobs/{id}/stdin", "The input of a job whose `stdin` is `stream`", state, feed)
+            .takes(Content::Bytes("the input, whole: its end is the end of the body")),
+        Route::new(Verb::Get, "/api/v1/jobs/{id}/output", "What a job says, from its beginning to its end", state, output)
+            .gives(Content::Bytes(
+                "frames (a byte for the kind, four for the length, big endian, and the payload) of kind 1 (standard \
+                 output), 2 (standard error) and, last, 3 (how it ended, as JSON)",
+            )),
+    ]
+}
+
+async fn submit(
+    State(state): State<Resource>,
+    request: Request,
+) -> Result<(StatusCode, JsonAnswer<Submitted>), ApiError> {
+    let in_frames =
+        request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
+    let (task, program) = if in_frames {
+        read_frames(request.into_body()).await?
+    } else {
+        let Json(task) = Json::<TaskRequest>::from_request(request, &()).await?;
+        (task, None)
+    };
+    let stdin = task.stdin;
+    let id = state.compute.submit(spec(task, program)?).await?;
+    if stdin == StdinSource::Empty {
+        // A job waits for the end of its input, so nothing is an input too.
+        let ended = state.compute.feed(id)?.shutdown().await;
+        ended.map_err(|error| ApiError::internal(&error))?;
+    }
+    Ok((StatusCode::CREATED, JsonAnswer(Submitted { id })))
+}
+
+async fn list(State(state): State<Resource>) -> JsonAnswer<Vec<JobSummary>> {
+    JsonAnswer(state.compute.jobs())
+}
+
+async fn report(
+    State(state): State<Resource>,
+    segments: Segments,
+) -> Result<JsonAnswer<JobReport>, ApiError> {
+    Ok(JsonAnswer(state.compute.job(segments.text(1)?).await?))
+}
+
+async fn kill(State(state): State<Resource>, segments: Segments) -> Result<JsonAnswer<Submitted>, ApiError> {
+    let id = state.compute.kill(segments.text(1)?).await?;
+    Ok(JsonAnswer(Submitted { id }))
+}
+
+async fn feed(
+    State(state): State<Resource>,
+    segments: Segments,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let mut stdin = state.compute.feed(find(&state, &segments)?)?;
+    let mut body = request.into_body().into_data_stream();
+    // If the body breaks off, so does the input: the writer is dropped, not shut down.
+    while let Some(bytes) = body.next().await {
+        let bytes = bytes.map_err(|error| ApiError::bad_request("broken-body", chain(&error)))?;
+        if stdin.write_all(&bytes).await.is_err() {
+            // The job is over, or has all that it may get; what it thinks of that is in its output.
+            return Ok(StatusCode::NO_CONTENT);
+        }
+    }
+    stdin.shutdown().await.map_err(|error| ApiError::internal(&error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn output(State(state): State<Resource>, segments: Segments) -> Result<Response, ApiError> {
+    let reader = state.compute.output(find(&state, &segments)?).await?;
+    let frames = reader.into_stream().and_then(async |said| {
+        Ok(match said {
+            OutputFrame::Stdout(bytes) => frame::encode(frame::output::STDOUT, &bytes),
+            OutputFrame::Stderr(bytes) => frame::encode(frame::output::STDERR, &bytes),
+            OutputFrame::Exit(outcome) => frame::encode(frame::output::EXIT, &serde_json::to_vec(&outcome)?),
+        })
+    });
+    let body = Body::from_stream(frames.take_until(state.stopping.cancelled_owned()));
+    let mut response = Response::new(body);
+    let kind = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+fn find(state: &Resource, segments: &Segments) -> Result<JobId, ApiError> {
+    Ok(state.compute.find(segments.text(1)?)?.id)
+}
+
+fn spec(task: TaskRequest, program: Option<Bytes>) -> Result<TaskSpec, ApiError> {
+    let TaskRequest { name, program: path, args, env, grants, limits, on, stdin: _ } = task;
+    let module = match (path, program) {
+        (Some(path), None) => Module::Path(path),
+        (None, Some(bytes)) => Module::Bytes(bytes),
+        _ => {
+            return Err(ApiError::bad_request(
+                "no-program",
+                "a task needs one program: a path, or its bytes",
+            ));
+        }
+    };
+    Ok(TaskSpec { name, module, args, env, grants, limits: limits.into(), on })
+}
+
+/// A task and its program from a body in frames. Holds as much as a program may be long, and not more.
+async fn read_frames(body: Body) -> Result<(TaskRequest, Option<Bytes>), ApiError> {
+    let (mut decoder, mut body) = (Decoder::default(), body.into_data_stream());
+    let (mut task, mut program) = (None, BytesMut::new());
+    while let Some(bytes) = body.next().await {
+        decoder.feed(&bytes.map_err(|error| ApiError::bad_request("broken-body", chain(&error)))?);
+        while let Some(Frame { kind, payload }) = decoder.next_frame()? {
+            match kind {
+                frame::submit::TASK if task.is_none() => {
+                    let parsed = serde_json::from_slice::<TaskRequest>(&payload);
+                    task =
+                        Some(parsed.map_err(|error| ApiError::bad_request("bad-json", error.to_string()))?);
+                }
+                frame::submit::MODULE if program.len() + payload.len() <= MAX_MODULE_BYTES => {
+                    program.extend_from_slice(&payload);
+                }
+                frame::submit::MODULE => return Err(SubmitError::TooLarge.into()),
+                _ => {
+                    return Err(ApiError::bad_request(
+                        "bad-frames",
+                        format!("unexpected frame of kind {kind}"),
+                    ));
+                }
+            }
+        }
+    }
+    decoder.finish()?;
+    let task = task.ok_or_else(|| ApiError::bad_request("bad-frames", "the task is missing"))?;
+    Ok((task, Some(program.freeze())))
+}
+
+impl From<FrameError> for ApiError {
+    fn from(error: FrameError) -> Self {
+        Self::bad_request("bad-frames", error.to_string())
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let message = chain(&error);
+        match error {
+            SubmitError::Program(source) => {
+                let mut refusal = Self::from(source);
+                refusal.body.message = message;
+                refusal
+            }
+            SubmitError::TooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message),
+            SubmitError::Full(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-jobs", message)
+                .with_hint("wait for some of them to end"),
+            SubmitError::Disk(_) | SubmitError::Encode(_) => Self::internal(&error),
+            _ => Self::bad_request("bad-task", message),
+        }
+    }
+}
+
+impl From<JobError> for ApiError {
+    fn from(error: JobError) -> Self {
+        let message = chain(&error);
+        match error {
+            JobError::NotFound(_) => Self::not_found("no-such-job", message),
+            JobError::Ambiguous(_) => {
+                Self::new(StatusCode::CONFLICT, "ambiguous", message).with_hint("give more digits of the id")
+            }
+            JobError::KeptElsewhere { .. } => Self::new(StatusCode::CONFLICT, "kept-elsewhere", message)
+                .with_hint("ask the node where the job was submitted"),
+            JobError::AlreadyFed(_) => Self::new(StatusCode::CONFLICT, "already-fed", message),
+            JobError::Unreachable { .. } => Self::unavailable("keeper-unreachable", message),
+            JobError::Disk { .. } => Self::internal(&error),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! [`RemoteVfs`]: the swarm's tree through a running node, as the same interface that the node itself uses.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http::header::TE;
+use http::{HeaderMap, HeaderValue, Method};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use starfish_fs::path::VfsPath;
+use starfish_fs::vfs::{Attributes, ByteStream, Entry, Parents, Removal, Vfs, VfsError};
+
+use super::connection::{empty, streamed};
+use super::{Client, ClientError, request};
+use crate::percent;
+use crate::wire::{
+    AttributesRequest, ERROR_TRAILER, FromTo, MkdirRequest, RemoveRequest, SymlinkRequest, WireVfsError,
+};
+
+/// The tree, over the API. Errors are those that the node met, variant by variant.
+#[derive(Clone, Debug)]
+pub struct RemoteVfs(Client);
+
+impl Client {
+    /// The swarm's files.
+    pub fn files(&self) -> RemoteVfs {
+        RemoteVfs(self.clone())
+    }
+}
+
+#[async_trait]
+impl Vfs for RemoteVfs {
+    async fn stat(&self, path: &VfsPath) -> Result<Entry, VfsError> {
+        self.get(&at("stat", path)).await
+    }
+
+    async fn list(&self, path: &VfsPath) -> Result<Vec<Entry>, VfsError> {
+        self.get(&at("list", path)).await
+    }
+
+    async fn read(&self, path: &VfsPath, range: Range<u64>) -> Result<ByteStream, VfsError> {
+        let query = format!("{}&from={}&to={}", at("content", path), range.start, range.end);
+        let mut request = request(Method::GET, &query, empty());
+        // For errors that come after the first bytes.
+        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        let answer = self.0.send(request).await.map_err(vfs_error)?;
+        let chunks = answer.frames().map(|frame| match frame.map_err(vfs_error)?.into_data() {
+            Ok(bytes) => Ok(bytes),
+            Err(trailers) => match trailers.trailers_ref().and_then(broken_off) {
+                Some(error) => Err(error),
+                None => Ok(Bytes::new()),
+            },
+        });
+        Ok(Box::pin(chunks))
+    }
+
+    async fn write(
+        &self,
+        path: &VfsPath,
+        content: ByteStream,
+        attributes: Attributes,
+    ) -> Result<Entry, VfsError> {
+        let mut query = at("content", path);
+        if let Some(mode) = attributes.mode {
+            query.push_str(&format!("&mode={mode:o}"));
+        }
+        if let Some(mtime_ms) = attributes.mtime_ms {
+            query.push_str(&format!("&mtime_ms={mtime_ms}"));
+        }
+        let failure = Failure::default();
+        let body = streamed(failure.watch(content));
+        let written = async { self.0.send(request(Method::PUT, &query, body)).await?.json().await };
+        written.await.map_err(|error| failure.take().unwrap_or_else(|| vfs_error(error)))
+    }
+
+    async fn mkdir(&self, path: &VfsPath, parents: Parents) -> Result<Entry, VfsError> {
+        let parents = parents == Parents::Create;
+        self.post("mkdir", &MkdirRequest { path: path.clone(), parents }).await
+    }
+
+    async fn symlink(&self, path: &VfsPath, target: &str) -> Result<Entry, VfsError> {
+        self.post("symlink", &SymlinkRequest { path: path.clone(), target: target.to_owned() }).await
+    }
+
+    async fn remove(&self, path: &VfsPath, removal: Removal) -> Result<(), VfsError> {
+        let recursive = removal == Removal::Recursive;
+        self.order("remove", &RemoveRequest { path: path.clone(), recursive }).await
+    }
+
+    async fn rename(&self, from: &VfsPath, to: &VfsPath) -> Result<(), VfsError> {
+        self.order("rename", &FromTo { from: from.clone(), to: to.clone() }).await
+    }
+
+    async fn copy(&self, from: &VfsPath, to: &VfsPath) -> Result<(), VfsError> {
+        self.order("copy", &FromTo { from: from.clone(), to: to.clone() }).await
+    }
+
+    async fn set_attributes(&self, path: &VfsPath, attributes: Attributes) -> Result<Entry, VfsError> {
+        let Attributes { mode, mtime_ms } = attributes;
+        self.post("attributes", &AttributesRequest { path: path.clone(), mode, mtime_ms }).await
+    }
+}
+
+impl RemoteVfs {
+    async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, VfsError> {
+        self.0.get(path).await.map_err(vfs_error)
+    }
+
+    async fn post<A: DeserializeOwned>(
+        &self,
+        verb: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<A, VfsError> {
+        self.0.post(&format!("/api/v1/fs/{verb}"), body).await.map_err(vfs_error)
+    }
+
+    async fn order(&self, verb: &str, body: &(impl Serialize + Sync)) -> Result<(), VfsError> {
+        self.0.order(&format!("/api/v1/fs/{verb}"), body).await.map_err(vfs_error)
+    }
+}
+
+fn at(verb: &str, path: &VfsPath) -> String {
+    format!("/api/v1/fs/{verb}?path={}", percent::encode(path.as_str().as_bytes()))
+}
+
+/// The error as the node's file system said it, or what kept us from asking.
+fn vfs_error(error: ClientError) -> VfsError {
+    if let ClientError::Refused(problem) = &error
+        && let Some(detail) = &problem.body.detail
+        && let Ok(said) = serde_json::from_value::<WireVfsError>(detail.clone())
+    {
+        return said.into();
+    }
+    VfsError::Io { what: "asking the node".to_owned(), source: io::Error::other(error) }
+}
+
+/// Why a read broke off, from the trailers.
+fn broken_off(trailers: &HeaderMap) -> Option<VfsError> {
+    let json = data_encoding::BASE64.decode(trailers.get(ERROR_TRAILER)?.as_bytes()).ok()?;
+    serde_json::from_slice::<WireVfsError>(&json).ok().map(VfsError::from)
+}
+
+/// Why the source of a write failed: its own error says more than the connection that breaks off for it.
+#[derive(Clone, Default)]
+struct Failure(Arc<Mutex<Option<VfsError>>>);
+
+impl Failure {
+    fn watch(&self, content: ByteStream) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + use<> {
+        let failure = self.clone();
+        content.map(move |chunk| {
+            chunk.map_err(|error| {
+                let broken = io::Error::other(error.to_string());
+                *failure.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                broken
+            })
+        })
+    }
+
+    fn take(&self) -> Option<VfsError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

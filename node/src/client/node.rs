@@ -1,0 +1,74 @@
+//! The node itself, its swarm and its members.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::json;
+use starfish_dht::PeerId;
+
+use super::connection::empty;
+use super::{Client, ClientError, request};
+use crate::task::WorkerInfo;
+use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RevokeRequest, Status, Usage};
+
+impl Client {
+    /// How the node is.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/api/v1/status").await
+    }
+
+    /// Who the node is.
+    pub async fn id(&self) -> Result<NodeId, ClientError> {
+        self.get("/api/v1/id").await
+    }
+
+    /// The other members that the node knows.
+    pub async fn peers(&self) -> Result<Vec<Peer>, ClientError> {
+        self.get("/api/v1/peers").await
+    }
+
+    /// The node's long-lived tasks.
+    pub async fn workers(&self) -> Result<Vec<WorkerInfo>, ClientError> {
+        self.get("/api/v1/workers").await
+    }
+
+    /// What the files of the swarm and of this node amount to.
+    pub async fn usage(&self) -> Result<Usage, ClientError> {
+        self.get("/api/v1/fs/usage").await
+    }
+
+    /// Makes a ticket.
+    pub async fn invite(&self, request: &InviteRequest) -> Result<Invitation, ClientError> {
+        self.post("/api/v1/invite", request).await
+    }
+
+    /// Ends somebody's rights, on every node.
+    pub async fn revoke(&self, request: &RevokeRequest) -> Result<(), ClientError> {
+        self.order("/api/v1/revoke", request).await
+    }
+
+    /// Leaves the swarm and stops the node.
+    pub async fn leave(&self) -> Result<(), ClientError> {
+        self.order("/api/v1/leave", &json!({})).await
+    }
+
+    /// Asks the node to stop; it has stopped when its folder's lock is free.
+    pub async fn stop(&self) -> Result<(), ClientError> {
+        self.order("/api/v1/stop", &json!({})).await
+    }
+
+    /// Cuts every connection with a peer and refuses new ones, on this node only.
+    pub async fn block(&self, peer: PeerId) -> Result<(), ClientError> {
+        self.send(request(Method::PUT, &format!("/api/v1/blocks/{peer}"), empty())).await?.done().await
+    }
+
+    /// Takes [`Client::block`] back.
+    pub async fn unblock(&self, peer: PeerId) -> Result<(), ClientError> {
+        self.send(request(Method::DELETE, &format!("/api/v1/blocks/{peer}"), empty())).await?.done().await
+    }
+
+    /// Whether a node answers in the folder, within `patience`.
+    pub async fn is_up(&self, patience: Duration) -> bool {
+        matches!(tokio::time::timeout(patience, self.id()).await, Ok(Ok(_)))
+    }
+}

@@ -1,0 +1,38 @@
+//! The `config.toml` that a first start leaves behind: every setting, explained, commented out.
+
+/// Lines with `# ` are words, lines with `#name` are settings at their defaults.
+pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one can also be given in the environment (STARFISH_PORT, ...)
+# or as a flag of `starfish up`; a flag wins over the environment, which wins over this file.
+# Changes take effect at the next start.
+
+# The port of the swarm, for QUIC (UDP) and TCP. 0 takes a free one at each start.
+#port = 12036
+
+# The port of the HTTP API on 127.0.0.1. 0 takes a free one. The token for it is in `api.token`.
+#api_port = 12037
+
+# Look for members of this swarm on the local network.
+#mdns = true
+
+# Ask the router to open the port (UPnP).
+#upnp = true
+
+# The local IP addresses to listen on.
+#listen = ["0.0.0.0", "::"]
+
+# Addresses at which others reach this node, if it cannot find them out by itself, for instance
+# "/dns4/node.example.org/udp/12036/quic-v1".
+#external = []
+
+# How many tasks run here at once: a number (0 to run none), or "auto" for one a core.
+#slots = "auto"
+
+# Where this machine stands, in a word of yours: "office", "cellar". What is stored is spread over zones.
+#zone = ""
+
+# The most memory that one task may have here, in MiB.
+#task_memory_mib = 1024
+
+# How log lines look: "text" or "json". What is logged is in RUST_LOG.
+#log_format = "text"
+"##;

@@ -1,0 +1,218 @@
+//! What can be asked of the node itself: who and how it is, who else is there, who may come and who must go.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use starfish_compute::Compute;
+use starfish_dht::beacon::Beacons;
+use starfish_dht::enrol::SharedCredentials;
+use starfish_dht::membership::{CredentialsError, Role, UnknownRole};
+use starfish_dht::ticket::{MAX_ADDRESSES, Ticket, TicketError};
+use starfish_dht::{Multiaddr, Network, PeerId};
+use starfish_fs::Files;
+use starfish_memory::Memory;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::data_dir::DataDir;
+use crate::membership::swarm_of;
+use crate::process::{Uptime, resident_bytes};
+use crate::revocation::{Ledger, RevokeError, Revoked};
+use crate::runtime::RuntimeInfo;
+use crate::task::{Tasks, WorkerInfo};
+use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RevokeRequest, Status};
+
+/// How long a ticket is good for when nobody says otherwise: long enough to carry it to another machine.
+const TICKET_VALID: Duration = Duration::from_secs(24 * 3600);
+/// Beyond this a ticket is a password: narrow it, or make a new one.
+const TICKET_VALID_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The running node, as the API sees it.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) dir: DataDir,
+    pub(crate) zone: String,
+    pub(crate) api: SocketAddr,
+    pub(crate) port: u16,
+    pub(crate) uptime: Uptime,
+    pub(crate) network: Network,
+    pub(crate) credentials: SharedCredentials,
+    pub(crate) ledger: Ledger,
+    pub(crate) beacons: Beacons,
+    pub(crate) memory: Memory,
+    pub(crate) files: Files,
+    pub(crate) compute: Compute,
+    pub(crate) tasks: Tasks,
+    pub(crate) end: End,
+}
+
+/// How the node was asked to end, if it was.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    asked: CancellationToken,
+    leaving: AtomicBool,
+}
+
+impl End {
+    /// Resolves when somebody asks for the end.
+    pub(crate) async fn asked(&self) {
+        self.asked.cancelled().await;
+    }
+
+    /// Whether the node is to leave its swarm for good.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+}
+
+/// Why no ticket was made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InviteError {
+    #[error(transparent)]
+    Role(#[from] UnknownRole),
+    #[error("a ticket is good for a year at most")]
+    TooLong,
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+/// Why nothing was revoked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RevocationError {
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    #[error("the ticket is not of this swarm")]
+    OtherSwarm,
+    #[error("a node cannot revoke itself: leave the swarm instead")]
+    Oneself,
+    #[error(transparent)]
+    Revoke(#[from] RevokeError),
+}
+
+impl Control {
+    pub(crate) fn id(&self) -> NodeId {
+        NodeId { peer: self.network.local_peer(), swarm: swarm_of(&self.credentials).to_string() }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let (peers, capacity) = (self.peers(), self.compute.capacity());
+        Status {
+            id: self.id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_ms: self.uptime.millis(),
+            resident_bytes: resident_bytes(),
+            data_dir: self.dir.path().to_owned(),
+            api: self.api,
+            port: self.port,
+            addrs: self.network.addresses(),
+            zone: self.zone.clone(),
+            memory_digest: self.memory.digest(),
+            memory_cells: self.memory.stats().cells,
+            slots: capacity.slots,
+            slots_free: capacity.free,
+            n_alive: peers.iter().filter(|peer| peer.alive).count(),
+            n_known: peers.len(),
+        }
+    }
+
+    /// What `node.json` says.
+    pub(crate) fn runtime_info(&self) -> RuntimeInfo {
+        RuntimeInfo {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            peer: self.network.local_peer().to_string(),
+            api: self.api,
+            port: self.port,
+        }
+    }
+
+    /// The other members, by PeerId.
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        let members = self.network.members().into_iter();
+        members
+            .map(|member| {
+                let link = self.network.link(&member.peer);
+                let addrs: BTreeSet<Multiaddr> = member
+                    .beacon
+                    .addresses
+                    .into_iter()
+                    .chain(link.iter().map(|link| link.address.clone()))
+                    .collect();
+                Peer {
+                    id: member.peer,
+                    addrs: addrs.into_iter().collect(),
+                    alive: member.alive,
+                    connected: member.connected,
+                    relayed: link.as_ref().is_some_and(|link| link.is_relayed()),
+                    rtt_ms: link.and_then(|link| link.round_trip).map(|rtt| rtt.as_secs_f64() * 1000.0),
+                    silent_ms: u64::try_from(member.silent_for.as_millis()).unwrap_or(u64::MAX),
+                    version: member.beacon.version,
+                    zone: member.beacon.zone,
+                }
+            })
+            .collect()
+    }
+
+    pub(crate) fn workers(&self) -> Vec<WorkerInfo> {
+        self.tasks.list()
+    }
+
+    /// A ticket into this swarm, with the addresses of this node.
+    pub(crate) fn invite(&self, request: &InviteRequest) -> Result<Invitation, InviteError> {
+        let role: Role = request.role.as_deref().map(str::parse).transpose()?.unwrap_or_default();
+        let valid = request.expires_s.map_or(TICKET_VALID, Duration::from_secs);
+        if valid > TICKET_VALID_MAX {
+            return Err(InviteError::TooLong);
+        }
+        let credentials = self.credentials.read().unwrap_or_else(PoisonError::into_inner);
+        let token = credentials.invite(role.rights(), SystemTime::now() + valid, request.peer)?;
+        let me = self.network.local_peer();
+        let addresses = self.network.addresses().into_iter().filter_map(|address| address.with_p2p(me).ok());
+        let ticket =
+            Ticket { swarm: credentials.swarm(), addresses: addresses.take(MAX_ADDRESSES).collect(), token };
+        info!(?role, valid_s = valid.as_secs(), only = ?request.peer, "made a ticket");
+        Ok(Invitation { ticket: ticket.to_string() })
+    }
+
+    pub(crate) async fn revoke(&self, request: RevokeRequest) -> Result<(), RevocationError> {
+        let swarm = swarm_of(&self.credentials);
+        let what = match request {
+            RevokeRequest::Peer(peer) if peer == self.network.local_peer() => {
+                return Err(RevocationError::Oneself);
+            }
+            RevokeRequest::Peer(peer) => Revoked::Peer(peer),
+            RevokeRequest::Ticket(text) => {
+                let ticket: Ticket = text.parse()?;
+                let id = ticket.token.revocation_id(swarm).ok_or(RevocationError::OtherSwarm)?;
+                Revoked::Token(id)
+            }
+        };
+        let pass = self.credentials.read().unwrap_or_else(PoisonError::into_inner).pass().clone();
+        Ok(self.ledger.revoke(&what, &self.network, &pass).await?)
+    }
+
+    pub(crate) async fn block(&self, peer: PeerId) {
+        info!(%peer, "blocked");
+        self.network.block(peer).await;
+    }
+
+    pub(crate) async fn unblock(&self, peer: PeerId) {
+        info!(%peer, "unblocked");
+        self.network.unblock(peer).await;
+    }
+
+    pub(crate) fn stop(&self) {
+        self.end.asked.cancel();
+    }
+
+    /// Says good-bye, and ends. What belongs to the swarm is put aside when all is closed.
+    pub(crate) async fn leave(&self) {
+        self.beacons.say_leaving().await;
+        self.end.leaving.store(true, Ordering::Release);
+        self.end.asked.cancel();
+    }
+}

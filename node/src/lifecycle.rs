@@ -1,0 +1,313 @@
+//! From a folder to a running node, and back.
+//!
+//! A node starts from the bottom up (folder, key, memory, network, files, compute, API) and stops from the
+//! top down, all within [`STOP_DEADLINE`]. If a start fails halfway, what was started is dropped, and the
+//! folder's lock with it.
+
+mod doors;
+mod ports;
+mod stock;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use starfish_compute::{Compute, ComputeOptions};
+use starfish_dht::beacon::{BeaconError, Beacons};
+use starfish_dht::config::NetworkConfig;
+use starfish_dht::enrol::SharedCredentials;
+use starfish_dht::identity::IdentityError;
+use starfish_dht::ticket::Ticket;
+use starfish_dht::{AcceptError, Identity, Network, PeerId, SetupError, enrol};
+use starfish_fs::{Files, FilesOptions};
+use starfish_memory::{Memory, MemorySync};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use self::doors::Doors;
+use self::stock::Stock;
+use crate::client::Client;
+use crate::config::Settings;
+use crate::control::{Control, End};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::lock::{LockError, NodeLock};
+use crate::membership::{self, MembershipError};
+use crate::process::Uptime;
+use crate::revocation::Ledger;
+use crate::runtime::RuntimeInfo;
+use crate::socket;
+use crate::task::Tasks;
+
+/// All of a stop; after that, what is still at work is abandoned. Supervisors kill after ten seconds.
+const STOP_DEADLINE: Duration = Duration::from_millis(4500);
+/// Of that, what answers on their way may take. Long ones (watches, outputs) end at once.
+const API_STOP_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its folder.
+    pub dir: DataDir,
+    /// How it runs.
+    pub settings: Settings,
+    /// Where it joins, if it is a member of no swarm yet.
+    pub join: Option<Ticket>,
+    /// The program that becomes a worker process, ...
+    pub worker_program: PathBuf,
+    /// ... with the arguments that make it one.
+    pub worker_args: Vec<String>,
+}
+
+/// A running node. Dropping it stops everything at once; [`Node::stop`] does it in order.
+#[derive(Debug)]
+pub struct Node {
+    control: Arc<Control>,
+    replication: MemorySync,
+    // The last to go.
+    lock: NodeLock,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says what it is")]
+pub enum StartError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    #[error("cannot open the memory")]
+    Memory(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot find a free port for the swarm")]
+    Port(#[source] io::Error),
+    #[error("cannot start the network")]
+    Network(#[from] SetupError),
+    #[error("cannot serve the swarm")]
+    Serve(#[from] AcceptError),
+    #[error("cannot announce this node")]
+    Beacon(#[from] BeaconError),
+    #[error("cannot open the files")]
+    Files(#[from] starfish_fs::OpenError),
+    #[error("cannot start to compute")]
+    Compute(#[from] starfish_compute::StartError),
+    #[error("cannot listen for the API on {address}")]
+    Api {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write to the data folder")]
+    Folder(#[source] io::Error),
+    #[error("cannot listen to signals")]
+    Signals(#[source] io::Error),
+}
+
+impl Node {
+    /// Starts a node and returns when it can be used.
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        let uptime = Uptime::start();
+        let NodeConfig { dir, settings, join, worker_program, worker_args } = config;
+        dir.create()?;
+        let lock = NodeLock::acquire(&dir)?;
+        // Before all else, so that a port in use is known at once.
+        let doors = Doors::open(&dir, settings.api_port).await?;
+        let Member { network, credentials, memory, ledger, port } =
+            enter(&dir, &settings, join.as_ref()).await?;
+
+        let replication = memory.join(network.clone()).await.map_err(memory_error)?;
+        let folder = dir.swarm().join("files");
+        let files = Files::open(&folder, network.clone(), memory.clone(), FilesOptions::default()).await?;
+        let options = ComputeOptions {
+            slots: settings.slots.count(),
+            max_task_memory: settings.task_memory_mib.saturating_mul(1 << 20),
+            ..ComputeOptions::new(worker_program, worker_args)
+        };
+        let tree = Arc::new(files.clone());
+        let compute = Compute::start(&dir.swarm().join("compute"), network.clone(), tree, options).await?;
+
+        let tasks = Tasks::new();
+        let stock = Stock::start(&files, &compute, &tasks);
+        let beacons = Beacons::start(&network, settings.zone.clone(), stock.source()).await?;
+        spawn_membership(&tasks, &network, &credentials, &ledger, &dir);
+        if let Some(ticket) = join {
+            network.dial(ticket.addresses).await;
+        }
+        let (zone, api, end) = (settings.zone, doors.address(), End::default());
+        let control = Arc::new(Control {
+            dir,
+            zone,
+            api,
+            port,
+            uptime,
+            network,
+            credentials,
+            ledger,
+            beacons,
+            memory,
+            files,
+            compute,
+            tasks,
+            end,
+        });
+        doors.serve(&control, &stock);
+        control.runtime_info().write(&control.dir).map_err(StartError::Folder)?;
+        let id = control.id();
+        info!(peer = %id.peer, swarm = %id.swarm, port, %api, "ready");
+        Ok(Self { control, replication, lock })
+    }
+
+    /// Starts a node, calls `ready`, and runs until SIGTERM, SIGINT or a word through the API; then stops. A
+    /// signal while it starts, and a second one while it stops, end it at once.
+    pub async fn run(config: NodeConfig, ready: impl FnOnce(&Self)) -> Result<(), StartError> {
+        let mut signals = Signals::listen().map_err(StartError::Signals)?;
+        let node = tokio::select! {
+            started = Self::start(config) => started?,
+            () = signals.next() => return Ok(()),
+        };
+        ready(&node);
+        tokio::select! {
+            () = node.control.end.asked() => info!("asked to stop"),
+            () = signals.next() => info!("told to stop by a signal"),
+        }
+        tokio::select! {
+            () = node.stop() => {}
+            () = signals.next() => warn!("stopped by force"),
+        }
+        Ok(())
+    }
+
+    /// A client of this node.
+    pub fn client(&self) -> Client {
+        Client::new(self.control.dir.clone())
+    }
+
+    /// Where the API listens over TCP.
+    pub fn api_address(&self) -> SocketAddr {
+        self.control.api
+    }
+
+    /// This node's name.
+    pub fn peer(&self) -> PeerId {
+        self.control.network.local_peer()
+    }
+
+    /// Stops in order, in five seconds at the most, and lets go of the folder.
+    pub async fn stop(self) {
+        let Self { control, replication, lock } = self;
+        let in_order = async {
+            control.tasks.stop(API_STOP_DEADLINE).await;
+            control.compute.stop().await;
+            control.files.stop().await;
+            replication.stop().await;
+            control.network.stop().await;
+        };
+        if tokio::time::timeout(STOP_DEADLINE, in_order).await.is_err() {
+            warn!("did not stop in time, what was at work is abandoned");
+        }
+        let dir = control.dir.clone();
+        for removed in [socket::remove(&dir), RuntimeInfo::remove(&dir)] {
+            if let Err(error) = removed {
+                warn!(%error, "left something behind in the data folder");
+            }
+        }
+        let left = control.end.is_leaving().then(|| control.id().swarm);
+        // The stores close with their last handle.
+        drop(control);
+        if let Some(swarm) = left {
+            put_aside(&dir, &swarm);
+        }
+        info!("stopped");
+        drop(lock);
+    }
+}
+
+/// What a node has once it is a member of its swarm, and before it does anything for it.
+struct Member {
+    network: Network,
+    credentials: SharedCredentials,
+    memory: Memory,
+    ledger: Ledger,
+    port: u16,
+}
+
+async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> Result<Member, StartError> {
+    let identity = Identity::load_or_create(&dir.identity())?;
+    let peer = identity.peer_id();
+    std::fs::create_dir_all(dir.swarm()).map_err(StartError::Folder)?;
+    let credentials = membership::enter(&dir.membership(), peer, ticket)?;
+    let folder = dir.swarm().join("memory");
+    let opened = tokio::task::spawn_blocking(move || Memory::open(&folder, &peer)).await;
+    let memory = opened.map_err(memory_error)?.map_err(memory_error)?;
+    // Who was revoked must be known before anybody is met.
+    let ledger = Ledger::open(&memory, credentials.swarm()).map_err(memory_error)?;
+    ledger.load().await.map_err(memory_error)?;
+
+    let port = ports::choose(settings.port, &settings.listen).map_err(StartError::Port)?;
+    let config = NetworkConfig {
+        listen: ports::addresses(port, &settings.listen),
+        external: settings.external.clone(),
+        mdns: settings.mdns,
+        upnp: settings.upnp,
+        data: Some(dir.swarm().join("network")),
+        zone: settings.zone.clone(),
+        ..NetworkConfig::default()
+    };
+    let network = Network::start(identity, &credentials, ledger.obeyed().clone(), &config)?;
+    let credentials = membership::shared(credentials);
+    enrol::serve(&network, &credentials)?;
+    Ok(Member { network, credentials, memory, ledger, port })
+}
+
+fn spawn_membership(
+    tasks: &Tasks,
+    network: &Network,
+    credentials: &SharedCredentials,
+    ledger: &Ledger,
+    dir: &DataDir,
+) {
+    let stopping = || tasks.stopping().clone();
+    tasks.spawn("revocations", ledger.clone().follow(network.clone(), stopping()));
+    if membership::is_provisional(credentials) {
+        let lasting =
+            membership::become_lasting(network.clone(), credentials.clone(), dir.membership(), stopping());
+        tasks.spawn("enrol", lasting);
+    }
+}
+
+fn memory_error(error: impl std::error::Error + Send + Sync + 'static) -> StartError {
+    StartError::Memory(error.into())
+}
+
+/// What belonged to a swarm that was left is kept, out of the way: it may be the only copy of somebody's files.
+fn put_aside(dir: &DataDir, swarm: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let aside = dir.path().join(format!("left-{swarm:.8}-{now}"));
+    match std::fs::rename(dir.swarm(), &aside) {
+        Ok(()) => info!(path = %aside.display(), "left the swarm; what it kept here was put aside"),
+        Err(error) => warn!(%error, "left the swarm, but what it kept here could not be put aside"),
+    }
+}
+
+/// The signals that end a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Keys and values as JSON. Both are any bytes: keys are percent-encoded, as in URLs, and values are base64.
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+use crate::percent;
+
+/// One key with its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyValueBody {
+    /// The key.
+    #[serde(with = "as_percent")]
+    pub key: Bytes,
+    /// The value.
+    #[serde(with = "as_base64")]
+    pub value: Bytes,
+}
+
+/// `POST /api/v1/mem/{space}/{key}/incr`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncrementRequest {
+    /// What to add; may be negative.
+    #[serde(default = "one")]
+    pub by: i64,
+}
+
+/// The counter after an increment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// As this node knows it.
+    pub value: i64,
+}
+
+/// Whether there was something to delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Whether there was.
+    pub deleted: bool,
+}
+
+/// One event of `GET /api/v1/watch/{space}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum WatchEvent {
+    /// The key has this value, from before the watch began or from now on.
+    Value {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The value.
+        #[serde(with = "as_base64")]
+        value: Bytes,
+    },
+    /// The key is gone.
+    Deleted {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+    },
+    /// The watcher was too slow and missed events: what it knows may be out of date.
+    Lagged,
+}
+
+const fn one() -> i64 {
+    1
+}
+
+mod as_percent {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&percent::encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        percent::decode(&text).map(Bytes::from).ok_or_else(|| D::Error::custom("a broken % escape"))
+    }
+}
+
+mod as_base64 {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&data_encoding::BASE64.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        data_encoding::BASE64.decode(text.as_bytes()).map(Bytes::from).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_survive() {
+        let event =
+            WatchEvent::Value { key: Bytes::from_static(b"a/\xff"), value: Bytes::from_static(b"\0\xfe") };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(json, r#"{"event":"value","key":"a%2F%FF","value":"AP4="}"#);
+        assert_eq!(serde_json::from_str::<WatchEvent>(&json).unwrap(), event);
+    }
+}
