@@ -242,7 +242,8 @@ struct Member {
 async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> Result<Member, StartError> {
     let identity = Identity::load_or_create(&dir.identity())?;
     let peer = identity.peer_id();
-    std::fs::create_dir_all(dir.swarm()).map_err(StartError::Folder)?;
+    let network_dir = dir.swarm().join("network");
+    std::fs::create_dir_all(&network_dir).map_err(StartError::Folder)?;
     let credentials = membership::enter(&dir.membership(), peer, ticket)?;
     let folder = dir.swarm().join("memory");
     let opened = tokio::task::spawn_blocking(move || Memory::open(&folder, &peer)).await;
@@ -257,7 +258,7 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
         external: settings.external.clone(),
         mdns: settings.mdns,
         upnp: settings.upnp,
-        data: Some(dir.swarm().join("network")),
+        data: Some(network_dir),
         zone: settings.zone.clone(),
         ..NetworkConfig::default()
     };
