@@ -1,4 +1,5 @@
 //! The rooms of the `starfish` program, so that tests can enter them without a process.
 
+pub mod commands;
 pub mod output;
 pub mod shell;

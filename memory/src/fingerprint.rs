@@ -19,6 +19,13 @@ pub(crate) struct Shard {
     pub(crate) cells: u32,
 }
 
+#[cfg(test)]
+impl Shard {
+    pub(crate) fn with_cells(cells: u32) -> Self {
+        Self { cells, ..Self::default() }
+    }
+}
+
 /// The fingerprints of all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprints(Vec<Shard>);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use starfish_dht::{Network, PeerId, Subscription};
+use starfish_dht::{Network, PeerId, Subscription, gossip::MAX_MESSAGE};
 use tokio::sync::Notify;
 
 use crate::{
@@ -21,9 +21,6 @@ use crate::{
 
 /// The topic that deltas are published on.
 pub(crate) const TOPIC: &str = "starfish/memory/1";
-
-/// The most that the network carries in one message.
-const MAX_MESSAGE: usize = 16 * 1024;
 
 // WIRE: the first byte of a message is the version of what follows: here, a page.
 const VERSION: u8 = 1;

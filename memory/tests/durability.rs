@@ -1,5 +1,7 @@
 //! What is on disk when it is acknowledged: after a clean end, after `kill -9`, and when files were damaged.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     io::{BufRead, BufReader, Write},
     path::Path,

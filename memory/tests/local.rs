@@ -1,5 +1,7 @@
 //! What a single node promises, on a real store.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,

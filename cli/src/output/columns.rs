@@ -41,7 +41,7 @@ mod tests {
     fn names_fill_columns_downwards() {
         let names: Vec<String> = ["a", "bb", "c", "dd", "e"].map(String::from).to_vec();
         assert_eq!(columns(&names, 80), "a  bb  c  dd  e\n");
-        assert_eq!(columns(&names, 9), "a   dd\nbb  e\nc\n");
+        assert_eq!(columns(&names, 8), "a   dd\nbb  e\nc\n");
         assert_eq!(columns(&names, 1), "a\nbb\nc\ndd\ne\n");
         assert_eq!(columns(&[], 80), "");
     }

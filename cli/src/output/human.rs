@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use starfish_node::dht::PeerId;
+
 /// `532 B`, `1.5 KiB`, `12 MiB`: two digits where they say something.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -23,6 +25,12 @@ pub fn bytes(count: u64) -> String {
     } else {
         format!("{} {unit}", (tenths + 5) / 10)
     }
+}
+
+/// The last eight characters of a node's id: all ids begin alike, so these are what tells them apart.
+pub fn peer(peer: &PeerId) -> String {
+    let id = peer.to_base58();
+    id[id.len().saturating_sub(8)..].to_owned()
 }
 
 /// `12s`, `5m`, `3h`, `2d`: the largest whole unit.

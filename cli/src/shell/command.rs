@@ -121,7 +121,7 @@ impl Interpreter {
             Some(function) => {
                 let function = std::sync::Arc::clone(function);
                 argv.remove(0);
-                self.call(function, argv, io).await
+                Box::pin(self.call(function, argv, io)).await
             }
             None => self.dispatch_command(argv, io).await,
         }
@@ -144,7 +144,10 @@ impl Interpreter {
                 self.state.cwd.clone(),
                 std::sync::Arc::clone(&self.host.vfs),
             );
-            return Ok(builtin.run(argv, context).await);
+            return match builtin.run_in_script(argv, context).await {
+                status::BROKEN_PIPE => Err(Stop::BrokenPipe),
+                status => Ok(status),
+            };
         }
         if self.host.verbs.list().iter().any(|verb| verb.name == name) {
             let verbs = std::sync::Arc::clone(&self.host.verbs);

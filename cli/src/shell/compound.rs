@@ -8,10 +8,7 @@ use super::eval::Interpreter;
 use super::expand::pattern;
 use super::io::Io;
 use super::status;
-use super::stop::{Eval, EvalError, Stop, unsupported};
-
-/// How deep functions may call each other: evaluation recurses on the stack, which ends somewhere.
-const MAX_CALLS: usize = 64;
+use super::stop::{Eval, Stop, unsupported};
 
 impl Interpreter {
     pub(super) async fn redirected_compound(
@@ -176,12 +173,9 @@ impl Interpreter {
 
     /// Calls a function.
     pub(super) async fn call(&mut self, body: Arc<ast::FunctionBody>, args: Vec<String>, io: &Io) -> Eval {
-        if self.state.depth() >= MAX_CALLS {
-            return Err(EvalError::TooMuch { what: "nested function calls", limit: MAX_CALLS }.into());
-        }
         let outer = std::mem::replace(&mut self.state.positional, args);
         self.state.open_scope();
-        let result = self.redirected_compound(&body.0, body.1.as_ref(), io).await;
+        let result = Box::pin(self.redirected_compound(&body.0, body.1.as_ref(), io)).await;
         self.state.close_scope();
         self.state.positional = outer;
         match result {

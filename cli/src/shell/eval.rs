@@ -10,6 +10,7 @@ use std::time::Instant;
 use brush_parser::ast;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::fs::vfs::Vfs;
 use super::host::{Programs, Verbs};
@@ -17,6 +18,11 @@ use super::io::{Io, pipe};
 use super::state::State;
 use super::stop::{Eval, EvalError, Stop, unsupported};
 use super::{parse, status};
+
+/// How deep commands may lie in commands, functions and scripts that call each other included.
+const MAX_NESTING: usize = 1000;
+/// How many levels one stack carries: debug builds take some 60 KiB for each, and a thread has 2 MiB.
+const LEVELS_A_STACK: usize = 16;
 
 /// The node that a shell stands on.
 pub(super) struct Host {
@@ -35,6 +41,8 @@ pub(super) struct Interpreter {
     pub(super) state: State,
     /// How many conditions (`if`, `&&`, `!`) surround what runs now: in one, failing is an answer and `set -e` rests.
     pub(super) conditions: usize,
+    /// How many lists are under way, one in the other.
+    nesting: usize,
     /// The status of the last command substitution: that of a command that is nothing but assignments.
     pub(super) substituted: i32,
 }
@@ -42,7 +50,13 @@ pub(super) struct Interpreter {
 impl Interpreter {
     /// A fresh shell.
     pub(super) fn new(host: Host) -> Self {
-        Self { host: Arc::new(host), state: State::new(), conditions: 0, substituted: 0 }
+        Self { host: Arc::new(host), state: State::new(), conditions: 0, nesting: 0, substituted: 0 }
+    }
+
+    /// Begins anew after an evaluation that may have been dropped in the middle.
+    pub(super) fn reset(&mut self) {
+        self.nesting = 0;
+        self.conditions = 0;
     }
 
     /// Runs a text to its end and gives its status; what went wrong has been said.
@@ -71,7 +85,7 @@ impl Interpreter {
     pub(super) async fn settle(&mut self, stop: Stop, io: &Io) -> i32 {
         let status = match stop {
             Stop::Exit(status) | Stop::Return(status) => status,
-            Stop::Break(_) | Stop::Continue(_) => status::OK,
+            Stop::Break(_) | Stop::Continue(_) | Stop::BrokenPipe => status::OK,
             Stop::Error(error) => {
                 self.say(&error, io).await;
                 error.status()
@@ -86,19 +100,51 @@ impl Interpreter {
         let _ = io.stderr.clone().line(format!("{}: {error}", self.state.name)).await;
     }
 
-    /// Boxed, since lists hold commands that hold lists.
+    /// Runs a list. Boxed, since lists hold commands that hold lists.
+    ///
+    /// Each level of that polls the next on the stack, so every so often one goes on as a task of its own,
+    /// on a fresh stack: recursion in a script is bounded by [`MAX_NESTING`], not by where the shell runs.
     pub(super) fn list<'a>(&'a mut self, list: &'a ast::CompoundList, io: &'a Io) -> BoxFuture<'a, Eval> {
         async move {
-            let mut status = status::OK;
-            for ast::CompoundListItem(and_or, separator) in &list.0 {
-                if matches!(separator, ast::SeparatorOperator::Async) {
-                    return Err(unsupported("background jobs (&)"));
+            if self.nesting == MAX_NESTING {
+                return Err(EvalError::TooMuch {
+                    what: "levels of commands in commands",
+                    limit: MAX_NESTING,
                 }
-                status = self.and_or(and_or, io).await?;
+                .into());
             }
-            Ok(status)
+            self.nesting += 1;
+            let result = if self.nesting.is_multiple_of(LEVELS_A_STACK) {
+                self.on_fresh_stack(list, io).await
+            } else {
+                self.items(list, io).await
+            };
+            self.nesting -= 1;
+            result
         }
         .boxed()
+    }
+
+    async fn on_fresh_stack(&mut self, list: &ast::CompoundList, io: &Io) -> Eval {
+        let (mut shell, list, io) = (self.clone(), list.clone(), io.clone());
+        let task = tokio::spawn(async move {
+            let result = shell.items(&list, &io).await;
+            (shell, result)
+        });
+        let (shell, result) = AbortOnDropHandle::new(task).await.map_err(EvalError::Lost)?;
+        *self = shell;
+        result
+    }
+
+    async fn items(&mut self, list: &ast::CompoundList, io: &Io) -> Eval {
+        let mut status = status::OK;
+        for ast::CompoundListItem(and_or, separator) in &list.0 {
+            if matches!(separator, ast::SeparatorOperator::Async) {
+                return Err(unsupported("background jobs (&)"));
+            }
+            status = self.and_or(and_or, io).await?;
+        }
+        Ok(status)
     }
 
     /// Runs a list whose failing is an answer.
@@ -178,9 +224,9 @@ impl Interpreter {
 
     async fn command(&mut self, command: &ast::Command, io: &Io) -> Eval {
         match command {
-            ast::Command::Simple(command) => self.simple(command, io).await,
+            ast::Command::Simple(command) => Box::pin(self.simple(command, io)).await,
             ast::Command::Compound(command, redirects) => {
-                self.redirected_compound(command, redirects.as_ref(), io).await
+                Box::pin(self.redirected_compound(command, redirects.as_ref(), io)).await
             }
             ast::Command::Function(definition) => {
                 self.state

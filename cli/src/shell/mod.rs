@@ -88,6 +88,7 @@ impl Shell {
 
     /// Runs a text over any streams. Ctrl-C ends it with status 130, and what it was writing stays as it was.
     pub async fn run_with(&mut self, text: &str, io: Io) -> i32 {
+        self.interpreter.reset();
         let mut streams = io.clone();
         let status = interruptible(self.interpreter.run(text, io)).await.unwrap_or(status::INTERRUPTED);
         streams.flush().await;

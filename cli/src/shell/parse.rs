@@ -18,6 +18,11 @@ pub(super) fn is_unfinished(text: &str) -> bool {
     if text.ends_with("\\\n") || (text.ends_with('\\') && !text.ends_with("\\\\")) {
         return true;
     }
+    // Nothing that follows makes sense of these at the start, though the parser would wait for more.
+    let first = text.split_whitespace().next().unwrap_or_default().trim_end_matches(';');
+    if matches!(first, "then" | "elif" | "else" | "fi" | "do" | "done" | "esac" | "}") {
+        return false;
+    }
     match program(text) {
         Ok(_) => false,
         Err(ParseError::ParsingAtEndOfInput) => true,

@@ -102,6 +102,7 @@ impl Interpreter {
         let programs = Arc::clone(&self.host.programs);
         match programs.run(ProgramCall { program, args, env, cwd, stdin, stdout, stderr }).await {
             Ok(status) => Ok(status),
+            Err(error) if is_broken_pipe(&error) => Err(Stop::BrokenPipe),
             Err(error) => {
                 let _ = io.stderr.clone().line(format!("{shown}: {error:#}")).await;
                 Ok(status::NODE_FAILED)
@@ -126,6 +127,12 @@ impl Interpreter {
             Err(_) => Err(not_a_script(path)),
         }
     }
+}
+
+/// Whether the program ended because nobody reads what it prints.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io_errors = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io_errors.into_iter().any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn not_a_script(path: &VfsPath) -> Stop {

@@ -50,7 +50,7 @@ impl Interpreter {
             }
         }
         match (result, failed) {
-            (Ok(_), Some(status)) => Ok(status),
+            (Ok(_) | Err(Stop::BrokenPipe), Some(status)) => Ok(status),
             (result, _) => result,
         }
     }

@@ -144,11 +144,6 @@ impl State {
         self.cwd = cwd;
     }
 
-    /// How many function calls are under way.
-    pub(super) fn depth(&self) -> usize {
-        self.scopes.len()
-    }
-
     /// Begins a function call.
     pub(super) fn open_scope(&mut self) {
         self.scopes.push(BTreeMap::new());

@@ -18,6 +18,8 @@ pub const NODE_FAILED: i32 = 125;
 pub const NOT_EXECUTABLE: i32 = 126;
 /// No such command.
 pub const NOT_FOUND: i32 = 127;
+/// Nobody reads the output any more. Inside of the shell only: to the outside that is no failure.
+pub(super) const BROKEN_PIPE: i32 = 141;
 /// Ended by ctrl-C.
 pub const INTERRUPTED: i32 = 130;
 

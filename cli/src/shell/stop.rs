@@ -17,6 +17,8 @@ pub(super) enum Stop {
     Break(usize),
     /// `continue`, of the loop so many levels out.
     Continue(usize),
+    /// Nobody reads the output any more, so nothing more is to be done.
+    BrokenPipe,
     /// Something that ends a script.
     Error(EvalError),
 }
@@ -56,6 +58,9 @@ pub(super) enum EvalError {
     /// A condition compares what cannot be compared.
     #[error("{0}")]
     Condition(String),
+    /// The evaluation broke: a bug of this shell.
+    #[error("the evaluation broke off")]
+    Lost(#[source] tokio::task::JoinError),
     /// A bound that keeps a mistake from eating the machine.
     #[error("{what}: more than {limit}")]
     TooMuch {

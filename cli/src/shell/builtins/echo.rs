@@ -9,7 +9,6 @@ use super::{Builtin, Context, Outcome};
 #[derive(Debug, clap::Args)]
 pub(super) struct Echo {
     /// What to print; -n first leaves the newline out, -e replaces backslash escapes
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
 

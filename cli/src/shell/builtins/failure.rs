@@ -37,7 +37,7 @@ impl Failure {
     pub fn status(&self) -> i32 {
         match self {
             Self::Vfs(error) => status::of(error),
-            Self::BrokenPipe => status::OK,
+            Self::BrokenPipe => status::BROKEN_PIPE,
             Self::Usage(_) => status::USAGE,
             Self::Path(_) | Self::Io(_) | Self::Refused(_) => status::FAILED,
         }

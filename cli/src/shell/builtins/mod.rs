@@ -109,6 +109,14 @@ impl Entry {
     /// Runs the built-in with `args` (its name is not among them) and gives its exit status.
     /// What went wrong has been said on the context's standard error.
     pub async fn run(&self, args: Vec<String>, context: Context) -> i32 {
+        match self.run_in_script(args, context).await {
+            status::BROKEN_PIPE => status::OK,
+            status => status,
+        }
+    }
+
+    /// As [`Self::run`], but a reader that left is told from success: a script has to stop then, too.
+    pub(super) async fn run_in_script(&self, args: Vec<String>, context: Context) -> i32 {
         (self.run)(args, context).await
     }
 }
@@ -123,17 +131,24 @@ const fn entry<B: Builtin>() -> Entry {
 }
 
 fn command<B: Builtin>() -> clap::Command {
-    let command =
-        clap::Command::new(B::NAME).about(B::ABOUT).no_binary_name(true).disable_help_flag(B::VERBATIM);
+    let command = clap::Command::new(B::NAME).about(B::ABOUT).no_binary_name(true).disable_help_flag(true);
     let command = if B::EXAMPLES.is_empty() {
         command
     } else {
         command.after_help(format!("Examples:\n{}", B::EXAMPLES))
     };
-    B::augment_args(command)
+    let command = B::augment_args(command);
+    if B::VERBATIM {
+        return command;
+    }
+    // Without -h, which means other things to ls and grep.
+    command.arg(clap::Arg::new("help").long("help").action(clap::ArgAction::Help).help("Print help"))
 }
 
-async fn run<B: Builtin>(args: Vec<String>, mut context: Context) -> i32 {
+async fn run<B: Builtin>(mut args: Vec<String>, mut context: Context) -> i32 {
+    if B::VERBATIM {
+        args.insert(0, "--".to_owned());
+    }
     let parsed = command::<B>().try_get_matches_from(args).and_then(|matches| B::from_arg_matches(&matches));
     match parsed {
         Ok(builtin) => finish(builtin, context).await,
@@ -153,7 +168,7 @@ async fn finish<B: Builtin>(builtin: B, context: Context) -> i32 {
     let outcome = builtin.run(context).await;
     match outcome {
         Ok(status) => status,
-        Err(Failure::BrokenPipe) => status::OK,
+        Err(Failure::BrokenPipe) => status::BROKEN_PIPE,
         Err(failure) => {
             let _ = stderr.line(format!("{}: {failure}", B::NAME)).await;
             failure.status()

@@ -12,10 +12,8 @@ const MAX_WIDTH: usize = 4096;
 #[derive(Debug, clap::Args)]
 pub(super) struct Printf {
     /// Text with %s %b %c %d %i %u %x %X %o %f %% and backslash escapes; used again while arguments are left
-    #[arg(allow_hyphen_values = true)]
     format: String,
     /// What the directives print
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
 
@@ -27,9 +25,10 @@ impl Builtin for Printf {
 
     async fn run(self, mut context: Context) -> Outcome {
         let mut words = self.words.iter().map(String::as_str);
+        let format = if self.format == "--" { words.next().unwrap_or_default() } else { &self.format };
         loop {
             let left = words.len();
-            let (bytes, end) = render(&self.format, &mut words)?;
+            let (bytes, end) = render(format, &mut words)?;
             context.io.stdout.write_all(&bytes).await?;
             if end == End::Cut || words.len() == 0 || words.len() == left {
                 return context.done();

@@ -160,16 +160,16 @@ impl Interpreter {
                 let replacement = self.single(replacement.as_deref().unwrap_or_default(), io).await?;
                 Ok(self.value(parameter)?.map(|text| replace(text, &pattern, &replacement, match_kind)))
             }
-            E::UppercasePattern { parameter, indirect: false, pattern: None } => {
+            E::UppercasePattern { parameter, indirect: false, pattern } if is_anything(pattern) => {
                 Ok(self.value(parameter)?.map(str::to_uppercase))
             }
-            E::LowercasePattern { parameter, indirect: false, pattern: None } => {
+            E::LowercasePattern { parameter, indirect: false, pattern } if is_anything(pattern) => {
                 Ok(self.value(parameter)?.map(str::to_lowercase))
             }
-            E::UppercaseFirstChar { parameter, indirect: false, pattern: None } => {
+            E::UppercaseFirstChar { parameter, indirect: false, pattern } if is_anything(pattern) => {
                 Ok(self.value(parameter)?.map(|text| change_first(text, str::to_uppercase)))
             }
-            E::LowercaseFirstChar { parameter, indirect: false, pattern: None } => {
+            E::LowercaseFirstChar { parameter, indirect: false, pattern } if is_anything(pattern) => {
                 Ok(self.value(parameter)?.map(|text| change_first(text, str::to_lowercase)))
             }
             _ => Err(unsupported("this form of ${...}")),
@@ -261,6 +261,11 @@ fn plain_name(parameter: &Parameter) -> String {
         Parameter::Named(name) => name.clone(),
         other => other.to_string().trim_start_matches('$').to_owned(),
     }
+}
+
+/// Whether a change of case is for all characters.
+fn is_anything(pattern: &Option<String>) -> bool {
+    pattern.as_deref().is_none_or(|pattern| matches!(pattern, "" | "?"))
 }
 
 /// Every place between two characters, and both ends.

@@ -9,7 +9,7 @@ use crate::shell::io::Io;
 use crate::shell::status;
 use crate::shell::stop::Eval;
 
-use super::{ALL, find};
+use super::{ALL, find, print};
 
 pub(super) async fn help(shell: &mut Interpreter, args: Vec<String>, io: &Io) -> Eval {
     let mut text = String::new();
@@ -82,7 +82,7 @@ pub(super) async fn kinds(shell: &mut Interpreter, args: Vec<String>, io: &Io) -
             status = status::FAILED;
             continue;
         };
-        let _ = io.stdout.clone().line(format!("{name} is {kind}")).await;
+        print(io, format!("{name} is {kind}")).await?;
     }
     Ok(status)
 }
@@ -98,7 +98,7 @@ pub(super) async fn find_all(shell: &mut Interpreter, names: &[String], io: &Io)
         let found = if known { Some(name.clone()) } else { shell.find_program(name).await.map(String::from) };
         match found {
             Some(found) => {
-                let _ = io.stdout.clone().line(found).await;
+                print(io, found).await?;
             }
             None => status = status::FAILED,
         }

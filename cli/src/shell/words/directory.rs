@@ -8,7 +8,7 @@ use crate::shell::io::Io;
 use crate::shell::status;
 use crate::shell::stop::Eval;
 
-use super::misused;
+use super::{misused, print};
 
 pub(super) async fn cd(shell: &mut Interpreter, args: Vec<String>, io: &Io) -> Eval {
     let target = match args.as_slice() {
@@ -23,7 +23,7 @@ pub(super) async fn cd(shell: &mut Interpreter, args: Vec<String>, io: &Io) -> E
     match enter(shell, &target).await {
         Ok(cwd) => {
             if args.first().is_some_and(|arg| arg == "-") {
-                let _ = io.stdout.clone().line(&cwd).await;
+                print(io, &cwd).await?;
             }
             shell.state.enter(cwd);
             Ok(status::OK)
@@ -44,6 +44,6 @@ async fn enter(shell: &Interpreter, target: &str) -> Result<VfsPath, VfsError> {
 }
 
 pub(super) async fn pwd(shell: &mut Interpreter, _args: Vec<String>, io: &Io) -> Eval {
-    let _ = io.stdout.clone().line(&shell.state.cwd).await;
+    print(io, &shell.state.cwd).await?;
     Ok(status::OK)
 }

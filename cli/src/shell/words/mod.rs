@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use super::eval::Interpreter;
 use super::io::Io;
 use super::status;
-use super::stop::Eval;
+use super::stop::{Eval, Stop};
 
 /// A word of the shell.
 pub(super) struct Word {
@@ -115,6 +115,11 @@ pub(super) const UNSUPPORTED: &[&str] = &[
 /// Finds a word by its name.
 pub(super) fn find(name: &str) -> Option<&'static Word> {
     ALL.iter().find(|word| word.name == name)
+}
+
+/// Prints a line; if nobody reads it, the script is over.
+async fn print(io: &Io, text: impl std::fmt::Display) -> Result<(), Stop> {
+    io.stdout.clone().line(text).await.map_err(|_| Stop::BrokenPipe)
 }
 
 /// Says what is wrong with the arguments of a word.

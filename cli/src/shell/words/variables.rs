@@ -8,7 +8,7 @@ use crate::shell::state::is_name;
 use crate::shell::status;
 use crate::shell::stop::Eval;
 
-use super::misused;
+use super::{misused, print};
 
 /// The longest line that `read` takes.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
@@ -16,7 +16,7 @@ const MAX_LINE_BYTES: usize = 1024 * 1024;
 pub(super) async fn export(shell: &mut Interpreter, args: Vec<String>, io: &Io) -> Eval {
     if args.is_empty() {
         for (name, value) in shell.state.exported() {
-            let _ = io.stdout.clone().line(format!("export {name}={}", quote(&value))).await;
+            print(io, format!("export {name}={}", quote(&value))).await?;
         }
     }
     for arg in args {
@@ -78,7 +78,7 @@ pub(super) async fn shift(shell: &mut Interpreter, args: Vec<String>, io: &Io) -
 pub(super) async fn set(shell: &mut Interpreter, args: Vec<String>, io: &Io) -> Eval {
     if args.is_empty() {
         for (name, value) in shell.state.variables() {
-            let _ = io.stdout.clone().line(format!("{name}={}", quote(value))).await;
+            print(io, format!("{name}={}", quote(value))).await?;
         }
         return Ok(status::OK);
     }

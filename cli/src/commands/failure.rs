@@ -1,0 +1,81 @@
+//! How errors end a verb: the exit status, and what to do about it.
+
+use starfish_node::fs::copying::CopyError;
+use starfish_node::fs::vfs::VfsError;
+use starfish_node::{ClientError, StartError};
+
+/// It failed, and trying the same again will fail again.
+pub const FAILED: i32 = 1;
+/// The command line makes no sense.
+pub const USAGE: i32 = 2;
+/// There is no node to ask.
+pub const NOT_RUNNING: i32 = 3;
+/// There is no such file, key, job or peer.
+pub const NOT_FOUND: i32 = 4;
+/// Trying again may help.
+pub const TEMPORARY: i32 = 5;
+/// Somebody with more rights must do this.
+pub const NOT_ALLOWED: i32 = 6;
+
+/// What was asked for is not there. A verb returns it for what the node has no error of its own for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotFound(pub String);
+
+/// The status that this error ends a verb with.
+pub fn status(error: &anyhow::Error) -> i32 {
+    error.chain().find_map(of_cause).unwrap_or(FAILED)
+}
+
+/// What the user can do next.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<ClientError>()? {
+        ClientError::NotRunning { .. } => Some("start a node: starfish up".to_owned()),
+        ClientError::Refused(problem) => problem.body.hint.clone(),
+        _ => None,
+    })
+}
+
+/// Whether the reader of standard output left, which is a clean end.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    if cause.is::<NotFound>() {
+        return Some(NOT_FOUND);
+    }
+    if let Some(error) = cause.downcast_ref::<ClientError>() {
+        return of_client(error);
+    }
+    if let Some(error) = cause.downcast_ref::<VfsError>() {
+        return of_tree(error);
+    }
+    match cause.downcast_ref::<CopyError>() {
+        Some(CopyError::Tree(error)) => of_tree(error),
+        Some(_) => Some(FAILED),
+        None => cause.is::<StartError>().then_some(FAILED),
+    }
+}
+
+fn of_client(error: &ClientError) -> Option<i32> {
+    match error {
+        ClientError::NotRunning { .. } => Some(NOT_RUNNING),
+        ClientError::Interrupted { .. } => Some(TEMPORARY),
+        ClientError::Refused(problem) if problem.is_not_found() => Some(NOT_FOUND),
+        ClientError::Refused(problem) if problem.is_forbidden() => Some(NOT_ALLOWED),
+        ClientError::Refused(problem) if problem.is_temporary() => Some(TEMPORARY),
+        _ => None,
+    }
+}
+
+fn of_tree(error: &VfsError) -> Option<i32> {
+    match error {
+        VfsError::NotFound { .. } => Some(NOT_FOUND),
+        VfsError::Unavailable { .. } => Some(TEMPORARY),
+        _ => None,
+    }
+}

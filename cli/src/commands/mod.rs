@@ -1,0 +1,196 @@
+//! The verbs of `starfish`: one file each, the same after `starfish` and as words in the shell.
+//!
+//! Every verb but `up` is a client of the node's API and nothing else. What it prints for programs goes to
+//! standard output, everything else to standard error; how it ends is a status of [`crate::shell::status`] or
+//! one of [`failure`].
+
+mod completions;
+mod df;
+mod down;
+pub mod failure;
+mod get;
+mod invite;
+mod jobs;
+mod leave;
+mod mem;
+mod peers;
+mod put;
+mod revoke;
+mod run;
+mod shell;
+mod status;
+mod transfer;
+mod up;
+mod verbs;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use starfish_node::{Client, DataDir};
+
+use crate::shell::fs::path::VfsPath;
+use crate::shell::fs::vfs::Vfs;
+use crate::shell::{Io, builtins};
+
+/// The starfish program: a leaderless swarm of machines as one computer.
+///
+/// Without a verb it opens the shell on the running node, or on one that it starts.
+#[derive(Debug, Parser)]
+#[command(name = "starfish", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// The node's data folder [env: STARFISH_DATA_DIR] [default: $XDG_DATA_HOME/starfish].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Run one line in the shell and exit with its status.
+    #[arg(short = 'c', value_name = "COMMAND")]
+    pub command: Option<String>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// Every verb. The built-ins of the shell (`ls`, `cat`, `cp`, ...) are verbs too; see [`command`].
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start a node here, in the foreground.
+    Up(Box<up::Up>),
+    /// Stop the node.
+    Down(down::Down),
+    /// Show how the node and its swarm are.
+    Status(status::Status),
+    /// Show who the node is.
+    Id(status::Id),
+    /// List the other members, or block one.
+    Peers(peers::Peers),
+    /// Make a ticket that lets another machine in.
+    Invite(invite::Invite),
+    /// Revoke a member or a ticket, for good and everywhere.
+    Revoke(revoke::Revoke),
+    /// Leave the swarm and stop the node.
+    Leave(leave::Leave),
+    /// Copy a file or folder of this machine into the tree.
+    Put(put::Put),
+    /// Copy a file or folder of the tree to this machine.
+    Get(get::Get),
+    /// Show how much the swarm's files take, here and in all.
+    Df(df::Df),
+    /// Read and write the shared memory.
+    Mem(mem::Mem),
+    /// Run a WASM program somewhere in the swarm, as if it ran here.
+    Run(run::Run),
+    /// List the swarm's jobs.
+    Jobs(jobs::Jobs),
+    /// Show a job: why it waits, who runs it, how it ended.
+    Job(jobs::Job),
+    /// End a job.
+    Kill(jobs::Kill),
+    /// List the node's background work.
+    Workers(status::Workers),
+    /// Open the shell, or run a script in it.
+    Shell(shell::Shell),
+    /// Print a completion script for a shell of this machine.
+    Completions(completions::Completions),
+    /// Become a worker process of a node.
+    #[command(hide = true)]
+    Worker,
+    /// A built-in of the shell.
+    #[command(external_subcommand)]
+    Builtin(Vec<String>),
+}
+
+/// What a verb works with.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The way to the node.
+    pub client: Client,
+    /// Where the shell stands in the tree; the root outside of it.
+    pub cwd: VfsPath,
+    /// The streams.
+    pub io: Io,
+    /// Whether the verb is a word of the shell, where paths mean the tree.
+    pub is_shell: bool,
+}
+
+impl Context {
+    /// For a verb after `starfish`: the streams of this process, the root of the tree.
+    pub fn process(dir: DataDir) -> Self {
+        Self { client: Client::new(dir), cwd: VfsPath::root(), io: Io::process(), is_shell: false }
+    }
+
+    /// The tree, as this node shows it.
+    pub fn tree(&self) -> Arc<dyn Vfs> {
+        Arc::new(self.client.files())
+    }
+
+    /// Prints a value as JSON.
+    async fn print_json<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> anyhow::Result<()> {
+        let text = crate::output::json::render(value)?;
+        self.print(text.trim_end()).await
+    }
+
+    /// Prints one or more lines.
+    async fn print(&mut self, text: impl std::fmt::Display) -> anyhow::Result<()> {
+        Ok(self.io.stdout.line(text).await?)
+    }
+}
+
+/// The grammar of the command line, with the shell's built-ins among the verbs.
+pub fn command() -> clap::Command {
+    let command = <Cli as clap::CommandFactory>::command();
+    builtins::ALL
+        .iter()
+        .filter(|entry| is_verb(entry.name))
+        .fold(command, |command, entry| command.subcommand((entry.command)().about(entry.about)))
+}
+
+/// Whether a built-in makes sense outside of the shell, where the machine's own `echo` or `seq` is at hand.
+pub(crate) fn is_verb(builtin: &str) -> bool {
+    !matches!(builtin, "basename" | "dirname" | "echo" | "printf" | "seq" | "sleep" | "tee")
+}
+
+/// Runs a verb to its end and gives the status to exit with.
+pub async fn run(verb: Verb, context: Context) -> anyhow::Result<i32> {
+    match verb {
+        Verb::Up(up) => up.run(context).await,
+        Verb::Down(down) => down.run(context).await,
+        Verb::Status(status) => status.run(context).await,
+        Verb::Id(id) => id.run(context).await,
+        Verb::Peers(peers) => peers.run(context).await,
+        Verb::Invite(invite) => invite.run(context).await,
+        Verb::Revoke(revoke) => revoke.run(context).await,
+        Verb::Leave(leave) => leave.run(context).await,
+        Verb::Put(put) => put.run(context).await,
+        Verb::Get(get) => get.run(context).await,
+        Verb::Df(df) => df.run(context).await,
+        Verb::Mem(mem) => mem.run(context).await,
+        Verb::Run(run) => run.run(context).await,
+        Verb::Jobs(jobs) => jobs.run(context).await,
+        Verb::Job(job) => job.run(context).await,
+        Verb::Kill(kill) => kill.run(context).await,
+        Verb::Workers(workers) => workers.run(context).await,
+        Verb::Shell(shell) => shell.run(context).await,
+        Verb::Completions(completions) => completions.run(context).await,
+        Verb::Worker => anyhow::bail!("a worker process is started by its node"),
+        Verb::Builtin(argv) => run_builtin(argv, context).await,
+    }
+}
+
+/// Opens the shell on the running node, or on one started for it: what `starfish` alone does.
+pub async fn open_shell(context: Context, line: Option<String>) -> anyhow::Result<i32> {
+    shell::open(context, line).await
+}
+
+async fn run_builtin(argv: Vec<String>, context: Context) -> anyhow::Result<i32> {
+    let (name, args) = argv.split_first().ok_or_else(|| anyhow::anyhow!("no verb"))?;
+    let entry = builtins::find(name).ok_or_else(|| anyhow::anyhow!("{name}: no such verb"))?;
+    // The built-in reports errors of files by itself; that there is no node is said here, with its hint.
+    context.client.id().await?;
+    let tree = context.tree();
+    let mut io = context.io.clone();
+    let status = entry.run(args.to_vec(), builtins::Context::new(context.io, context.cwd, tree)).await;
+    io.flush().await;
+    Ok(status)
+}

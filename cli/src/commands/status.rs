@@ -1,0 +1,97 @@
+//! `starfish status`, `starfish id` and `starfish workers`: how the node is.
+
+use std::time::Duration;
+
+use super::Context;
+use super::failure::NOT_RUNNING;
+use crate::output::human;
+use crate::output::table::Table;
+
+/// Show how the node and its swarm are.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Status {
+    /// As one JSON document.
+    #[arg(long)]
+    json: bool,
+    /// Say nothing; exit with 0 if the node answers and 3 if not.
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+}
+
+/// Show who the node is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Id {
+    /// As one JSON document, with the swarm.
+    #[arg(long)]
+    json: bool,
+}
+
+/// List the node's background work.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Workers {
+    /// As one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        if self.quiet {
+            return Ok(if context.client.status().await.is_ok() { 0 } else { NOT_RUNNING });
+        }
+        let status = context.client.status().await?;
+        if self.json {
+            context.print_json(&status).await?;
+            return Ok(0);
+        }
+        let mut table = Table::default();
+        table.row(["node".to_owned(), status.id.peer.to_string()]);
+        table.row(["swarm".to_owned(), status.id.swarm.clone()]);
+        let members = format!("{} of {} others alive", status.n_alive, status.n_known);
+        table.row(["members".to_owned(), members]);
+        for (index, address) in status.addrs.iter().enumerate() {
+            table.row([if index == 0 { "addresses" } else { "" }.to_owned(), address.to_string()]);
+        }
+        if !status.zone.is_empty() {
+            table.row(["zone".to_owned(), status.zone.clone()]);
+        }
+        let memory = format!("{} cells, digest {:.16}", status.memory_cells, status.memory_digest);
+        table.row(["memory".to_owned(), memory]);
+        table.row(["tasks".to_owned(), format!("{} of {} slots free", status.slots_free, status.slots)]);
+        let up = human::duration(Duration::from_millis(status.uptime_ms));
+        let resident = status.resident_bytes.map_or_else(String::new, |n| format!(", {} of memory", human::bytes(n)));
+        table.row(["process".to_owned(), format!("pid {}, up {up}{resident}, version {}", status.pid, status.version)]);
+        table.row(["data".to_owned(), status.data_dir.display().to_string()]);
+        table.row(["api".to_owned(), format!("http://{}", status.api)]);
+        context.print(table.to_string().trim_end()).await?;
+        Ok(0)
+    }
+}
+
+impl Id {
+    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        let id = context.client.id().await?;
+        if self.json {
+            context.print_json(&id).await?;
+        } else {
+            context.print(id.peer).await?;
+        }
+        Ok(0)
+    }
+}
+
+impl Workers {
+    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        let workers = context.client.workers().await?;
+        if self.json {
+            context.print_json(&workers).await?;
+            return Ok(0);
+        }
+        let mut table = Table::new(["NAME", "STATE"]);
+        for worker in workers {
+            table.row([worker.name.as_str(), if worker.alive { "at work" } else { "ended" }]);
+        }
+        context.print(table.to_string().trim_end()).await?;
+        Ok(0)
+    }
+}

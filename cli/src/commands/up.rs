@@ -1,0 +1,223 @@
+//! `starfish up`: a node in the foreground, or with `--detach` in the background.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use starfish_node::dht::Multiaddr;
+use starfish_node::dht::ticket::Ticket;
+use starfish_node::logs::{self, LogFormat};
+use starfish_node::wire::InviteRequest;
+use starfish_node::{Client, DataDir, Layer, Node, NodeConfig, NodeLock, RuntimeInfo, Settings, Slots};
+
+use super::Context;
+
+/// How long a detached node may take to answer before its start counts as failed.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long `--join @FILE` waits for another node to write its ticket there.
+const TICKET_PATIENCE: Duration = Duration::from_secs(60);
+/// A detached node's log is begun anew when it is longer than this at a start, in bytes.
+const MAX_LOG: u64 = 16 << 20;
+
+/// Start a node here, in the foreground.
+///
+/// On a fresh data folder it founds a private swarm of one, or joins another's with a ticket. Settings are flags over
+/// STARFISH_* variables over config.toml in the data folder over defaults.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  starfish up\n  starfish up --detach\n  starfish up --join starfish1...\n  \
+                        starfish --data-dir /tmp/b up --port 0 --api-port 0 --join starfish1...")]
+pub struct Up {
+    /// Join a swarm with its ticket; `@FILE` waits for a file with one.
+    #[arg(long, env = "STARFISH_JOIN", value_name = "TICKET")]
+    join: Option<String>,
+    /// Go on in the background once the node is ready; its log is node.log in the data folder.
+    #[arg(long)]
+    detach: bool,
+    /// Once ready, write a ticket for others to this file.
+    #[arg(long, value_name = "FILE")]
+    ticket_file: Option<PathBuf>,
+    /// The swarm's UDP and TCP port; 0 takes a free one [default: 12036].
+    #[arg(long)]
+    port: Option<u16>,
+    /// The API's port on 127.0.0.1; 0 takes a free one [default: 12037].
+    #[arg(long)]
+    api_port: Option<u16>,
+    /// Listen on this address only; may be given several times [default: all].
+    #[arg(long, value_name = "IP")]
+    listen: Vec<IpAddr>,
+    /// Others reach this node here, although it cannot see that itself (a forwarded port).
+    #[arg(long, value_name = "MULTIADDR")]
+    external: Vec<Multiaddr>,
+    /// Look for members of the swarm on the local network [default: true].
+    #[arg(long, value_name = "BOOL")]
+    mdns: Option<bool>,
+    /// Ask the router to forward the port [default: false].
+    #[arg(long, value_name = "BOOL")]
+    upnp: Option<bool>,
+    /// A name for what fails together: a room, a site.
+    #[arg(long)]
+    zone: Option<String>,
+    /// Tasks that may run here at once; 0 runs none [default: one a core].
+    #[arg(long)]
+    slots: Option<Slots>,
+    /// How log lines look: text or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl Up {
+    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        let dir = context.client.data_dir().clone();
+        if NodeLock::is_held(&dir) {
+            return self.say_already_up(&dir, &mut context).await;
+        }
+        if self.detach {
+            // The same words again, but for the one that led here.
+            let words: Vec<_> = std::env::args_os().skip(1).filter(|word| word != "--detach").collect();
+            start_in_background(&context.client, &words).await?;
+            return say_up(&mut context).await;
+        }
+        let settings = Settings::load(&dir, self.layer(), |name| std::env::var(name).ok())?;
+        logs::init(settings.log_format, std::env::var("RUST_LOG").ok().as_deref())?;
+        let join = match &self.join {
+            Some(text) if !text.is_empty() => Some(ticket(text).await?),
+            _ => None,
+        };
+        let worker_program = std::env::current_exe().context("cannot find this program itself")?;
+        let config =
+            NodeConfig { dir, settings, join, worker_program, worker_args: vec!["worker".to_owned()] };
+        let ticket_file = self.ticket_file;
+        Node::run(config, move |node| {
+            if let Some(file) = ticket_file {
+                tokio::spawn(write_ticket(node.client(), file));
+            }
+            if std::io::stderr().is_terminal() {
+                tokio::spawn(async move { say_up(&mut context).await });
+            }
+        })
+        .await?;
+        Ok(0)
+    }
+
+    async fn say_already_up(&self, dir: &DataDir, context: &mut Context) -> anyhow::Result<i32> {
+        let pid = RuntimeInfo::read(dir).map(|info| format!(", pid {}", info.pid)).unwrap_or_default();
+        let already = format!("a node is already up on {}{pid}", dir.path().display());
+        if self.join.as_ref().is_some_and(|ticket| !ticket.is_empty()) {
+            bail!("{already}; it does not join another swarm while it runs (starfish leave, then up --join)");
+        }
+        context.io.stderr.line(format!("{already}; nothing was changed")).await?;
+        Ok(0)
+    }
+
+    fn layer(&self) -> Layer {
+        Layer {
+            port: self.port,
+            api_port: self.api_port,
+            mdns: self.mdns,
+            upnp: self.upnp,
+            listen: (!self.listen.is_empty()).then(|| self.listen.clone()),
+            external: (!self.external.is_empty()).then(|| self.external.clone()),
+            slots: self.slots,
+            zone: self.zone.clone(),
+            log_format: self.log_format,
+            ..Layer::default()
+        }
+    }
+}
+
+/// Starts a node as a process of its own and returns when it answers.
+pub(super) async fn start_in_background(client: &Client, words: &[OsString]) -> anyhow::Result<()> {
+    let dir = client.data_dir();
+    dir.create()?;
+    let log = dir.path().join("node.log");
+    let mut child = spawn(&log, words)?;
+    let start = Instant::now();
+    while !client.is_up(Duration::from_millis(100)).await {
+        if let Some(status) = child.try_wait()? {
+            bail!("the node did not start ({status}):\n{}", last_lines(&log, 8));
+        }
+        if start.elapsed() > START_PATIENCE {
+            bail!("the node did not answer within {} s; see {}", START_PATIENCE.as_secs(), log.display());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+fn spawn(log: &Path, words: &[OsString]) -> anyhow::Result<Child> {
+    let anew = std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > MAX_LOG);
+    let output = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .append(!anew)
+        .truncate(anew)
+        .open(log)
+        .with_context(|| format!("cannot write {}", log.display()))?;
+    let program = std::env::current_exe().context("cannot find this program itself")?;
+    Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        // Signals to the terminal's group, such as ctrl-C, are not for it.
+        .process_group(0)
+        .spawn()
+        .context("cannot start the node")
+}
+
+fn last_lines(log: &Path, n: usize) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(n)..].join("\n")
+}
+
+async fn say_up(context: &mut Context) -> anyhow::Result<i32> {
+    let status = context.client.status().await?;
+    let text = format!(
+        "node {} is up in swarm {:.8}, with {} other {} alive\ninvite another machine: starfish invite",
+        crate::output::human::peer(&status.id.peer),
+        status.id.swarm,
+        status.n_alive,
+        if status.n_alive == 1 { "member" } else { "members" },
+    );
+    context.io.stderr.line(text).await?;
+    Ok(0)
+}
+
+async fn ticket(text: &str) -> anyhow::Result<Ticket> {
+    let Some(file) = text.strip_prefix('@') else { return Ok(text.parse()?) };
+    let start = Instant::now();
+    loop {
+        match tokio::fs::read_to_string(file).await {
+            Ok(text) if text.ends_with('\n') => {
+                return text.parse().with_context(|| format!("{file} holds no ticket"));
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot read a ticket from {file}"));
+            }
+            _ if start.elapsed() > TICKET_PATIENCE => {
+                bail!("no ticket appeared in {file} within {} s", TICKET_PATIENCE.as_secs());
+            }
+            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Writes a ticket beside its final name first, so that who waits for the file never reads half of it.
+async fn write_ticket(client: Client, file: PathBuf) {
+    let written = async {
+        let invitation = client.invite(&InviteRequest::default()).await?;
+        let fresh = file.with_extension("new");
+        tokio::fs::write(&fresh, format!("{}\n", invitation.ticket)).await?;
+        tokio::fs::rename(&fresh, &file).await?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = written.await {
+        tracing::warn!(file = %file.display(), "no ticket was written: {error:#}");
+    }
+}

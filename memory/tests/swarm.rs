@@ -1,0 +1,175 @@
+//! What several nodes promise each other, over real connections.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use starfish_dht::testing::{PATIENCE, TestSwarm, wait_until};
+use starfish_memory::{Memory, MemorySync, Space};
+use tempfile::TempDir;
+
+/// A swarm whose every node has a memory.
+struct Memories {
+    swarm: TestSwarm,
+    nodes: Vec<Node>,
+}
+
+struct Node {
+    memory: Memory,
+    _sync: MemorySync,
+    _dir: TempDir,
+}
+
+impl Memories {
+    async fn start(n: usize) -> anyhow::Result<Self> {
+        let mut memories = Self { swarm: TestSwarm::start(n).await, nodes: Vec::new() };
+        for index in 0..n {
+            memories.attach(index).await?;
+        }
+        Ok(memories)
+    }
+
+    async fn attach(&mut self, index: usize) -> anyhow::Result<()> {
+        let network = self.swarm.network(index).clone();
+        let dir = tempfile::tempdir()?;
+        let memory = Memory::open(dir.path(), &network.local_peer())?;
+        let sync = memory.join(network).await?;
+        self.nodes.push(Node { memory, _sync: sync, _dir: dir });
+        Ok(())
+    }
+
+    fn space(&self, index: usize) -> Space {
+        self.nodes[index].memory.space("app").unwrap()
+    }
+
+    async fn wait_value(&self, index: usize, key: &str, value: &str) {
+        let space = self.space(index);
+        wait_until(&format!("`{key}` to be `{value}` on node {index}"), PATIENCE, || async {
+            space.get(key.as_bytes()).await.unwrap().is_some_and(|found| found == value)
+        })
+        .await;
+    }
+
+    async fn wait_agreed(&self) {
+        wait_until("all nodes to agree", PATIENCE, || async {
+            let digest = self.nodes[0].memory.digest();
+            self.nodes.iter().all(|node| node.memory.digest() == digest)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_set_on_one_node_is_read_on_the_others() -> anyhow::Result<()> {
+    let memories = Memories::start(3).await?;
+    memories.space(0).set(b"k", "from a".into(), None).await?;
+    memories.wait_value(1, "k", "from a").await;
+    memories.wait_value(2, "k", "from a").await;
+    memories.space(2).delete(b"k").await?;
+    let first = memories.space(0);
+    wait_until("the deletion", PATIENCE, || async { first.get(b"k").await.unwrap().is_none() }).await;
+    memories.wait_agreed().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn increments_on_all_nodes_add_up() -> anyhow::Result<()> {
+    let memories = Memories::start(3).await?;
+    let adding = (0..3).map(|index| {
+        let space = memories.space(index);
+        async move {
+            for _ in 0..20 {
+                space.incr(b"n", 1).await.unwrap();
+            }
+        }
+    });
+    futures::future::join_all(adding).await;
+    for index in 0..3 {
+        memories.wait_value(index, "n", "60").await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_halves_of_a_partition_write_on_and_agree_when_it_heals() -> anyhow::Result<()> {
+    let memories = Memories::start(3).await?;
+    memories.space(0).set(b"k", "before".into(), None).await?;
+    memories.wait_agreed().await;
+    memories.swarm.partition(&[0, 1], &[2]).await;
+    for i in 0..50 {
+        memories.space(0).set(format!("left/{i}").as_bytes(), "x".into(), None).await?;
+        memories.space(2).set(format!("right/{i}").as_bytes(), "x".into(), None).await?;
+        memories.space(1).incr(b"n", 1).await?;
+        memories.space(2).incr(b"n", 1).await?;
+    }
+    memories.space(0).set(b"k", "left".into(), None).await?;
+    memories.space(2).set(b"k", "right".into(), None).await?;
+    memories.wait_value(1, "k", "left").await;
+    assert_eq!(memories.space(1).get(b"right/0").await?, None, "the cut holds");
+
+    memories.swarm.heal().await;
+    memories.wait_agreed().await;
+    for index in 0..3 {
+        let space = memories.space(index);
+        assert_eq!(space.scan(b"left/", None, 100).await?.len(), 50);
+        assert_eq!(space.scan(b"right/", None, 100).await?.len(), 50);
+        assert_eq!(space.get(b"n").await?.unwrap(), "100");
+        assert_eq!(space.get(b"k").await?.unwrap(), "right", "the later write wins");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_gets_ten_thousand_keys() -> anyhow::Result<()> {
+    let mut memories = Memories::start(1).await?;
+    for chunk in 0..10 {
+        let mut batch = memories.space(0).batch();
+        for i in 0..1000 {
+            batch.put(format!("k{}", chunk * 1000 + i), "", vec![b'v'; 100]);
+        }
+        memories.nodes[0].memory.commit(batch).await?;
+    }
+    let newcomer = memories.swarm.add().await;
+    memories.attach(newcomer).await?;
+    memories.wait_agreed().await;
+    assert_eq!(memories.space(newcomer).scan(b"", None, 20_000).await?.len(), 10_000);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_too_large_for_gossip_arrives_all_the_same() -> anyhow::Result<()> {
+    let memories = Memories::start(2).await?;
+    let value = "x".repeat(starfish_memory::MAX_VALUE);
+    memories.space(0).set(b"large", value.clone().into(), None).await?;
+    memories.wait_value(1, "large", &value).await;
+    assert_eq!(memories.nodes[0].memory.stats().gossip_skipped, 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_agree_exchange_less_than_200_bytes_a_round() -> anyhow::Result<()> {
+    let memories = Memories::start(2).await?;
+    memories.space(0).set(b"k", "v".into(), None).await?;
+    memories.wait_value(1, "k", "v").await;
+    memories.wait_agreed().await;
+    // A round that began before the key arrived may still end.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stats = |index: usize| memories.nodes[index].memory.stats();
+    let before = [stats(0), stats(1)];
+    let rounds =
+        || (stats(0).sync_rounds - before[0].sync_rounds) + (stats(1).sync_rounds - before[1].sync_rounds);
+    wait_until("three rounds", PATIENCE, || async { rounds() >= 3 }).await;
+    let bytes = stats(0).sync_bytes_sent + stats(0).sync_bytes_received
+        - before[0].sync_bytes_sent
+        - before[0].sync_bytes_received;
+    assert!(bytes / rounds() < 200, "{bytes} bytes in {} rounds", rounds());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memory_joins_one_network_at_a_time() -> anyhow::Result<()> {
+    let memories = Memories::start(1).await?;
+    let network = memories.swarm.network(0).clone();
+    assert!(memories.nodes[0].memory.join(network).await.is_err());
+    Ok(())
+}
