@@ -134,9 +134,6 @@ impl Interpreter {
             argv.remove(0);
             return (word.run)(self, argv, io).await;
         }
-        if words::UNSUPPORTED.contains(&name.as_str()) {
-            return Err(unsupported(name));
-        }
         if let Some(builtin) = builtins::find(&name) {
             argv.remove(0);
             let context = builtins::Context::new(
@@ -152,6 +149,9 @@ impl Interpreter {
         if self.host.verbs.list().iter().any(|verb| verb.name == name) {
             let verbs = std::sync::Arc::clone(&self.host.verbs);
             return Ok(verbs.run(argv, self.state.cwd.clone(), io.clone()).await);
+        }
+        if words::UNSUPPORTED.contains(&name.as_str()) {
+            return Err(unsupported(name));
         }
         self.program_of_tree(argv, io).await
     }

@@ -28,6 +28,7 @@ mod words;
 
 use std::fmt;
 use std::future::Future;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -67,9 +68,14 @@ impl Shell {
         Self { interpreter: Interpreter::new(Host { vfs, programs, verbs }), node_name, history }
     }
 
-    /// Reads lines from the terminal until `exit` or ctrl-D, and gives the status to exit with.
+    /// Reads lines from the terminal until `exit` or ctrl-D, and gives the status to exit with. Where
+    /// standard input is no terminal, it is a script.
     pub async fn run_interactive(&mut self) -> anyhow::Result<i32> {
-        interactive::run(self).await
+        if std::io::stdin().is_terminal() {
+            return interactive::run(self).await;
+        }
+        let script = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await??;
+        Ok(self.run_with(&script, Io { stdin: Input::empty(), ..Io::process() }).await)
     }
 
     /// Runs one text, as `starfish -c` does, over the streams of this process.

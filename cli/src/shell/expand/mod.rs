@@ -5,6 +5,7 @@
 
 mod arithmetic;
 mod braces;
+mod change;
 mod fields;
 mod glob;
 mod parameter;

@@ -1,12 +1,12 @@
 //! Parameters: `$x`, `$1`, `$?`, `"$@"` and the forms in `${...}`.
 
 use brush_parser::ast::UnexpandedArithmeticExpr;
-use brush_parser::word::{
-    self, Parameter, ParameterExpr, ParameterTestType, SpecialParameter, SubstringMatchKind,
-};
+use brush_parser::word::{self, Parameter, ParameterExpr, ParameterTestType, SpecialParameter};
 
+use super::change::{
+    change_first, longest_prefix, longest_suffix, replace, shortest_prefix, shortest_suffix,
+};
 use super::fields::Fields;
-use super::pattern;
 use crate::shell::eval::Interpreter;
 use crate::shell::io::Io;
 use crate::shell::parse;
@@ -266,77 +266,6 @@ fn plain_name(parameter: &Parameter) -> String {
 /// Whether a change of case is for all characters.
 fn is_anything(pattern: &Option<String>) -> bool {
     pattern.as_deref().is_none_or(|pattern| matches!(pattern, "" | "?"))
-}
-
-/// Every place between two characters, and both ends.
-fn boundaries(text: &str) -> impl DoubleEndedIterator<Item = usize> {
-    text.char_indices().map(|(at, _)| at).chain([text.len()])
-}
-
-fn shortest_prefix(text: &str, pattern: &str) -> String {
-    let at = boundaries(text).find(|at| pattern::matches(pattern, &text[..*at]));
-    text[at.unwrap_or(0)..].to_owned()
-}
-
-fn longest_prefix(text: &str, pattern: &str) -> String {
-    let at = boundaries(text).rev().find(|at| pattern::matches(pattern, &text[..*at]));
-    text[at.unwrap_or(0)..].to_owned()
-}
-
-fn shortest_suffix(text: &str, pattern: &str) -> String {
-    let at = boundaries(text).rev().find(|at| pattern::matches(pattern, &text[*at..]));
-    text[..at.unwrap_or(text.len())].to_owned()
-}
-
-fn longest_suffix(text: &str, pattern: &str) -> String {
-    let at = boundaries(text).find(|at| pattern::matches(pattern, &text[*at..]));
-    text[..at.unwrap_or(text.len())].to_owned()
-}
-
-fn replace(text: &str, pattern: &str, replacement: &str, kind: &SubstringMatchKind) -> String {
-    match kind {
-        SubstringMatchKind::Prefix => {
-            let end = boundaries(text).rev().find(|at| pattern::matches(pattern, &text[..*at]));
-            end.map_or_else(|| text.to_owned(), |end| format!("{replacement}{}", &text[end..]))
-        }
-        SubstringMatchKind::Suffix => {
-            let start = boundaries(text).find(|at| pattern::matches(pattern, &text[*at..]));
-            start.map_or_else(|| text.to_owned(), |start| format!("{}{replacement}", &text[..start]))
-        }
-        SubstringMatchKind::FirstOccurrence => replace_inside(text, pattern, replacement, 1),
-        SubstringMatchKind::Anywhere => replace_inside(text, pattern, replacement, usize::MAX),
-    }
-}
-
-/// Replaces the longest match at each place, from left to right, at most so many times.
-fn replace_inside(text: &str, pattern: &str, replacement: &str, most: usize) -> String {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut replaced = 0;
-    while let Some(first) = rest.chars().next() {
-        let found = if replaced < most {
-            boundaries(rest).rev().filter(|end| *end > 0).find(|end| pattern::matches(pattern, &rest[..*end]))
-        } else {
-            None
-        };
-        match found {
-            Some(end) => {
-                result.push_str(replacement);
-                rest = &rest[end..];
-                replaced += 1;
-            }
-            None => {
-                result.push(first);
-                rest = &rest[first.len_utf8()..];
-            }
-        }
-    }
-    result
-}
-
-fn change_first(text: &str, change: fn(&str) -> String) -> String {
-    let length = text.chars().next().map_or(0, char::len_utf8);
-    change(&text[..length]) + &text[length..]
 }
 
 /// A place counted from the start, or from the end if negative.

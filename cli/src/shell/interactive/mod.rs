@@ -43,7 +43,12 @@ pub(super) async fn run(shell: &mut Shell) -> anyhow::Result<i32> {
         editor = back;
         match signal.context("reading from the terminal")? {
             Signal::Success(line) => {
-                if let Some(status) = run_line(shell, &line, &io).await {
+                let leave = run_line(shell, &line, &io).await;
+                // A line is remembered when it ends, not when the shell does: terminals get closed.
+                if let Err(error) = editor.sync_history() {
+                    tracing::warn!(%error, "the history could not be written");
+                }
+                if let Some(status) = leave {
                     return Ok(status);
                 }
             }

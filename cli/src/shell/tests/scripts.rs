@@ -118,6 +118,7 @@ async fn commands_are_found_in_order() {
         ("ls() { echo mine; }; ls; command ls -d /bin", "mine\n/bin\n", 0),
         ("echo '#!/bin/starfish sh\necho script $0 $1' > /s; /s arg", "script /s arg\n", 0),
         ("echo 'y=set' > /s; . /s; echo $y", "set\n", 0),
+        ("echo '#!sh\n/s' > /s; /s", "", 1),
         ("no-such-command", "", 127),
         ("/bin", "", 126),
         ("echo data > /f; /f", "", 126),
