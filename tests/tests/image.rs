@@ -45,9 +45,9 @@ fn three_containers_without_root_or_capabilities_are_one_swarm() {
         wait_until("the engine finds it healthy", || container.is("{{.State.Health.Status}}", "healthy"));
     }
 
-    one.starfish(&["put", "/starfish", "/bin/starfish"], b"");
+    one.starfish(&["put", "/starfish", "/program"], b"");
     assert!(
-        three.starfish(&["cat", "/bin/starfish"], b"")
+        three.starfish(&["cat", "/program"], b"")
             == fs::read(&program).expect("the program can be read"),
         "a file put in one container is not the same when read in another"
     );
@@ -57,8 +57,8 @@ fn three_containers_without_root_or_capabilities_are_one_swarm() {
         one.try_starfish(&["mem", "get", "colour"], b"").is_ok_and(|value| value == b"orange\n")
     });
 
-    two.starfish(&["put", "-", "/bin/upper.wasm"], &guest("upper"));
-    let answer = one.starfish(&["run", "--on", &three.peer(), "/bin/upper.wasm"], b"deep sea");
+    two.starfish(&["put", "-", "/upper.wasm"], &guest("upper"));
+    let answer = one.starfish(&["run", "--on", &three.peer(), "/upper.wasm"], b"deep sea");
     assert_eq!(answer, b"DEEP SEA", "a task sent from one container runs in another's sandbox");
 
     one.stop();
