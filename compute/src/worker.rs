@@ -9,8 +9,8 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread::Thread;
 
 use tokio::net::unix::pipe;
@@ -162,23 +162,31 @@ impl Clock {
     fn start(sandbox: &Sandbox, parent: u32) -> Result<Self, WorkerError> {
         let (engine, running) = (sandbox.engine(), Arc::new(AtomicBool::new(false)));
         let is_running = Arc::clone(&running);
-        let watch = move || loop {
-            if !is_running.load(Ordering::Acquire) {
-                std::thread::park();
-                continue;
-            }
-            std::thread::sleep(TICK);
-            engine.increment_epoch();
-            if std::os::unix::process::parent_id() != parent {
-                #[expect(
-                    clippy::exit,
-                    reason = "the guest may never return, and nobody waits for its result"
-                )]
-                std::process::exit(1);
+        // A thread that is still being born makes system calls which the jail refuses, and libc ends the process over
+        // that: so nobody goes on before it runs.
+        let born = Arc::new(Barrier::new(2));
+        let is_born = Arc::clone(&born);
+        let watch = move || {
+            is_born.wait();
+            loop {
+                if !is_running.load(Ordering::Acquire) {
+                    std::thread::park();
+                    continue;
+                }
+                std::thread::sleep(TICK);
+                engine.increment_epoch();
+                if std::os::unix::process::parent_id() != parent {
+                    #[expect(
+                        clippy::exit,
+                        reason = "the guest may never return, and nobody waits for its result"
+                    )]
+                    std::process::exit(1);
+                }
             }
         };
         let thread =
             std::thread::Builder::new().name("clock".into()).spawn(watch).map_err(WorkerError::Clock)?;
+        born.wait();
         Ok(Self { running, thread: thread.thread().clone() })
     }
 

@@ -17,7 +17,9 @@ use crate::shell::fs::vfs::{Attributes, Kind, Vfs, VfsError};
 /// Modes, times, links and empty folders come along. The file is on this node's disk when the command ends; other
 /// nodes fetch it when they read it.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starfish put photo.jpg /photos/\n  starfish put ~/src /src\n  dmesg | starfish put - /logs/dmesg")]
+#[command(
+    after_help = "Examples:\n  starfish put photo.jpg /photos/\n  starfish put ~/src /src\n  dmesg | starfish put - /logs/dmesg"
+)]
 pub struct Put {
     /// What to copy; `-` is standard input.
     source: PathBuf,
@@ -32,7 +34,8 @@ impl Put {
         if self.source.as_os_str() == "-" {
             let input = ReaderStream::with_capacity(context.io.stdin.clone(), 64 << 10);
             let what = "cannot read standard input";
-            let input = input.map(move |chunk| chunk.map_err(|source| VfsError::Io { what: what.into(), source }));
+            let input =
+                input.map(move |chunk| chunk.map_err(|source| VfsError::Io { what: what.into(), source }));
             tree.write(&to, input.boxed(), Attributes::default()).await?;
             return Ok(0);
         }

@@ -31,8 +31,10 @@ const MAX_LOG: u64 = 16 << 20;
 /// On a fresh data folder it founds a private swarm of one, or joins another's with a ticket. Settings are flags over
 /// STARFISH_* variables over config.toml in the data folder over defaults.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starfish up\n  starfish up --detach\n  starfish up --join starfish1...\n  \
-                        starfish --data-dir /tmp/b up --port 0 --api-port 0 --join starfish1...")]
+#[command(
+    after_help = "Examples:\n  starfish up\n  starfish up --detach\n  starfish up --join starfish1...\n  \
+                        starfish --data-dir /tmp/b up --port 0 --api-port 0 --join starfish1..."
+)]
 pub struct Up {
     /// Join a swarm with its ticket; `@FILE` waits for a file with one.
     #[arg(long, env = "STARFISH_JOIN", value_name = "TICKET")]
@@ -199,7 +201,9 @@ async fn say_up(context: &mut Context, joins: bool) -> anyhow::Result<i32> {
     );
     context.io.stderr.line(text).await?;
     let next = match (joins, status.n_alive) {
-        (true, 0) => "no member could be reached yet; it goes on trying (starfish peers, and the log, tell more)",
+        (true, 0) => {
+            "no member could be reached yet; it goes on trying (starfish peers, and the log, tell more)"
+        }
         _ => "invite another machine: starfish invite",
     };
     context.io.stderr.line(next).await?;
