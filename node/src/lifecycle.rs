@@ -67,7 +67,7 @@ pub struct Node {
     control: Arc<Control>,
     replication: MemorySync,
     /// Ends the tasks, which hold on to `control`, if nobody stopped them.
-    stop_on_drop: DropGuard,
+    _stop_on_drop: DropGuard,
     // The last to go.
     lock: NodeLock,
 }
@@ -162,7 +162,7 @@ impl Node {
         let id = control.id();
         info!(peer = %id.peer, swarm = %id.swarm, port, %api, "ready");
         let stop_on_drop = control.tasks.stopping().clone().drop_guard();
-        Ok(Self { control, replication, stop_on_drop, lock })
+        Ok(Self { control, replication, _stop_on_drop: stop_on_drop, lock })
     }
 
     /// Starts a node, calls `ready`, and runs until SIGTERM, SIGINT or a word through the API; then stops. A
@@ -202,7 +202,7 @@ impl Node {
 
     /// Stops in order, in five seconds at the most, and lets go of the folder.
     pub async fn stop(self) {
-        let Self { control, replication, stop_on_drop: _, lock } = self;
+        let Self { control, replication, _stop_on_drop: _, lock } = self;
         let in_order = async {
             control.tasks.stop(API_STOP_DEADLINE).await;
             control.compute.stop().await;
