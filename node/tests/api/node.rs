@@ -1,7 +1,5 @@
 //! One node and two, through the client that the CLI uses.
 
-mod common;
-
 use std::time::Duration;
 
 use bytes::Bytes;
