@@ -15,12 +15,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 
+use self::kept::ANNOUNCE_EVERY;
+pub use self::kept::{Kept, Refusal, State, Terms};
 use crate::notice::{Bulletin, Capacity, Notice, Stage};
 use crate::task::{JobId, Outcome};
 
+mod kept;
 mod reasons;
 #[cfg(test)]
 mod simulation;
@@ -38,10 +40,6 @@ pub const MAX_ACTIVE: usize = 4096;
 pub const MAX_ENDED: usize = 256;
 /// Foreign jobs that a node remembers of one keeper; beyond this, news of further ones is ignored.
 const MAX_HEARD_OF_ONE: usize = 4096;
-/// A pending job is announced this often. Gossip promises nothing, so this is how soon a loss is mended.
-const ANNOUNCE_EVERY: Millis = 1500;
-/// A running job is announced this often, for the lists of others only.
-const REFRESH_EVERY: Millis = 10_000;
 /// Silence after which news of a foreign job is forgotten: several announcements in a row were missed.
 const FORGET_AFTER: Millis = 60_000;
 /// Silence of the node that runs a job after which the attempt is lost: five missed heartbeats.
@@ -52,47 +50,6 @@ const PAUSE_AFTER_LOSS: Millis = 2000;
 const PAUSE_AFTER_REFUSAL: Millis = 1000;
 /// How often a node says what it can take on, when nothing else makes it speak.
 const CAPACITY_EVERY: Millis = 5000;
-
-/// What matters about a job to those who might run it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
-    /// Its name in lists.
-    pub name: String,
-    /// The only node that may run it, if any.
-    pub on: Option<PeerId>,
-    /// Linear memory that it may use.
-    pub memory_bytes: u64,
-}
-
-/// Where a job stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Waits for a node.
-    Pending {
-        /// Since when.
-        since: Millis,
-    },
-    /// A node runs it.
-    Running {
-        /// Which.
-        by: PeerId,
-        /// Since when.
-        since: Millis,
-        /// Which try this is, from 1.
-        attempt: u32,
-        /// When the node last gave a sign of life.
-        heard: Millis,
-    },
-    /// It is over.
-    Ended {
-        /// How.
-        outcome: Outcome,
-        /// Who ran it last, if anybody did.
-        by: Option<PeerId>,
-        /// When.
-        at: Millis,
-    },
-}
 
 /// What the code around the board has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,47 +104,10 @@ pub enum ClaimEnd {
     Unknown,
 }
 
-/// Why a claim is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No such job.
-    #[error("no such job")]
-    Unknown,
-    /// Somebody has it, or it is over.
-    #[error("the job is taken")]
-    Taken,
-    /// It is for another node.
-    #[error("the job is for another node")]
-    NotYours,
-    /// This node lost or declined it a moment ago.
-    #[error("not again so soon")]
-    TooSoon,
-}
-
 /// Too many jobs are waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this node keeps {MAX_ACTIVE} unfinished jobs already")]
 pub struct BoardFull;
-
-/// A job that this node keeps.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    /// What it asks for.
-    pub terms: Terms,
-    /// Where it stands.
-    pub state: State,
-    /// When it was submitted.
-    pub submitted: Millis,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// The attempts that were lost: who, and why.
-    pub lost: Vec<(PeerId, String)>,
-    /// Why the last node declined, if one did.
-    pub declined: Option<(PeerId, String)>,
-    paused: BTreeMap<PeerId, Millis>,
-    revision: u64,
-    announced: Option<Millis>,
-}
 
 /// News of a job that another node keeps.
 #[derive(Clone, Debug)]
@@ -264,18 +184,7 @@ impl Board {
         if self.kept.len() - self.ended.len() >= MAX_ACTIVE {
             return Err(BoardFull);
         }
-        let kept = Kept {
-            terms,
-            state: State::Pending { since: now },
-            submitted: now,
-            attempts: 0,
-            lost: Vec::new(),
-            declined: None,
-            paused: BTreeMap::new(),
-            revision: 0,
-            announced: None,
-        };
-        self.kept.insert(job, kept);
+        self.kept.insert(job, Kept::new(terms, now));
         let mut actions = self.dispatch(now);
         actions.extend(self.announce(now));
         Ok(actions)
@@ -283,19 +192,7 @@ impl Board {
 
     /// Node `by` (perhaps this one) asks for `job`. Gives it the number of its attempt.
     pub fn claim(&mut self, now: Millis, job: JobId, by: PeerId) -> Result<u32, Refusal> {
-        let kept = self.kept.get_mut(&job).ok_or(Refusal::Unknown)?;
-        if !matches!(kept.state, State::Pending { .. }) {
-            return Err(Refusal::Taken);
-        }
-        if kept.terms.on.is_some_and(|on| on != by) {
-            return Err(Refusal::NotYours);
-        }
-        if kept.paused.get(&by).is_some_and(|until| *until > now) {
-            return Err(Refusal::TooSoon);
-        }
-        kept.attempts += 1;
-        kept.change(State::Running { by, since: now, attempt: kept.attempts, heard: now });
-        Ok(kept.attempts)
+        self.kept.get_mut(&job).ok_or(Refusal::Unknown)?.give_to(by, now)
     }
 
     /// The node of a current attempt gave a sign of life. Says whether the attempt is still current.
@@ -449,7 +346,11 @@ impl Board {
             }
             self.heard.insert(key, Heard { notice, first: now, last: now, not_before: now });
         }
-        if pending { self.open.insert(key) } else { self.open.remove(&key) };
+        if pending {
+            self.open.insert(key)
+        } else {
+            self.open.remove(&key)
+        };
     }
 
     /// Claims as many jobs as there are free slots: its own first, since their data is here, then the oldest.
@@ -461,9 +362,8 @@ impl Board {
         let mine = self.kept.iter().filter(|(_, kept)| kept.is_open_to(self.me, now));
         let mine = mine.map(|(job, kept)| (&kept.terms, (false, kept.submitted), (self.me, *job)));
         let foreign = self.open.iter().filter_map(|key| Some((key, self.heard.get(key)?)));
-        let foreign = foreign.filter(|((keeper, _), heard)| {
-            heard.not_before <= now && self.peers.contains_key(keeper)
-        });
+        let foreign =
+            foreign.filter(|((keeper, _), heard)| heard.not_before <= now && self.peers.contains_key(keeper));
         let foreign = foreign.map(|(key, heard)| (&heard.notice.terms, (true, heard.first), *key));
         let may_run = |terms: &Terms| {
             terms.on.is_none_or(|on| on == self.me) && terms.memory_bytes <= self.memory_bytes
@@ -482,12 +382,7 @@ impl Board {
     /// Says what is due to be said, in as many bulletins as it takes.
     fn announce(&mut self, now: Millis) -> Vec<Action> {
         let due = self.kept.iter_mut().filter(|(_, kept)| kept.is_due(now));
-        let notices: Vec<_> = due
-            .map(|(job, kept)| {
-                kept.announced = Some(now);
-                kept.notice(*job)
-            })
-            .collect();
+        let notices: Vec<_> = due.map(|(job, kept)| kept.tell(*job, now)).collect();
         let capacity = self.capacity();
         let speak = match self.spoke {
             None => true,
@@ -500,41 +395,5 @@ impl Board {
         }
         self.spoke = Some((now, capacity));
         Bulletin::split(capacity, notices).into_iter().map(Action::Publish).collect()
-    }
-}
-
-impl Kept {
-    fn change(&mut self, state: State) {
-        self.state = state;
-        self.revision += 1;
-        self.announced = None;
-    }
-
-    fn is_open_to(&self, node: PeerId, now: Millis) -> bool {
-        let paused = self.paused.get(&node).is_some_and(|until| *until > now);
-        matches!(self.state, State::Pending { .. }) && !paused
-    }
-
-    fn is_due(&self, now: Millis) -> bool {
-        let Some(announced) = self.announced else { return true };
-        match self.state {
-            State::Pending { .. } => announced + ANNOUNCE_EVERY <= now,
-            State::Running { .. } => announced + REFRESH_EVERY <= now,
-            State::Ended { .. } => false,
-        }
-    }
-
-    fn notice(&self, job: JobId) -> Notice {
-        let stage = match &self.state {
-            State::Pending { .. } => Stage::Pending,
-            State::Running { by, .. } => Stage::Running { by: *by },
-            State::Ended { outcome, .. } => Stage::Ended { well: outcome.is_success() },
-        };
-        Notice { job, revision: self.revision, terms: self.terms.clone(), stage }
-    }
-
-    fn poison(&self) -> String {
-        let lost: Vec<_> = self.lost.iter().map(|(by, why)| format!("{by}: {why}")).collect();
-        format!("{} nodes were lost while running it ({})", lost.len(), lost.join("; "))
     }
 }

@@ -183,7 +183,8 @@ mod tests {
             file.set_modified(SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
         }
         make_room(dir.path(), 15).unwrap();
-        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["new"]);
     }
 }

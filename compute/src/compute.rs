@@ -143,7 +143,8 @@ impl Compute {
         pool.give_back(pool.take().await?);
         let (unsaid, saying) = mpsc::channel(MAX_UNSAID);
         let (jobs_dir, memory_bytes) = (layout.jobs, max_task_memory);
-        let service = Service::new(Parts { network, files, programs, pool, jobs_dir, slots, memory_bytes, unsaid });
+        let service =
+            Service::new(Parts { network, files, programs, pool, jobs_dir, slots, memory_bytes, unsaid });
         if let Err(error) = links::start(&service, saying).await {
             service.stop().await;
             return Err(error.into());
@@ -159,7 +160,8 @@ impl Compute {
         let id = new_id(service.me, &call)?;
         let job = Arc::new(Job::create(id, call, service.jobs_dir.join(id.to_string())).await?);
         service.keep(Arc::clone(&job));
-        let terms = Terms { name: short_name(&spec.name), on: spec.on, memory_bytes: spec.limits.memory_bytes };
+        let terms =
+            Terms { name: short_name(&spec.name), on: spec.on, memory_bytes: spec.limits.memory_bytes };
         let submitted = service.board().submit(service.now(), id, terms);
         match submitted {
             Ok(actions) => service.perform(actions),
@@ -296,7 +298,8 @@ impl Layout {
             }
             std::fs::create_dir(&path)?;
         }
-        let [modules, compiled, workers, jobs] = ["modules", "compiled", "workers", "jobs"].map(|name| dir.join(name));
+        let [modules, compiled, workers, jobs] =
+            ["modules", "compiled", "workers", "jobs"].map(|name| dir.join(name));
         Ok(Self { modules, compiled, workers, jobs })
     }
 }

@@ -78,7 +78,11 @@ async fn spool(job: Arc<Job>, mut parts: mpsc::Receiver<Part>, limit: u64) -> Fe
 }
 
 impl AsyncWrite for StdinWriter {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if ready!(self.parts.poll_reserve(context)).is_err() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }

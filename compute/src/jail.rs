@@ -84,7 +84,8 @@ pub(crate) fn confine_calls() -> Bar {
         let rules = ALLOWED.iter().chain(ALLOWED_HERE).map(|call| (*call, Vec::new())).collect();
         let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
         let target = std::env::consts::ARCH.try_into()?;
-        let filter: BpfProgram = SeccompFilter::new(rules, denied, SeccompAction::Allow, target)?.try_into()?;
+        let filter: BpfProgram =
+            SeccompFilter::new(rules, denied, SeccompAction::Allow, target)?.try_into()?;
         seccompiler::apply_filter_all_threads(&filter)
     };
     if apply().is_ok() { Bar::Full } else { Bar::Absent }

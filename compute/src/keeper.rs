@@ -159,7 +159,7 @@ impl Job {
             biased;
             _ = stopped.wait_for(|stopped| *stopped >= attempt.number) => Err(ServeError::Stopped),
             end = self.listen(attempt, &call, receiver, requests, surroundings, is_current) => end,
-            Err(error) = self.supply(&call, sender, asked, surroundings) => Err(error),
+            error = self.supply(&call, sender, asked, surroundings) => Err(error),
         };
         match end {
             Ok(end) => end,
@@ -242,8 +242,22 @@ impl Job {
         Ok(AttemptEnd::Finished(outcome))
     }
 
-    /// Sends the task, then what is asked for. Ends well only when nothing can be asked for any more.
+    /// Sends the task, then what is asked for. A runner that takes nothing more may still have something to say,
+    /// so that is no error here: whether it is gone is seen where it is listened to.
     async fn supply<W: AsyncWrite + Unpin>(
+        &self,
+        call: &Call,
+        runner: Sender<W>,
+        asked: mpsc::Receiver<Request>,
+        surroundings: Surroundings<'_>,
+    ) -> ServeError {
+        match self.answer(call, runner, asked, surroundings).await {
+            Ok(()) | Err(ServeError::Wire(_)) => std::future::pending().await,
+            Err(error) => error,
+        }
+    }
+
+    async fn answer<W: AsyncWrite + Unpin>(
         &self,
         call: &Call,
         mut runner: Sender<W>,
@@ -256,7 +270,7 @@ impl Job {
             tokio::select! {
                 biased;
                 request = asked.recv() => match request {
-                    None => return std::future::pending().await,
+                    None => return Ok(()),
                     Some(Request::Module) => send_module(&mut runner, call.module, surroundings.programs).await?,
                     Some(Request::Input) => input = Some(self.stdin.read().await.map_err(ServeError::Input)?),
                     Some(Request::Commit) => runner.send(&FromKeeper::Commit).await?,

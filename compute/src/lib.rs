@@ -12,6 +12,7 @@
 //! What is deliberately absent: a node never runs guest code in its own process, and never takes compiled code
 //! from anybody.
 
+pub mod id;
 pub mod task;
 
 pub mod board;
@@ -48,7 +49,9 @@ pub use pool::WorkerStartError;
 pub use report::{JobReport, JobSummary, Phase};
 pub use staging::StageError;
 pub use submit::SubmitError;
-pub use task::{Access, Grant, JobId, Limit, Limits, Module, OutputFrame, Outcome, Receipt, TaskId, TaskSpec};
+pub use task::{
+    Access, Grant, JobId, Limit, Limits, Module, Outcome, OutputFrame, Receipt, TaskId, TaskSpec,
+};
 
 /// Says the whole of an error: what failed, and why.
 fn in_words(error: &(dyn std::error::Error + 'static)) -> String {

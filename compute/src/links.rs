@@ -47,6 +47,9 @@ pub(crate) async fn start(service: &Arc<Service>, unsaid: mpsc::Receiver<Bulleti
     service.spawn(async move {
         while let Some(gossip) = heard.next().await {
             match Bulletin::decode(&gossip.data) {
+                Some(_) if !this.may_compute(&gossip.author) => {
+                    debug!(author = %gossip.author, "jobs of a node that may not compute");
+                }
                 Some(bulletin) => this.happen(|board, now| board.hear(now, gossip.author, bulletin)),
                 None => debug!(author = %gossip.author, "gossip about jobs that makes no sense"),
             }
@@ -82,7 +85,7 @@ fn answer_questions(service: &Arc<Service>, network: &Network) -> Result<(), Acc
     network.serve(KILL_PROTOCOL, move |peer, id: JobId| {
         let known = this.upgrade().is_some_and(|service| {
             debug!(%peer, job = %id, "a peer asks for the end of a job");
-            service.kill(id)
+            service.may_compute(&peer) && service.kill(id)
         });
         async move { known }
     })
@@ -96,12 +99,20 @@ impl Service {
     }
 
     /// All about a job that another node keeps.
-    pub(crate) async fn ask_about(&self, keeper: PeerId, id: JobId) -> Result<Option<JobReport>, starfish_dht::CallError> {
+    pub(crate) async fn ask_about(
+        &self,
+        keeper: PeerId,
+        id: JobId,
+    ) -> Result<Option<JobReport>, starfish_dht::CallError> {
         self.network.call(keeper, REPORT_PROTOCOL, &id).await
     }
 
     /// Asks another node to end a job that it keeps; says whether it knows it.
-    pub(crate) async fn ask_to_kill(&self, keeper: PeerId, id: JobId) -> Result<bool, starfish_dht::CallError> {
+    pub(crate) async fn ask_to_kill(
+        &self,
+        keeper: PeerId,
+        id: JobId,
+    ) -> Result<bool, starfish_dht::CallError> {
         self.network.call(keeper, KILL_PROTOCOL, &id).await
     }
 }
@@ -124,7 +135,9 @@ async fn follow_peers(service: Arc<Service>, mut events: broadcast::Receiver<Net
     loop {
         match events.recv().await {
             Ok(NetworkEvent::PeerConnected(peer)) => meet(&service, peer),
-            Ok(NetworkEvent::PeerDisconnected(peer)) => service.happen(|board, now| board.peer_gone(now, peer)),
+            Ok(NetworkEvent::PeerDisconnected(peer)) => {
+                service.happen(|board, now| board.peer_gone(now, peer))
+            }
             Err(broadcast::error::RecvError::Closed) => return,
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 warn!(missed, "missed news of peers, looking again");
@@ -145,7 +158,7 @@ fn meet(service: &Arc<Service>, peer: PeerId) {
     service.spawn(async move {
         let bulletin: Result<Option<Bulletin>, _> = this.network.call(peer, BOARD_PROTOCOL, &()).await;
         match bulletin {
-            Ok(Some(bulletin)) if bulletin.notices.len() <= MAX_NOTICES => {
+            Ok(Some(bulletin)) if bulletin.notices.len() <= MAX_NOTICES && this.may_compute(&peer) => {
                 this.happen(|board, now| board.hear(now, peer, bulletin));
             }
             Ok(_) => {}

@@ -84,7 +84,8 @@ impl Bulletin {
     /// What a peer sent, if it makes sense.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (version, rest) = bytes.split_first()?;
-        let bulletin: Self = if *version == VERSION { postcard::from_bytes(rest).ok()? } else { return None };
+        let bulletin: Self =
+            if *version == VERSION { postcard::from_bytes(rest).ok()? } else { return None };
         let short = bulletin.notices.iter().all(|notice| notice.terms.name.len() <= MAX_NAME_BYTES);
         short.then_some(bulletin)
     }
@@ -104,7 +105,8 @@ mod tests {
     use super::*;
 
     fn notice(number: u8) -> Notice {
-        let terms = Terms { name: "n".repeat(MAX_NAME_BYTES), on: Some(PeerId::random()), memory_bytes: u64::MAX };
+        let terms =
+            Terms { name: "n".repeat(MAX_NAME_BYTES), on: Some(PeerId::random()), memory_bytes: u64::MAX };
         let stage = Stage::Running { by: PeerId::random() };
         Notice { job: JobId([number; 16]), revision: u64::MAX, terms, stage }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, watch};
 
 use crate::spool::{End, Spool, SpoolReader};
-use crate::task::{Digest, OutputFrame, Outcome};
+use crate::task::{Digest, Outcome, OutputFrame};
 use crate::wire::CHUNK;
 
 /// Kind and length in front of every piece in the file.
@@ -115,7 +115,10 @@ impl Output {
     }
 
     /// Reads it from the beginning. `outcome` is where the job's end will be.
-    pub(crate) async fn read(&self, outcome: watch::Receiver<Option<Outcome>>) -> std::io::Result<OutputReader> {
+    pub(crate) async fn read(
+        &self,
+        outcome: watch::Receiver<Option<Outcome>>,
+    ) -> std::io::Result<OutputReader> {
         Ok(OutputReader { reader: self.spool.read().await?, outcome: Some(outcome) })
     }
 }
@@ -139,7 +142,8 @@ impl Progress {
 
     /// Counts `bytes`, and returns those that are new; `None` if the old ones are not what they were.
     fn advance(&mut self, mut bytes: Bytes) -> Option<Bytes> {
-        let known = usize::try_from(self.kept.saturating_sub(self.seen)).unwrap_or(usize::MAX).min(bytes.len());
+        let known =
+            usize::try_from(self.kept.saturating_sub(self.seen)).unwrap_or(usize::MAX).min(bytes.len());
         let known = bytes.split_to(known);
         self.hasher.update(&known);
         self.seen += known.len() as u64;

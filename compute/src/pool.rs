@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use crate::jail::JailReport;
 use crate::order::{FromWorker, Order, Role, Setup, ToWorker};
-use crate::task::{Cost, Limit, OutputFrame, Outcome};
+use crate::task::{Cost, Limit, Outcome, OutputFrame};
 use crate::wire::{CHUNK, Chunk, Receiver, Sender, WireError};
 
 #[cfg(test)]
@@ -175,7 +175,8 @@ impl Pool {
             return Err(WorkerStartError::Unfit("it has no pipes".to_owned()));
         };
         tokio::spawn(log_last_words(stderr));
-        let mut worker = Worker { orders: Sender::new(stdin), reports: Receiver::new(stdout), child, scratch };
+        let mut worker =
+            Worker { orders: Sender::new(stdin), reports: Receiver::new(stdout), child, scratch };
         let ready = tokio::time::timeout(START_TIMEOUT, worker.set_up(role, &self.cache)).await;
         let ready = ready.map_err(|_| WorkerStartError::Unfit("it did not become ready".to_owned()))??;
         let _ = self.ready.set(ready);

@@ -37,7 +37,10 @@ pub(crate) enum FromRunner {
     /// The task ended well and has changes for the tree: may they be made?
     Finished,
     /// That is all. With the digests of the granted folders as they are now, where the task could write.
-    Done { receipt: Box<Receipt>, folders: Vec<Digest> },
+    Done {
+        receipt: Box<Receipt>,
+        folders: Vec<Digest>,
+    },
     /// I cannot begin, for a reason that lies with this node or passes.
     Declined(String),
     /// The worker process was lost, or the changes could not be made.
@@ -48,7 +51,9 @@ pub(crate) enum FromRunner {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum FromKeeper {
     /// You do not get it, and here is why.
-    Refused { unknown: bool },
+    Refused {
+        unknown: bool,
+    },
     /// It is yours.
     Assigned(Box<Call>),
     /// Part of the program.

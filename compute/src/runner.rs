@@ -16,13 +16,15 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::board::ClaimEnd;
-use crate::in_words;
 use crate::cache::{PrepareError, Programs};
+use crate::in_words;
 use crate::order::{Folder, Order};
 use crate::pool::{CompileError, Pool, RunEnd, Worker};
 use crate::protocol::{FromKeeper, FromRunner};
 use crate::staging::{self, StageError, Staged};
-use crate::task::{Access, Call, Cost, Digest, JobId, MAX_MODULE_BYTES, OutputFrame, Outcome, Receipt};
+use crate::task::{
+    Access, Call, Cost, Digest, JobId, MAX_GRANTS, MAX_MODULE_BYTES, Outcome, OutputFrame, Receipt,
+};
 use crate::wire::{Chunk, Receiver, Sender, WireError};
 
 /// How long a tree that is behind may take to show what the task was submitted with.
@@ -40,6 +42,8 @@ pub(crate) struct Runner {
     pub(crate) files: Arc<dyn Vfs>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) programs: Arc<Programs>,
+    /// The most memory that one task may have.
+    pub(crate) memory_bytes: u64,
 }
 
 /// Why an attempt came to nothing, as the keeper is told.
@@ -127,15 +131,23 @@ impl Runner {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        // The keeper checks what it is given, but it is another node.
+        if call.limits.memory_bytes > self.memory_bytes || call.inputs.len() > MAX_GRANTS {
+            return Err(Setback::Declined("it asks for more than it was announced with".to_owned()));
+        }
         self.fetch_module(call.module, keeper, to_keeper).await?;
-        let artifact = self.programs.artifact(call.module, &self.pool).await.map_err(|error| match error {
-            PrepareError::Compile(CompileError::Rejected(_) | CompileError::TooSlow) => {
-                Setback::Impossible(error.to_string())
-            }
-            other => Setback::Declined(in_words(&other)),
-        })?;
-        let mut worker =
-            self.pool.take().await.map_err(|error| Setback::Declined(format!("no worker: {}", in_words(&error))))?;
+        let artifact =
+            self.programs.artifact(call.module, &self.pool).await.map_err(|error| match error {
+                PrepareError::Compile(CompileError::Rejected(_) | CompileError::TooSlow) => {
+                    Setback::Impossible(error.to_string())
+                }
+                other => Setback::Declined(in_words(&other)),
+            })?;
+        let mut worker = self
+            .pool
+            .take()
+            .await
+            .map_err(|error| Setback::Declined(format!("no worker: {}", in_words(&error))))?;
         let (staged, folder) = self.stage(call, &worker).await?;
         let order = order(call, artifact, &staged);
         let ended = self.converse(&mut worker, &order, keeper, to_keeper).await?;
@@ -258,7 +270,8 @@ impl Runner {
         }
         for folder in staged {
             let committed = folder.commit(&*self.files).await;
-            committed.map_err(|error| Setback::Lost(format!("its changes were not made: {}", in_words(&error))))?;
+            committed
+                .map_err(|error| Setback::Lost(format!("its changes were not made: {}", in_words(&error))))?;
         }
         let mut digests = Vec::new();
         for grant in call.grants() {
@@ -272,7 +285,8 @@ impl Runner {
         let Ended { outcome, cost, started_ms, stdin, stdin_bytes, stdout, stderr, reusable: _ } = ended;
         let task = call.id().map_err(|error| error.to_string())?;
         let (by, signature) = (self.network.local_peer(), Vec::new());
-        let receipt = Receipt { task, stdin, stdin_bytes, stdout, stderr, outcome, by, started_ms, cost, signature };
+        let receipt =
+            Receipt { task, stdin, stdin_bytes, stdout, stderr, outcome, by, started_ms, cost, signature };
         receipt.sign(|bytes| self.network.identity().sign(bytes)).map_err(|error| error.to_string())
     }
 }
@@ -385,7 +399,7 @@ async fn tell<W: AsyncWrite + Unpin>(mut keeper: Sender<W>, mut outbox: mpsc::Re
     loop {
         let message = match tokio::time::timeout(BEAT_EVERY, outbox.recv()).await {
             Ok(Some(message)) => message,
-            Ok(None) => return,
+            Ok(None) => return keeper.finish().await,
             Err(_) => FromRunner::Beat,
         };
         if keeper.send(&message).await.is_err() {

@@ -18,8 +18,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig, ResourceLimiter,
-    Store, Trap, UnknownImportError,
+    Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig,
+    ResourceLimiter, Store, Trap, UnknownImportError,
 };
 use wasmtime_wasi::p1::{WasiP1Ctx, add_to_linker_async};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
@@ -132,7 +132,10 @@ impl Sandbox {
             (Err(LoadError::Rejected(why)), _) => return Run::Ended(failed(why), Cost::default()),
             (Err(error), _) => return Run::Unreadable(error),
             (_, Err(error)) => {
-                return Run::Ended(failed(format!("its folders cannot be opened: {error:#}")), Cost::default());
+                return Run::Ended(
+                    failed(format!("its folders cannot be opened: {error:#}")),
+                    Cost::default(),
+                );
             }
         };
         let timeout = Duration::from_millis(order.timeout_ms);
@@ -200,7 +203,12 @@ fn unlinkable(error: wasmtime::Error) -> LoadError {
 }
 
 impl Guest {
-    fn new(order: &Order, stdin: GuestInput, stdout: GuestOutput, stderr: GuestOutput) -> wasmtime::Result<Self> {
+    fn new(
+        order: &Order,
+        stdin: GuestInput,
+        stdout: GuestOutput,
+        stderr: GuestOutput,
+    ) -> wasmtime::Result<Self> {
         let mut wasi = WasiCtxBuilder::new();
         wasi.args(&order.args).envs(&order.env).stdin(stdin).stdout(stdout).stderr(stderr);
         // The process has nothing else to do while its guest reads a file.
@@ -274,7 +282,9 @@ fn explain(error: &wasmtime::Error, order: &Order) -> Outcome {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => reached(Limit::Time, order.timeout_ms),
         Some(Trap::StackOverflow) => reached(Limit::Stack, STACK_BYTES as u64),
-        Some(trap) => Outcome::Trapped { message: trap.to_string().trim_start_matches("wasm trap: ").to_owned() },
+        Some(trap) => {
+            Outcome::Trapped { message: trap.to_string().trim_start_matches("wasm trap: ").to_owned() }
+        }
         None => failed(format!("{error:#}")),
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use starfish_dht::membership::Right;
 use starfish_dht::{Network, PeerId};
 use starfish_fs::vfs::Vfs;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -110,6 +111,11 @@ impl Service {
             info!("compute tasks did not end in time");
         }
         self.pool.clear();
+    }
+
+    /// Whether `peer` may submit and run tasks.
+    pub(crate) fn may_compute(&self, peer: &PeerId) -> bool {
+        *peer == self.me || self.network.rights_of(peer).contains(Right::Compute)
     }
 
     /// The board, for looking at it.
@@ -225,6 +231,7 @@ impl Service {
             files: Arc::clone(&self.files),
             pool: Arc::clone(&self.pool),
             programs: Arc::clone(&self.programs),
+            memory_bytes: self.board().capacity().memory_bytes,
         };
         let end = if keeper == self.me {
             let (mine, jobs) = tokio::io::duplex(PIPE_BYTES);
@@ -254,13 +261,14 @@ impl Service {
         let mut sender = Sender::new(writing);
         let claim = tokio::time::timeout(CLAIM_TIMEOUT, receiver.expect()).await;
         let Ok(Ok(FromRunner::Claim(id))) = claim else { return };
-        let claimed = self.board().claim(self.now(), id, by);
+        let allowed = self.may_compute(&by);
+        let claimed = if allowed { self.board().claim(self.now(), id, by) } else { Err(Refusal::Unknown) };
         let (number, job) = match (claimed, self.job(&id)) {
             (Ok(number), Some(job)) => (number, job),
             (refused, _) => {
                 let unknown = matches!(refused, Err(Refusal::Unknown) | Ok(_));
                 let _ = sender.send(&FromKeeper::Refused { unknown }).await;
-                return;
+                return sender.finish().await;
             }
         };
         info!(job = %id, %by, attempt = number, "a job was given to a node");

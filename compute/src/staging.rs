@@ -202,9 +202,11 @@ impl Staged {
             return Ok(());
         }
         let after = survey_of(self.host.clone()).await?;
-        let gone = self.before.iter().rev().filter(|(path, mark)| {
-            after.get(*path).is_none_or(|now| now.kind != mark.kind)
-        });
+        let gone = self
+            .before
+            .iter()
+            .rev()
+            .filter(|(path, mark)| after.get(*path).is_none_or(|now| now.kind != mark.kind));
         for (path, _) in gone {
             match vfs.remove(&self.in_tree(path)?, Removal::Recursive).await {
                 Ok(()) | Err(VfsError::NotFound { .. }) => {}

@@ -8,7 +8,9 @@ use starfish_fs::vfs::{Vfs, VfsError};
 use crate::board::BoardFull;
 use crate::cache::{PrepareError, Programs};
 use crate::staging::{self, StageError};
-use crate::task::{Call, Digest, MAX_ARGUMENT_BYTES, MAX_GRANTS, MAX_MODULE_BYTES, Mebibytes, Module, TaskSpec};
+use crate::task::{
+    Call, Digest, MAX_ARGUMENT_BYTES, MAX_GRANTS, MAX_MODULE_BYTES, Mebibytes, Module, TaskSpec,
+};
 
 /// The most memory that a 32-bit guest can have.
 const MAX_MEMORY_BYTES: u64 = 4 << 30;
@@ -64,7 +66,11 @@ pub enum SubmitError {
 }
 
 /// Checks a task, takes its program in, and names its inputs.
-pub(crate) async fn prepare(spec: &TaskSpec, files: &dyn Vfs, programs: &Programs) -> Result<Call, SubmitError> {
+pub(crate) async fn prepare(
+    spec: &TaskSpec,
+    files: &dyn Vfs,
+    programs: &Programs,
+) -> Result<Call, SubmitError> {
     check(spec)?;
     let wasm = match &spec.module {
         Module::Bytes(wasm) => wasm.clone(),
@@ -111,9 +117,9 @@ fn check(spec: &TaskSpec) -> Result<(), SubmitError> {
         return Err(SubmitError::Grants);
     }
     for (number, grant) in spec.grants.iter().enumerate() {
-        let clash = spec.grants[..number].iter().find(|other| {
-            grant.path.starts_with(&other.path) || other.path.starts_with(&grant.path)
-        });
+        let clash = spec.grants[..number]
+            .iter()
+            .find(|other| grant.path.starts_with(&other.path) || other.path.starts_with(&grant.path));
         if let Some(other) = clash {
             return Err(SubmitError::Overlap(other.path.clone(), grant.path.clone()));
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 /// The longest message: a task with all of its arguments, or a piece of a stream.
@@ -45,6 +45,12 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
     /// Sends one message and flushes it. Not cancel-safe: a message may be left half sent.
     pub(crate) async fn send(&mut self, message: &impl Serialize) -> Result<(), WireError> {
         Ok(self.frames.send(encode(message)?).await?)
+    }
+
+    /// Ends the stream in order, so that what was sent last arrives as well.
+    pub(crate) async fn finish(mut self) {
+        // Whoever is at the other end may be gone already, and has then seen the end.
+        let _ = self.frames.get_mut().shutdown().await;
     }
 }
 

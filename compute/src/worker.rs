@@ -53,7 +53,8 @@ enum WorkerError {
 }
 
 fn run() -> Result<(), WorkerError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerError::Pipes)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerError::Pipes)?;
     runtime.block_on(async {
         let orders = std::io::stdin().as_fd().try_clone_to_owned().map_err(WorkerError::Pipes)?;
         let orders = pipe::Receiver::from_owned_fd(orders).map_err(WorkerError::Pipes)?;
@@ -98,7 +99,9 @@ impl Worker {
         let mut module = Vec::new();
         while let Some(order) = self.input.order().await {
             match (order, self.role) {
-                (ToWorker::Module(Chunk(part)), Role::Compile) if module.len() + part.len() <= MAX_MODULE_BYTES => {
+                (ToWorker::Module(Chunk(part)), Role::Compile)
+                    if module.len() + part.len() <= MAX_MODULE_BYTES =>
+                {
                     module.extend_from_slice(&part);
                 }
                 (ToWorker::Compile, Role::Compile) => return self.compile(&module),
@@ -167,11 +170,15 @@ impl Clock {
             std::thread::sleep(TICK);
             engine.increment_epoch();
             if std::os::unix::process::parent_id() != parent {
-                #[expect(clippy::exit, reason = "the guest may never return, and nobody waits for its result")]
+                #[expect(
+                    clippy::exit,
+                    reason = "the guest may never return, and nobody waits for its result"
+                )]
                 std::process::exit(1);
             }
         };
-        let thread = std::thread::Builder::new().name("clock".into()).spawn(watch).map_err(WorkerError::Clock)?;
+        let thread =
+            std::thread::Builder::new().name("clock".into()).spawn(watch).map_err(WorkerError::Clock)?;
         Ok(Self { running, thread: thread.thread().clone() })
     }
 

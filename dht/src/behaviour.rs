@@ -67,6 +67,15 @@ pub enum SetupError {
     /// The LAN could not be listened to.
     #[error("cannot set up discovery on the local network; mdns = false turns it off")]
     Lan(#[source] std::io::Error),
+    /// The folder for what is kept of peers could not be made.
+    #[error("cannot make {path}")]
+    Folder {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// Noise refused the key.
     #[error("cannot set up encryption: {0}")]
     Encryption(String),

@@ -149,6 +149,10 @@ impl Network {
         revocations: Revocations,
         config: &NetworkConfig,
     ) -> Result<Self, SetupError> {
+        if let Some(data) = &config.data {
+            std::fs::create_dir_all(data)
+                .map_err(|source| SetupError::Folder { path: data.clone(), source })?;
+        }
         let local = identity.peer_id();
         let gate = Gate::new(local, credentials, revocations);
         let (relay_transport, relay_client) = relay::client::new(local);

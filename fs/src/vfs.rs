@@ -101,8 +101,13 @@ pub enum Removal {
 
 /// Files and directories of one tree.
 ///
+/// Symbolic links on the way to the last name of a path are followed. A link at the end is followed where content is
+/// meant (`read`, `write`, `list`, `mkdir` with [`Parents::Create`], and the target of `copy`), and is meant itself
+/// everywhere else.
+///
 /// Every method is safe to cancel: dropping its future leaves either the old or the new state, and a
-/// half-written file is never visible.
+/// half-written file is never visible. (Removing or copying a directory of thousands of entries is done in several
+/// steps, each of which leaves a whole tree.)
 #[async_trait]
 pub trait Vfs: Send + Sync + fmt::Debug {
     /// Describes one entry; a symbolic link is described itself, not followed.

@@ -14,7 +14,7 @@ use std::{
 
 use rand::{Rng, seq::IndexedRandom};
 use starfish_dht::{AcceptError, Incoming, Network, NetworkEvent, NetworkStopped, OpenError, PeerId};
-use tokio::{sync::broadcast, task::JoinSet};
+use tokio::{sync::broadcast, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,6 +27,10 @@ use crate::{
 
 /// Pause before the next round while there is news. Gossip carries news too, so this need not be shorter.
 const FASTEST: Duration = Duration::from_millis(250);
+
+/// A pause is at least this many times as long as the round before it: under a steady stream of writes two replicas
+/// never quite agree, and comparing what is on its way by gossip anyway must not take the processor from it.
+const REST: u32 = 10;
 
 /// Pause between rounds when nobody has news. Each doubles the last one up to here.
 const SLOWEST: Duration = Duration::from_secs(5);
@@ -139,9 +143,17 @@ impl Drop for Place {
 struct Rounds {
     memory: Memory,
     network: Network,
-    under_way: JoinSet<(PeerId, Option<Outcome>)>,
+    under_way: JoinSet<Ended>,
     busy: HashSet<PeerId>,
     pause: Duration,
+}
+
+/// A comparison that is over.
+struct Ended {
+    peer: PeerId,
+    /// `None` if it ended early.
+    outcome: Option<Outcome>,
+    took: Duration,
 }
 
 impl Rounds {
@@ -153,7 +165,7 @@ impl Rounds {
         let mut events = self.network.events();
         let shared = self.memory.shared().clone();
         self.begin_with_some(FANOUT);
-        let mut next = tokio::time::Instant::now() + self.pause;
+        let mut next = Instant::now() + self.pause;
         loop {
             tokio::select! {
                 Some(ended) = self.under_way.join_next() => self.ended(ended.ok()),
@@ -170,11 +182,11 @@ impl Rounds {
                 () = tokio::time::sleep_until(next) => {
                     self.begin_with_some(1);
                     self.pause = SLOWEST.min(self.pause * 2);
-                    next = tokio::time::Instant::now() + jittered(self.pause);
+                    next = Instant::now() + jittered(self.pause);
                     continue;
                 }
             }
-            next = next.min(tokio::time::Instant::now() + jittered(self.pause));
+            next = next.min(Instant::now() + jittered(self.pause));
         }
     }
 
@@ -186,8 +198,8 @@ impl Rounds {
         }
     }
 
-    fn ended(&mut self, round: Option<(PeerId, Option<Outcome>)>) {
-        let Some((peer, outcome)) = round else {
+    fn ended(&mut self, round: Option<Ended>) {
+        let Some(Ended { peer, outcome, took }) = round else {
             // A round that panicked does not say whose it was.
             tracing::error!("a comparison panicked");
             self.busy.clear();
@@ -195,7 +207,7 @@ impl Rounds {
         };
         self.busy.remove(&peer);
         if outcome == Some(Outcome::Exchanged) {
-            self.pause = FASTEST;
+            self.pause = (took * REST).clamp(FASTEST, SLOWEST);
         }
     }
 
@@ -213,6 +225,7 @@ impl Rounds {
         let (memory, network) = (self.memory.clone(), self.network.clone());
         self.under_way.spawn(async move {
             let counters = &memory.shared().counters;
+            let started = Instant::now();
             let outcome = round(&memory, &network, peer).await;
             match &outcome {
                 Ok(Outcome::Agreed) => counters.sync_rounds_agreed.add(1),
@@ -223,7 +236,7 @@ impl Rounds {
                 }
             }
             counters.sync_rounds.add(u64::from(outcome.is_ok()));
-            (peer, outcome.ok())
+            Ended { peer, outcome: outcome.ok(), took: started.elapsed() }
         });
     }
 }

@@ -62,6 +62,8 @@ pub struct Watch {
 struct Snapshot {
     page: VecDeque<KeyValue>,
     after: Option<Bytes>,
+    /// The page is the last one.
+    ends: bool,
 }
 
 impl Watch {
@@ -100,8 +102,9 @@ impl Watch {
 
     async fn step_snapshot(&mut self) -> Result<Option<Event>, ReadError> {
         let Some(snapshot) = &mut self.snapshot else { return Ok(None) };
-        if snapshot.page.is_empty() {
+        if snapshot.page.is_empty() && !snapshot.ends {
             let page = self.space.scan(&self.prefix, snapshot.after.as_deref(), SNAPSHOT_PAGE).await?;
+            snapshot.ends = page.len() < SNAPSHOT_PAGE;
             snapshot.page = page.into();
         }
         let Some(KeyValue { key, value }) = snapshot.page.pop_front() else {

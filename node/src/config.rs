@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use starfish_dht::Multiaddr;
 
 pub use self::slots::{Slots, UnknownSlots};
-use crate::data_dir::{DataDir, write_private};
+use crate::data_dir::{DataDir, DataDirError, write_private};
 use crate::logs::LogFormat;
 
 /// The swarm's port when nobody says otherwise, for UDP and TCP.
@@ -67,6 +67,9 @@ pub struct Layer {
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// There is no folder for the file.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// The file cannot be read or made.
     #[error("cannot use the settings file {path}")]
     File {
@@ -108,7 +111,7 @@ impl Settings {
             port: port.unwrap_or(DEFAULT_PORT),
             api_port: api_port.unwrap_or(DEFAULT_API_PORT),
             mdns: mdns.unwrap_or(true),
-            upnp: upnp.unwrap_or(true),
+            upnp: upnp.unwrap_or(false),
             listen: listen
                 .unwrap_or_else(|| vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]),
             external: external.unwrap_or_default(),
@@ -119,13 +122,14 @@ impl Settings {
         }
     }
 
-    /// Reads the folder's `config.toml` (made, with everything commented out, if there is none) and lays
-    /// environment and flags over it.
+    /// Reads the folder's `config.toml` (made, as the folder is, if there is none) and lays environment and
+    /// flags over it.
     pub fn load(
         dir: &DataDir,
         flags: Layer,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
+        dir.create()?;
         let path = dir.config();
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,

@@ -171,9 +171,9 @@ impl Control {
         let credentials = self.credentials.read().unwrap_or_else(PoisonError::into_inner);
         let token = credentials.invite(role.rights(), SystemTime::now() + valid, request.peer)?;
         let me = self.network.local_peer();
-        let addresses = self.network.addresses().into_iter().filter_map(|address| address.with_p2p(me).ok());
-        let ticket =
-            Ticket { swarm: credentials.swarm(), addresses: addresses.take(MAX_ADDRESSES).collect(), token };
+        let addresses = for_ticket(self.network.addresses());
+        let addresses = addresses.into_iter().filter_map(|address| address.with_p2p(me).ok()).collect();
+        let ticket = Ticket { swarm: credentials.swarm(), addresses, token };
         info!(?role, valid_s = valid.as_secs(), only = ?request.peer, "made a ticket");
         Ok(Invitation { ticket: ticket.to_string() })
     }
@@ -214,5 +214,40 @@ impl Control {
         self.beacons.say_leaving().await;
         self.end.leaving.store(true, Ordering::Release);
         self.end.asked.cancel();
+    }
+}
+
+/// The few of a node's addresses that help a newcomer most: each reach in both ways, QUIC first, since UDP may be
+/// blocked where the newcomer is; loopback last, for one on the same machine. Link-local ones mean nothing elsewhere.
+fn for_ticket(addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    let texts = addresses.into_iter().map(|address| (address.to_string(), address));
+    let usable = texts.filter(|(text, _)| !text.starts_with("/ip6/fe80:"));
+    let (loopback, far): (Vec<_>, Vec<_>) =
+        usable.partition(|(text, _)| text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/"));
+    let (quic, tcp): (Vec<_>, Vec<_>) = far.into_iter().partition(|(text, _)| text.contains("/udp/"));
+    let n_quic = quic.len().min(MAX_ADDRESSES / 2);
+    let chosen = quic.into_iter().take(n_quic);
+    let chosen = chosen.chain(tcp.into_iter().take(MAX_ADDRESSES - 1 - n_quic));
+    chosen.chain(loopback.into_iter().take(1)).map(|(_, address)| address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_leads_here_over_quic_tcp_and_loopback() {
+        let ips =
+            ["ip4/192.0.2.1", "ip6/fd00::2", "ip6/fe80::1", "ip4/10.0.0.1", "ip4/10.0.0.2", "ip4/10.0.0.3"];
+        let loopback = ["ip4/127.0.0.1", "ip6/::1"];
+        let all = ips.iter().chain(&loopback);
+        let of = |end: &'static str| all.clone().map(move |ip| format!("/{ip}{end}").parse().unwrap());
+        let chosen = for_ticket(of("/udp/7/quic-v1").chain(of("/tcp/7")).collect());
+        let chosen: Vec<String> = chosen.iter().map(ToString::to_string).collect();
+        assert_eq!(chosen.len(), MAX_ADDRESSES);
+        assert_eq!(chosen[0], "/ip4/192.0.2.1/udp/7/quic-v1");
+        assert_eq!(chosen[4], "/ip4/192.0.2.1/tcp/7");
+        assert_eq!(chosen[7], "/ip4/127.0.0.1/udp/7/quic-v1");
+        assert!(chosen.iter().all(|address| !address.contains("fe80")));
     }
 }

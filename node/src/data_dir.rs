@@ -33,9 +33,10 @@ pub enum DataDirError {
 }
 
 impl DataDir {
-    /// The folder at `path`, which need not exist yet.
+    /// The folder at `path`, which need not exist yet. A relative path is meant from where the process stands now.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+        let path = path.into();
+        Self(std::path::absolute(&path).unwrap_or(path))
     }
 
     /// Flag over `STARFISH_DATA_DIR` over `$XDG_DATA_HOME/starfish` over `~/.local/share/starfish`.
@@ -50,7 +51,7 @@ impl DataDir {
                 set("XDG_DATA_HOME").filter(|path| path.is_absolute()).map(|path| path.join("starfish"))
             })
             .or_else(|| set("HOME").map(|home| home.join(".local/share/starfish")))
-            .map(Self)
+            .map(Self::new)
             .ok_or(DataDirError::Nowhere)
     }
 

@@ -24,6 +24,7 @@ use starfish_dht::{AcceptError, Identity, Network, PeerId, SetupError, enrol};
 use starfish_fs::{Files, FilesOptions};
 use starfish_memory::{Memory, MemorySync};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
 use self::doors::Doors;
@@ -65,6 +66,8 @@ pub struct NodeConfig {
 pub struct Node {
     control: Arc<Control>,
     replication: MemorySync,
+    /// Ends the tasks, which hold on to `control`, if nobody stopped them.
+    stop_on_drop: DropGuard,
     // The last to go.
     lock: NodeLock,
 }
@@ -158,7 +161,8 @@ impl Node {
         control.runtime_info().write(&control.dir).map_err(StartError::Folder)?;
         let id = control.id();
         info!(peer = %id.peer, swarm = %id.swarm, port, %api, "ready");
-        Ok(Self { control, replication, lock })
+        let stop_on_drop = control.tasks.stopping().clone().drop_guard();
+        Ok(Self { control, replication, stop_on_drop, lock })
     }
 
     /// Starts a node, calls `ready`, and runs until SIGTERM, SIGINT or a word through the API; then stops. A
@@ -198,7 +202,7 @@ impl Node {
 
     /// Stops in order, in five seconds at the most, and lets go of the folder.
     pub async fn stop(self) {
-        let Self { control, replication, lock } = self;
+        let Self { control, replication, stop_on_drop: _, lock } = self;
         let in_order = async {
             control.tasks.stop(API_STOP_DEADLINE).await;
             control.compute.stop().await;
@@ -238,7 +242,8 @@ struct Member {
 async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> Result<Member, StartError> {
     let identity = Identity::load_or_create(&dir.identity())?;
     let peer = identity.peer_id();
-    std::fs::create_dir_all(dir.swarm()).map_err(StartError::Folder)?;
+    let network_dir = dir.swarm().join("network");
+    std::fs::create_dir_all(&network_dir).map_err(StartError::Folder)?;
     let credentials = membership::enter(&dir.membership(), peer, ticket)?;
     let folder = dir.swarm().join("memory");
     let opened = tokio::task::spawn_blocking(move || Memory::open(&folder, &peer)).await;
@@ -253,7 +258,7 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
         external: settings.external.clone(),
         mdns: settings.mdns,
         upnp: settings.upnp,
-        data: Some(dir.swarm().join("network")),
+        data: Some(network_dir),
         zone: settings.zone.clone(),
         ..NetworkConfig::default()
     };

@@ -27,6 +27,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use starfish_node::{Client, DataDir};
 
 use crate::shell::fs::path::VfsPath;
@@ -152,29 +154,29 @@ pub(crate) fn is_verb(builtin: &str) -> bool {
 }
 
 /// Runs a verb to its end and gives the status to exit with.
-pub async fn run(verb: Verb, context: Context) -> anyhow::Result<i32> {
+pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>> {
     match verb {
-        Verb::Up(up) => up.run(context).await,
-        Verb::Down(down) => down.run(context).await,
-        Verb::Status(status) => status.run(context).await,
-        Verb::Id(id) => id.run(context).await,
-        Verb::Peers(peers) => peers.run(context).await,
-        Verb::Invite(invite) => invite.run(context).await,
-        Verb::Revoke(revoke) => revoke.run(context).await,
-        Verb::Leave(leave) => leave.run(context).await,
-        Verb::Put(put) => put.run(context).await,
-        Verb::Get(get) => get.run(context).await,
-        Verb::Df(df) => df.run(context).await,
-        Verb::Mem(mem) => mem.run(context).await,
-        Verb::Run(run) => run.run(context).await,
-        Verb::Jobs(jobs) => jobs.run(context).await,
-        Verb::Job(job) => job.run(context).await,
-        Verb::Kill(kill) => kill.run(context).await,
-        Verb::Workers(workers) => workers.run(context).await,
-        Verb::Shell(shell) => shell.run(context).await,
-        Verb::Completions(completions) => completions.run(context).await,
-        Verb::Worker => anyhow::bail!("a worker process is started by its node"),
-        Verb::Builtin(argv) => run_builtin(argv, context).await,
+        Verb::Up(up) => up.run(context).boxed(),
+        Verb::Down(down) => down.run(context).boxed(),
+        Verb::Status(status) => status.run(context).boxed(),
+        Verb::Id(id) => id.run(context).boxed(),
+        Verb::Peers(peers) => peers.run(context).boxed(),
+        Verb::Invite(invite) => invite.run(context).boxed(),
+        Verb::Revoke(revoke) => revoke.run(context).boxed(),
+        Verb::Leave(leave) => leave.run(context).boxed(),
+        Verb::Put(put) => put.run(context).boxed(),
+        Verb::Get(get) => get.run(context).boxed(),
+        Verb::Df(df) => df.run(context).boxed(),
+        Verb::Mem(mem) => mem.run(context).boxed(),
+        Verb::Run(run) => run.run(context).boxed(),
+        Verb::Jobs(jobs) => jobs.run(context).boxed(),
+        Verb::Job(job) => job.run(context).boxed(),
+        Verb::Kill(kill) => kill.run(context).boxed(),
+        Verb::Workers(workers) => workers.run(context).boxed(),
+        Verb::Shell(shell) => shell.run(context).boxed(),
+        Verb::Completions(completions) => completions.run(context).boxed(),
+        Verb::Worker => async { anyhow::bail!("a worker process is started by its node") }.boxed(),
+        Verb::Builtin(argv) => run_builtin(argv, context).boxed(),
     }
 }
 

@@ -21,6 +21,8 @@ use super::Context;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long `--join @FILE` waits for another node to write its ticket there.
 const TICKET_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a node that joins waits for the first member before it says that there is none yet.
+const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 /// A detached node's log is begun anew when it is longer than this at a start, in bytes.
 const MAX_LOG: u64 = 16 << 20;
 
@@ -80,7 +82,7 @@ impl Up {
             // The same words again, but for the one that led here.
             let words: Vec<_> = std::env::args_os().skip(1).filter(|word| word != "--detach").collect();
             start_in_background(&context.client, &words).await?;
-            return say_up(&mut context).await;
+            return say_up(&mut context, self.joins()).await;
         }
         let settings = Settings::load(&dir, self.layer(), |name| std::env::var(name).ok())?;
         logs::init(settings.log_format, std::env::var("RUST_LOG").ok().as_deref())?;
@@ -91,13 +93,13 @@ impl Up {
         let worker_program = std::env::current_exe().context("cannot find this program itself")?;
         let config =
             NodeConfig { dir, settings, join, worker_program, worker_args: vec!["worker".to_owned()] };
-        let ticket_file = self.ticket_file;
+        let (joins, ticket_file) = (self.joins(), self.ticket_file);
         Node::run(config, move |node| {
             if let Some(file) = ticket_file {
                 tokio::spawn(write_ticket(node.client(), file));
             }
             if std::io::stderr().is_terminal() {
-                tokio::spawn(async move { say_up(&mut context).await });
+                tokio::spawn(async move { say_up(&mut context, joins).await });
             }
         })
         .await?;
@@ -107,11 +109,16 @@ impl Up {
     async fn say_already_up(&self, dir: &DataDir, context: &mut Context) -> anyhow::Result<i32> {
         let pid = RuntimeInfo::read(dir).map(|info| format!(", pid {}", info.pid)).unwrap_or_default();
         let already = format!("a node is already up on {}{pid}", dir.path().display());
-        if self.join.as_ref().is_some_and(|ticket| !ticket.is_empty()) {
+        if self.joins() {
             bail!("{already}; it does not join another swarm while it runs (starfish leave, then up --join)");
         }
         context.io.stderr.line(format!("{already}; nothing was changed")).await?;
         Ok(0)
+    }
+
+    /// Compose files set the variable to nothing when there is no ticket.
+    fn joins(&self) -> bool {
+        self.join.as_ref().is_some_and(|ticket| !ticket.is_empty())
     }
 
     fn layer(&self) -> Layer {
@@ -176,16 +183,26 @@ fn last_lines(log: &Path, n: usize) -> String {
     lines[lines.len().saturating_sub(n)..].join("\n")
 }
 
-async fn say_up(context: &mut Context) -> anyhow::Result<i32> {
-    let status = context.client.status().await?;
+async fn say_up(context: &mut Context, joins: bool) -> anyhow::Result<i32> {
+    let start = Instant::now();
+    let mut status = context.client.status().await?;
+    while joins && status.n_alive == 0 && start.elapsed() < JOIN_PATIENCE {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        status = context.client.status().await?;
+    }
+    let members = if status.n_alive == 1 { "member" } else { "members" };
     let text = format!(
-        "node {} is up in swarm {:.8}, with {} other {} alive\ninvite another machine: starfish invite",
+        "node {} is up in swarm {:.8}, with {} other {members} alive",
         crate::output::human::peer(&status.id.peer),
         status.id.swarm,
         status.n_alive,
-        if status.n_alive == 1 { "member" } else { "members" },
     );
     context.io.stderr.line(text).await?;
+    let next = match (joins, status.n_alive) {
+        (true, 0) => "no member could be reached yet; it goes on trying (starfish peers, and the log, tell more)",
+        _ => "invite another machine: starfish invite",
+    };
+    context.io.stderr.line(next).await?;
     Ok(0)
 }
 

@@ -15,7 +15,11 @@ impl Board {
             None => self.obstacles(now, kept),
         };
         if let Some((by, why)) = kept.lost.last() {
-            reason += &format!("; {} of {} attempts were lost, the last on {by}: {why}", kept.lost.len(), kept.attempts);
+            reason += &format!(
+                "; {} of {} attempts were lost, the last on {by}: {why}",
+                kept.lost.len(),
+                kept.attempts
+            );
         }
         if let Some((by, why)) = &kept.declined {
             reason += &format!("; {by} declined it: {why}");
@@ -25,24 +29,28 @@ impl Board {
 
     fn obstacles(&self, now: Millis, kept: &Kept) -> String {
         let nodes = std::iter::once(self.me).chain(self.peers.keys().copied());
-        let obstacles: Vec<_> = nodes.map(|node| format!("{node}: {}", self.obstacle(now, kept, node))).collect();
+        let obstacles: Vec<_> =
+            nodes.map(|node| format!("{node}: {}", self.obstacle(now, kept, node))).collect();
         format!("no node can take it now ({})", obstacles.join("; "))
     }
 
     /// What keeps `node` from running the job.
     fn obstacle(&self, now: Millis, kept: &Kept, node: PeerId) -> String {
-        let capacity = if node == self.me { Some(self.capacity()) } else { self.peers.get(&node).copied().flatten() };
+        let capacity =
+            if node == self.me { Some(self.capacity()) } else { self.peers.get(&node).copied().flatten() };
         let needed = kept.terms.memory_bytes;
         match capacity {
             None if self.peers.contains_key(&node) => "has not said yet what it can take".to_owned(),
             None => "it is not connected".to_owned(),
             Some(Capacity { memory_bytes, .. }) if memory_bytes < needed => {
-                format!("gives a task at most {}, and {} are needed", Mebibytes(memory_bytes), Mebibytes(needed))
+                format!(
+                    "gives a task at most {}, and {} are needed",
+                    Mebibytes(memory_bytes),
+                    Mebibytes(needed)
+                )
             }
             Some(Capacity { slots, free: 0, .. }) => format!("all of its {slots} slots are busy"),
-            Some(_) if kept.paused.get(&node).is_some_and(|until| *until > now) => {
-                "lost or declined it a moment ago".to_owned()
-            }
+            Some(_) if kept.is_paused(node, now) => "lost or declined it a moment ago".to_owned(),
             Some(_) => "has a free slot and was asked".to_owned(),
         }
     }

@@ -106,7 +106,11 @@ impl Swarm {
     }
 
     fn claim(&mut self, now: Millis, node: usize, keeper: usize, job: JobId) {
-        let answer = if self.alive[keeper] { self.boards[keeper].claim(now, job, self.names[node]) } else { Err(Refusal::Taken) };
+        let answer = if self.alive[keeper] {
+            self.boards[keeper].claim(now, job, self.names[node])
+        } else {
+            Err(Refusal::Taken)
+        };
         match answer {
             Ok(attempt) => {
                 self.busy[node] += 1;

@@ -126,10 +126,14 @@ fn a_node_claims_only_what_it_can_run() {
         stage: Stage::Pending,
     };
     let capacity = Capacity { slots: 0, free: 0, memory_bytes: 0 };
-    let notices = vec![notice(1, 101, None), notice(2, 1, Some(keeper)), notice(3, 100, None), notice(4, 100, None)];
+    let notices =
+        vec![notice(1, 101, None), notice(2, 1, Some(keeper)), notice(3, 100, None), notice(4, 100, None)];
     let actions = board.hear(0, keeper, Bulletin { capacity, notices: notices.clone() });
     assert_eq!(claims(&actions), [job(3)], "one slot, one claim");
-    assert!(claims(&board.hear(0, keeper, Bulletin { capacity, notices })).is_empty(), "duplicates change nothing");
+    assert!(
+        claims(&board.hear(0, keeper, Bulletin { capacity, notices })).is_empty(),
+        "duplicates change nothing"
+    );
     assert_eq!(claims(&board.claim_over(1, keeper, job(3), ClaimEnd::Unknown)), [job(4)]);
 }
 

@@ -115,9 +115,11 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut under_way = self.fetcher.lock();
-        let is_ours = under_way.get(&self.hash).is_some_and(|outcome| Arc::ptr_eq(outcome, &self.outcome));
-        // The map's and this one's: nobody else waits.
-        if is_ours && (self.outcome.initialized() || Arc::strong_count(&self.outcome) == 2) {
+        // Let go of while the map is locked, so that of several who leave at once the last one sees that it is.
+        let outcome = std::mem::take(&mut self.outcome);
+        let is_known = under_way.get(&self.hash).is_some_and(|known| Arc::ptr_eq(known, &outcome));
+        // Two hold it now: the map and this one.
+        if is_known && (outcome.initialized() || Arc::strong_count(&outcome) == 2) {
             under_way.remove(&self.hash);
         }
     }

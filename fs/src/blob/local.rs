@@ -81,8 +81,12 @@ impl LocalBlobs {
     }
 
     pub(super) async fn add_bytes(&self, bytes: Bytes) -> io::Result<BlobHash> {
-        let len = bytes.len() as u64;
-        self.finish_add(self.store.add_bytes(bytes), len).await
+        let is_inlined = self.options.is_inlined_all(bytes.len() as u64);
+        let hash = added(self.store.add_bytes(bytes)).await?;
+        if !is_inlined {
+            self.sync_files(hash).await?;
+        }
+        Ok(hash)
     }
 
     pub(super) async fn add_stream<S>(&self, bytes: S) -> io::Result<BlobHash>
@@ -103,17 +107,17 @@ impl LocalBlobs {
             }
         };
         let adding = self.store.add_stream(parts).await;
-        let (hash, ()) = tokio::join!(self.finish_add(adding, u64::MAX), forward);
-        hash
+        let (hash, ()) = tokio::join!(added(adding), forward);
+        let hash = hash?;
+        self.sync_files(hash).await?;
+        Ok(hash)
     }
 
-    async fn finish_add(&self, adding: AddProgress<'_>, len: u64) -> io::Result<BlobHash> {
-        // With collection off nothing is removed, so the tag that would protect the blob can go at once.
-        let hash = adding.temp_tag().await.map_err(into_io)?.hash();
-        if !self.options.is_inlined_data(len) {
-            sync_file(self.options.path.data_path(&hash)).await?;
-        }
-        Ok(BlobHash::from_bytes(*hash.as_bytes()))
+    /// Short blobs and hash trees stand in the store's index and have no file of their own.
+    async fn sync_files(&self, hash: BlobHash) -> io::Result<()> {
+        let hash = iroh(hash);
+        let files = [self.options.path.data_path(&hash), self.options.path.outboard_path(&hash)];
+        blocking(move || files.iter().try_for_each(|file| sync_if_there(file))).await
     }
 
     pub(super) async fn flush(&self) -> io::Result<()> {
@@ -123,7 +127,8 @@ impl LocalBlobs {
             return Ok(());
         }
         let covers = self.flush.wanted.load(Ordering::SeqCst);
-        sync_file(self.options.path.data_path.clone()).await?;
+        let data = self.options.path.data_path.clone();
+        blocking(move || sync_if_there(&data)).await?;
         self.store.sync_db().await.map_err(into_io)?;
         *done = covers;
         Ok(())
@@ -178,7 +183,7 @@ impl LocalBlobs {
     pub(super) async fn usage(&self) -> io::Result<BlobUsage> {
         let blobs = self.store.list().hashes().await.map_err(into_io)?.len() as u64;
         let (data, index) = (self.options.path.data_path.clone(), self.store_file());
-        let bytes = tokio::task::spawn_blocking(move || -> io::Result<u64> {
+        let bytes = blocking(move || {
             let mut bytes = std::fs::metadata(index)?.len();
             for entry in std::fs::read_dir(data)? {
                 // A file may be renamed away between the listing and the question.
@@ -186,7 +191,7 @@ impl LocalBlobs {
             }
             Ok(bytes)
         });
-        Ok(BlobUsage { blobs, bytes: bytes.await.map_err(io::Error::other)?? })
+        Ok(BlobUsage { blobs, bytes: bytes.await? })
     }
 
     fn store_file(&self) -> PathBuf {
@@ -199,15 +204,27 @@ pub(super) fn iroh(hash: BlobHash) -> Hash {
     Hash::from_bytes(*hash.as_bytes())
 }
 
+/// What was added. With collection off nothing is removed, so the tag that protects the blob can go at once.
+async fn added(adding: AddProgress<'_>) -> io::Result<BlobHash> {
+    let hash = adding.temp_tag().await.map_err(into_io)?.hash();
+    Ok(BlobHash::from_bytes(*hash.as_bytes()))
+}
+
 fn into_io(error: api::RequestError) -> io::Error {
     let api::Error::Io(error) = error.into();
     error
 }
 
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
 /// Syncs a file or a folder.
-async fn sync_file(path: PathBuf) -> io::Result<()> {
-    let sync = move || std::fs::File::open(path)?.sync_data();
-    tokio::task::spawn_blocking(sync).await.map_err(io::Error::other)?
+fn sync_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        file => file?.sync_data(),
+    }
 }
 
 #[cfg(test)]
@@ -245,6 +262,8 @@ mod tests {
         let whole: Vec<u8> = (0..20).flat_map(|part| sample(10_000 + part)).collect();
         let hash = blobs.add_stream(futures::stream::iter(parts)).await.unwrap();
         assert_eq!(hash, BlobHash::of(&whole));
+        let short = blobs.add_stream(futures::stream::iter([Ok(sample(10))])).await.unwrap();
+        assert_eq!(short, BlobHash::of(&sample(10)));
         let failing = futures::stream::iter([Ok(sample(20_000)), Err(io::Error::other("gone"))]);
         assert!(blobs.add_stream(failing).await.is_err());
     }

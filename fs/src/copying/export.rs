@@ -57,7 +57,7 @@ pub async fn export_dir(
             let to = dir.to.clone();
             blocking(move || make_dir(&to)).await?;
         }
-        let copied = stream::iter(&rest).map(|item| export_item(item, vfs, &tracker));
+        let copied = stream::iter(rest).map(|item| export_item(item, vfs, &tracker));
         copied.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         dirs.extend(below);
         next += 1;
@@ -100,7 +100,7 @@ async fn children(dir: &Item, vfs: &dyn Vfs) -> Result<Vec<Item>, CopyError> {
     entries.into_iter().map(item).collect()
 }
 
-async fn export_item(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
+async fn export_item(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
     match (item.entry.kind, &item.entry.target) {
         (Kind::Symlink, Some(target)) => {
             let (target, to, mtime_ms) = (target.clone(), item.to.clone(), item.entry.mtime_ms);
@@ -109,7 +109,7 @@ async fn export_item(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Resul
             Ok(())
         }
         (Kind::Symlink, None) | (Kind::Dir, _) => Ok(()),
-        (Kind::File, _) => export_content(item, vfs, tracker).await,
+        (Kind::File, _) => export_content(&item, vfs, tracker).await,
     }
 }
 

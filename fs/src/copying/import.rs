@@ -18,6 +18,7 @@ use crate::vfs::{Attributes, ByteStream, Parents, Removal, Vfs, VfsError, stream
 const PART: usize = 1 << 20;
 
 /// Something found on the host.
+#[derive(Clone)]
 struct Item {
     from: PathBuf,
     to: VfsPath,
@@ -25,6 +26,7 @@ struct Item {
     what: What,
 }
 
+#[derive(Clone)]
 enum What {
     Dir,
     File { len: u64 },
@@ -49,10 +51,10 @@ pub async fn import_dir(
     // The topmost with its parents; then level by level, so that each finds its parent made.
     vfs.mkdir(to, Parents::Create).await?;
     for level in dirs.chunk_by(|left, right| depth(left) == depth(right)) {
-        let made = stream::iter(level).map(|dir| import_dir_entry(dir, vfs, &tracker));
+        let made = stream::iter(level.to_vec()).map(|dir| import_dir_entry(dir, vfs, &tracker));
         made.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     }
-    let copied = stream::iter(&rest).map(|item| import_item(item, vfs, &tracker));
+    let copied = stream::iter(rest).map(|item| import_item(item, vfs, &tracker));
     copied.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     Ok(tracker.finish())
 }
@@ -71,7 +73,7 @@ pub async fn import_file(
     }
     let what = What::File { len: metadata.len() };
     let item = Item { from: from.to_owned(), to: to.clone(), attributes: attributes(&metadata), what };
-    import_item(&item, vfs, &tracker).await?;
+    import_item(item, vfs, &tracker).await?;
     Ok(tracker.finish())
 }
 
@@ -79,14 +81,14 @@ fn depth(item: &Item) -> usize {
     item.to.names().count()
 }
 
-async fn import_dir_entry(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
+async fn import_dir_entry(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
     vfs.mkdir(&item.to, Parents::Create).await?;
     vfs.set_attributes(&item.to, item.attributes).await?;
     tracker.count(|summary| summary.dirs += 1);
     Ok(())
 }
 
-async fn import_item(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
+async fn import_item(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
     match &item.what {
         What::Dir => {}
         What::Other => tracker.skip(item.from.clone()),
@@ -95,11 +97,11 @@ async fn import_item(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Resul
             // The source counts as it is read: a long file shows progress.
             let counted =
                 content.inspect_ok(|part| tracker.count(|summary| summary.bytes += part.len() as u64));
-            write(vfs, item, counted).await?;
+            write(vfs, &item, counted).await?;
             tracker.count(|summary| summary.files += 1);
         }
         What::Link { target } => {
-            link(item, target, vfs).await?;
+            link(&item, target, vfs).await?;
             tracker.count(|summary| summary.links += 1);
         }
     }

@@ -8,12 +8,19 @@ use starfish_dht::Network;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::chunk::MAX_SEGMENT;
 use crate::hash::BlobHash;
 
 /// Announcements that wait; each is a lookup of about a second in a large swarm. Further ones are dropped.
 const MAX_WAITING: usize = 1024;
 /// How long one announcement may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Whether a file of this size is announced: one of several segments. A folder of small files would fill the network
+/// with records that save nothing.
+pub(super) fn is_worth_it(size: u64) -> bool {
+    size > MAX_SEGMENT as u64
+}
 
 /// Where announcements are left.
 #[derive(Clone, Debug)]

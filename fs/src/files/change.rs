@@ -160,7 +160,8 @@ impl Files {
                 edits.replace(*existing, &self.content_of(*inode, from).await?, mode)?;
             }
             (_, None) => {
-                let copied = copied(&self.inner.tree.read(), found, &self.entry(&source)?);
+                let top = self.entry(&source)?;
+                let copied = copied(&self.inner.tree.read(), found, &top);
                 self.copy_all(copied, &spot, from, &mut edits).await?;
             }
         }

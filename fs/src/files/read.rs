@@ -11,7 +11,7 @@ use futures::stream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Files;
-use super::announce::Announcer;
+use super::announce::{self, Announcer};
 use crate::blob::{BlobStore, Sources};
 use crate::hash::BlobHash;
 use crate::links::Last;
@@ -56,11 +56,11 @@ impl Files {
             has_fetched: AtomicBool::new(false),
         });
         let manifest = reading.manifest(&file).await?;
-        let is_whole = range == (0..file.size);
-        Ok(self.stream(reading, manifest.slices(range), is_whole))
+        let is_announced = range == (0..file.size) && announce::is_worth_it(file.size);
+        Ok(self.stream(reading, manifest.slices(range), is_announced))
     }
 
-    fn stream(&self, reading: Arc<Reading>, slices: Vec<Slice>, is_whole: bool) -> ByteStream {
+    fn stream(&self, reading: Arc<Reading>, slices: Vec<Slice>, is_announced: bool) -> ByteStream {
         let finished = Arc::clone(&reading);
         let parts = stream::iter(slices)
             .map(move |slice| {
@@ -70,7 +70,7 @@ impl Files {
                 async move { part.await.map_err(|error| failed("read a segment", io::Error::other(error)))? }
             })
             .buffered(self.inner.options.read_ahead.max(1));
-        let mut announcer = is_whole.then(|| self.inner.announcer.clone());
+        let mut announcer = is_announced.then(|| self.inner.announcer.clone());
         let at_end = stream::poll_fn(move |_| {
             if let Some(announcer) = announcer.take() {
                 finished.announce(&announcer);

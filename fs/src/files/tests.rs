@@ -79,7 +79,8 @@ async fn a_file_put_on_one_node_is_read_on_one_that_joins_later() {
     a.put("/small", "in the cell").await;
 
     let late = swarm.add().await;
-    let c = Node::start(late).await;
+    swarm.wait_connected().await;
+    let c = Node::start(swarm.network(late).clone()).await;
     c.sees("/small").await;
     assert_eq!(c.get("/small").await.unwrap(), "in the cell");
     c.sees("/big").await;
@@ -140,7 +141,7 @@ async fn files_outlive_the_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_halves_merge_and_nothing_is_lost() {
-    let mut swarm = TestSwarm::start(2).await;
+    let swarm = TestSwarm::start(2).await;
     swarm.wait_connected().await;
     let a = Node::start(swarm.network(0).clone()).await;
     let b = Node::start(swarm.network(1).clone()).await;
@@ -263,4 +264,27 @@ async fn memory_use_of_a_write_does_not_follow_its_length() {
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: run it alone, with --ignored --nocapture"]
+async fn five_thousand_small_files_go_in_and_out() {
+    let swarm = TestSwarm::start(1).await;
+    let node = Node::start(swarm.network(0).clone()).await;
+    let host = tempfile::tempdir().unwrap();
+    let (from, to) = (host.path().join("from"), host.path().join("to"));
+    for number in 0..5000 {
+        let dir = from.join(format!("{}", number / 50));
+        std::fs::create_dir_all(&dir).unwrap();
+        // Sizes as in source code: mostly a few KiB, some of them large.
+        let len = if number % 50 == 0 { 100_000 } else { number * 37 % 9000 };
+        std::fs::write(dir.join(format!("{number}.rs")), sample(len)).unwrap();
+    }
+    let start = std::time::Instant::now();
+    crate::copying::import_dir(&from, &node.files, &at("/src"), &|_| {}).await.unwrap();
+    let import = start.elapsed();
+    crate::copying::export_dir(&node.files, &at("/src"), &to, &|_| {}).await.unwrap();
+    println!("in: {import:?}, out: {:?}", start.elapsed() - import);
+    let diff = std::process::Command::new("diff").arg("-r").args([&from, &to]).status().unwrap();
+    assert!(diff.success());
 }

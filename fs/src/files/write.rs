@@ -10,7 +10,7 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Files, now_ms};
+use super::{Files, announce, now_ms};
 use crate::blob::BlobStore;
 use crate::chunk::{Cutter, MAX_SEGMENT};
 use crate::hash::BlobHash;
@@ -52,7 +52,7 @@ impl Files {
         // What cannot end well is refused before the bytes come.
         self.target(&at)?;
         let file = self.take_in(content, &at).await?;
-        let announced = matches!(file.body, Body::Manifest(_) | Body::ManifestBlob(_)).then_some(file.hash);
+        let (root, is_worth_announcing) = (file.hash, announce::is_worth_it(file.size));
         let guard = self.inner.locks.entry(&at).await;
         let (place, existing) = self.target(&at)?;
         let mut edits = Edits::default();
@@ -71,7 +71,7 @@ impl Files {
         }
         self.inner.tree.commit(edits).await?;
         drop(guard);
-        if let Some(root) = announced {
+        if is_worth_announcing {
             self.inner.announcer.announce(root);
         }
         self.entry(&at)

@@ -1,9 +1,12 @@
 //! What must hold for every set of cells, in whatever order and however often they come.
 
+use std::collections::{BTreeSet, HashSet};
+
 use proptest::prelude::*;
 
 use super::cell::{Body, FileContent};
 use super::*;
+use crate::path::VfsPath;
 
 type Cell = (Inode, Stamp, Change);
 

@@ -133,7 +133,7 @@ async fn malformed_and_future_cells_are_refused_counted_and_named() {
     let mut page = page.into_bytes();
     page.extend_from_slice(&[3, b'?', 0, 0, 0]);
     let admitted = intake::admit(b.memory.shared(), &page, &a.peer, Authorship::Anybody);
-    assert_eq!(admitted, [good.clone()]);
+    assert_eq!(admitted, std::slice::from_ref(&good));
     let stats = b.memory.stats();
     assert_eq!((stats.refused_future, stats.refused_malformed), (1, 1));
     assert_eq!(stats.offenders[0].author, a.memory.author());

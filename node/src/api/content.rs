@@ -162,7 +162,8 @@ impl Upload {
 fn part(query: &Query, headers: &HeaderMap, entry: &Entry) -> Result<Part, ApiError> {
     let (from, to) = (query.parsed("from")?, query.parsed("to")?);
     if from.is_some() || to.is_some() {
-        return Ok(Part::Slice(from.unwrap_or(0)..to.unwrap_or(u64::MAX)));
+        let from = from.unwrap_or(0);
+        return Ok(Part::Slice(from..to.unwrap_or(u64::MAX).max(from)));
     }
     let asked = headers.get(RANGE).and_then(|value| value.to_str().ok());
     let Some(asked) = asked.and_then(byte_range).filter(|_| entry.kind == Kind::File) else {

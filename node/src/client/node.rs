@@ -8,8 +8,12 @@ use starfish_dht::PeerId;
 
 use super::connection::empty;
 use super::{Client, ClientError, request};
+use crate::lock::NodeLock;
 use crate::task::WorkerInfo;
 use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RevokeRequest, Status, Usage};
+
+/// How often the lock is looked at; a stop takes some tens of milliseconds.
+const DOWN_POLL: Duration = Duration::from_millis(10);
 
 impl Client {
     /// How the node is.
@@ -65,6 +69,16 @@ impl Client {
     /// Takes [`Client::block`] back.
     pub async fn unblock(&self, peer: PeerId) -> Result<(), ClientError> {
         self.send(request(Method::DELETE, &format!("/api/v1/blocks/{peer}"), empty())).await?.done().await
+    }
+
+    /// Waits until no node holds the folder any more, for as long as `patience`; says whether that is so.
+    pub async fn wait_until_down(&self, patience: Duration) -> bool {
+        let free = async {
+            while NodeLock::is_held(self.data_dir()) {
+                tokio::time::sleep(DOWN_POLL).await;
+            }
+        };
+        tokio::time::timeout(patience, free).await.is_ok()
     }
 
     /// Whether a node answers in the folder, within `patience`.

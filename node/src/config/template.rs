@@ -14,8 +14,8 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 # Look for members of this swarm on the local network.
 #mdns = true
 
-# Ask the router to open the port (UPnP).
-#upnp = true
+# Ask the router to open the port (UPnP), so that members elsewhere can reach this node directly.
+#upnp = false
 
 # The local IP addresses to listen on.
 #listen = ["0.0.0.0", "::"]

@@ -1,0 +1,124 @@
+//! The shared memory: everywhere soon, written on in every half, and never forgotten once acknowledged.
+
+use std::time::Instant;
+
+use starfish_tests::{Swarm, wait_until};
+
+/// How a script is told that there is no such key.
+const NO_SUCH_KEY: i32 = 4;
+/// The exit status after ctrl-C, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+#[test]
+fn a_key_set_on_one_node_is_read_on_another() {
+    let swarm = Swarm::start(3);
+    let (writer, reader) = (swarm.node(0), swarm.node(2));
+    assert_eq!(reader.run(["mem", "get", "colour"]).code, NO_SUCH_KEY);
+
+    let begun = Instant::now();
+    writer.ok(["mem", "set", "colour", "sea green"]);
+    wait_until("the other reads it", || reader.run(["mem", "get", "colour"]).stdout == b"sea green\n");
+    println!("read elsewhere {:?} after the command to set it began", begun.elapsed());
+
+    reader.ok(["mem", "set", "colour", "blue"]);
+    wait_until("the last word counts", || writer.ok(["mem", "get", "colour"]) == "blue\n");
+    writer.ok(["mem", "del", "colour"]);
+    wait_until("it is gone", || reader.run(["mem", "get", "colour"]).code == NO_SUCH_KEY);
+    assert_eq!(writer.run(["mem", "del", "colour"]).code, NO_SUCH_KEY);
+}
+
+#[test]
+fn values_are_any_bytes_and_keys_are_listed() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    let value = b"\0\xff two\nlines\n";
+    node.feed(["mem", "set", "bytes/any"], value).ok();
+    assert_eq!(node.run(["mem", "get", "bytes/any"]).stdout, [&value[..], b"\n"].concat());
+    node.ok(["mem", "set", "minus", "-x"]);
+    node.ok(["mem", "set", "Ключ", ""]);
+    assert_eq!(node.ok(["mem", "get", "Ключ"]), "\n");
+    assert_eq!(node.ok(["mem", "ls", "--quiet"]), "bytes/any\nminus\nКлюч\n");
+    assert_eq!(node.ok(["mem", "ls", "--quiet", "bytes/"]), "bytes/any\n");
+    let too_long = node.feed(["mem", "set", "long"], vec![b'x'; 20 << 10]);
+    assert_ne!(too_long.code, 0);
+    assert_eq!(node.run(["mem", "get", "long"]).code, NO_SUCH_KEY);
+}
+
+#[test]
+fn a_watch_shows_what_is_there_and_then_what_happens_elsewhere() {
+    let swarm = Swarm::start(2);
+    let (writer, watcher) = (swarm.node(0), swarm.node(1));
+    watcher.ok(["mem", "set", "user/ada", "1"]);
+    let mut watching = watcher.spawn(["mem", "watch", "user/"]);
+    wait_until("what is there is shown", || watching.stdout().contains("user/ada"));
+    writer.ok(["mem", "set", "other/key", "2"]);
+    writer.ok(["mem", "set", "user/bob", "3"]);
+    wait_until("what comes is shown", || watching.stdout().contains("user/bob"));
+    writer.ok(["mem", "del", "user/bob"]);
+    wait_until("what goes is shown", || watching.stdout().contains("\"deleted\":true"));
+    assert!(!watching.stdout().contains("other/key"));
+    watching.interrupt();
+    assert_eq!(watching.finish().code, INTERRUPTED);
+}
+
+#[test]
+fn two_halves_write_on_and_agree_when_they_meet() {
+    let swarm = Swarm::start(4);
+    let set = |index: usize, key: &str, value: &str| drop(swarm.node(index).ok(["mem", "set", key, value]));
+    let get = |index: usize, key: &str| swarm.node(index).run(["mem", "get", key]).stdout;
+    set(0, "before", "known to all");
+    swarm.node(1).ok(["mem", "incr", "visits", "10"]);
+    swarm.wait_same_memory();
+
+    swarm.partition(&[0, 1], &[2, 3]);
+    set(0, "left", "l");
+    set(2, "right", "r");
+    set(1, "both", "from the left");
+    set(3, "both", "from the right, later");
+    swarm.node(0).ok(["mem", "incr", "visits", "1"]);
+    swarm.node(1).ok(["mem", "incr", "visits", "2"]);
+    swarm.node(3).ok(["mem", "incr", "visits", "-4"]);
+    swarm.node(2).ok(["mem", "del", "before"]);
+    for (half, key, value) in [([0, 1], "left", b"l\n"), ([2, 3], "right", b"r\n")] {
+        wait_until("both nodes of a half know", || half.iter().all(|index| get(*index, key) == value));
+    }
+    assert!(get(3, "left").is_empty() && get(0, "right").is_empty());
+
+    swarm.heal();
+    swarm.wait_same_memory();
+    for index in 0..4 {
+        assert_eq!(get(index, "left"), b"l\n");
+        assert_eq!(get(index, "right"), b"r\n");
+        assert_eq!(get(index, "both"), b"from the right, later\n");
+        assert_eq!(get(index, "before"), b"");
+        assert_eq!(get(index, "visits"), b"9\n");
+    }
+    swarm.wait_connected();
+}
+
+#[test]
+fn kill_9_amid_writes_loses_nothing_that_was_acknowledged() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    // The shell says a number when its `mem set` has succeeded.
+    let writers = ["a", "b"].map(|space| {
+        let set = format!("mem --space {space} set k$i v$i");
+        node.spawn(["-c", &format!("i=0; while {set}; do echo $i; i=$((i+1)); done")])
+    });
+    wait_until("many writes are acknowledged", || {
+        writers.iter().all(|writer| writer.stdout().lines().count() > 100)
+    });
+    node.kill9();
+    node.restart();
+    for (space, writer) in ["a", "b"].iter().zip(writers) {
+        let acknowledged = writer.finish();
+        let last: usize = acknowledged.text().lines().last().unwrap().parse().unwrap();
+        println!("{} writes to {space} were acknowledged", last + 1);
+        let kept = node.json(["mem", "--space", space, "ls"]);
+        let kept: Vec<&str> =
+            kept.as_array().unwrap().iter().filter_map(|pair| pair["key"].as_str()).collect();
+        for number in 0..=last {
+            assert!(kept.contains(&format!("k{number}").as_str()), "k{number} of {last} is lost");
+        }
+    }
+}
