@@ -47,8 +47,7 @@ fn three_containers_without_root_or_capabilities_are_one_swarm() {
 
     one.starfish(&["put", "/starfish", "/program"], b"");
     assert!(
-        three.starfish(&["cat", "/program"], b"")
-            == fs::read(&program).expect("the program can be read"),
+        three.starfish(&["cat", "/program"], b"") == fs::read(&program).expect("the program can be read"),
         "a file put in one container is not the same when read in another"
     );
 
