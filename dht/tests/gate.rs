@@ -3,6 +3,13 @@
 //! Strangers are of two kinds. Some speak libp2p as well as we do and lack a good token; they run the real
 //! [`Network`]. Others stop after encryption and send nothing, or garbage; they are bare transports.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
 use std::future::poll_fn;
 use std::io::Write;
 use std::net::TcpListener;
