@@ -31,8 +31,10 @@ const MAX_LOG: u64 = 16 << 20;
 /// On a fresh data folder it founds a private swarm of one, or joins another's with a ticket. Settings are flags over
 /// STARFISH_* variables over config.toml in the data folder over defaults.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starfish up\n  starfish up --detach\n  starfish up --join starfish1...\n  \
-                        starfish --data-dir /tmp/b up --port 0 --api-port 0 --join starfish1...")]
+#[command(
+    after_help = "Examples:\n  starfish up\n  starfish up --detach\n  starfish up --join starfish1...\n  \
+                        starfish --data-dir /tmp/b up --port 0 --api-port 0 --join starfish1..."
+)]
 pub struct Up {
     /// Join a swarm with its ticket; `@FILE` waits for a file with one.
     #[arg(long, env = "STARFISH_JOIN", value_name = "TICKET")]
@@ -86,10 +88,7 @@ impl Up {
         }
         let settings = Settings::load(&dir, self.layer(), |name| std::env::var(name).ok())?;
         logs::init(settings.log_format, std::env::var("RUST_LOG").ok().as_deref())?;
-        let join = match &self.join {
-            Some(text) if !text.is_empty() => Some(ticket(text).await?),
-            _ => None,
-        };
+        let join = self.ticket(&dir).await?;
         let worker_program = std::env::current_exe().context("cannot find this program itself")?;
         let config =
             NodeConfig { dir, settings, join, worker_program, worker_args: vec!["worker".to_owned()] };
@@ -114,6 +113,17 @@ impl Up {
         }
         context.io.stderr.line(format!("{already}; nothing was changed")).await?;
         Ok(0)
+    }
+
+    /// The ticket to join with. A node that is a member already takes one that is there and waits for none: who
+    /// writes it may be gone for good.
+    async fn ticket(&self, dir: &DataDir) -> anyhow::Result<Option<Ticket>> {
+        let Some(text) = self.join.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(file) = text.strip_prefix('@') else { return Ok(Some(text.parse()?)) };
+        if dir.membership().exists() && !Path::new(file).exists() {
+            return Ok(None);
+        }
+        ticket_in(file).await.map(Some)
     }
 
     /// Compose files set the variable to nothing when there is no ticket.
@@ -199,15 +209,17 @@ async fn say_up(context: &mut Context, joins: bool) -> anyhow::Result<i32> {
     );
     context.io.stderr.line(text).await?;
     let next = match (joins, status.n_alive) {
-        (true, 0) => "no member could be reached yet; it goes on trying (starfish peers, and the log, tell more)",
+        (true, 0) => {
+            "no member could be reached yet; it goes on trying (starfish peers, and the log, tell more)"
+        }
         _ => "invite another machine: starfish invite",
     };
     context.io.stderr.line(next).await?;
     Ok(0)
 }
 
-async fn ticket(text: &str) -> anyhow::Result<Ticket> {
-    let Some(file) = text.strip_prefix('@') else { return Ok(text.parse()?) };
+/// Waits for a ticket in `file`, which is whole when it ends with a newline.
+async fn ticket_in(file: &str) -> anyhow::Result<Ticket> {
     let start = Instant::now();
     loop {
         match tokio::fs::read_to_string(file).await {
