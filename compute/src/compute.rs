@@ -103,7 +103,7 @@ pub enum JobError {
         keeper: PeerId,
         /// What went wrong.
         #[source]
-        source: CallError,
+        source: Box<CallError>,
     },
     /// Somebody writes its input already.
     #[error("the input of job {0} is written by somebody else")]
@@ -224,7 +224,7 @@ impl Compute {
             self.service.report(&job)
         } else {
             let asked = self.service.ask_about(keeper, job).await;
-            asked.map_err(|source| JobError::Unreachable { job, keeper, source })?
+            asked.map_err(|error| JobError::Unreachable { job, keeper, source: Box::new(error) })?
         };
         report.ok_or_else(|| JobError::NotFound(job.to_string()))
     }
@@ -236,7 +236,7 @@ impl Compute {
             self.service.kill(job)
         } else {
             let asked = self.service.ask_to_kill(keeper, job).await;
-            asked.map_err(|source| JobError::Unreachable { job, keeper, source })?
+            asked.map_err(|error| JobError::Unreachable { job, keeper, source: Box::new(error) })?
         };
         if known { Ok(job) } else { Err(JobError::NotFound(job.to_string())) }
     }

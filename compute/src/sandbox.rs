@@ -6,7 +6,8 @@
 //! | it does | it meets |
 //! |---|---|
 //! | compute without end | the epoch, which a second thread moves on every [`TICK`] |
-//! | sleep or wait without end | a timeout around the call, and the node's own clock behind that |
+//! | wait for input without end | a timeout around the call |
+//! | sleep without end | the node's own clock, which ends the process: WASI sleeps on its only thread |
 //! | allocate | [`Bounds`], asked at every growth of a memory or table |
 //! | print | the budget of [`GuestOutput`](crate::guest_io::GuestOutput) |
 //! | recurse | the engine's stack limit |

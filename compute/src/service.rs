@@ -215,10 +215,8 @@ impl Service {
     }
 
     fn ended(&self, id: &JobId) {
-        let outcome = match self.board().job(id).map(|kept| kept.state.clone()) {
-            Some(crate::board::State::Ended { outcome, .. }) => outcome,
-            _ => return,
-        };
+        let state = self.board().job(id).map(|kept| kept.state.clone());
+        let Some(crate::board::State::Ended { outcome, .. }) = state else { return };
         if let Some(job) = self.job(id) {
             info!(job = %id, %outcome, "a job has ended");
             job.end(outcome);

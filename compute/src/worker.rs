@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 
 use tokio::net::unix::pipe;
+use wasmtime::Engine;
 
 use crate::guest_io::{GuestInput, GuestOutput, OutputBudget, OutputKind, Reports};
 use crate::jail::{self, JailReport};
@@ -162,23 +163,16 @@ impl Clock {
     fn start(sandbox: &Sandbox, parent: u32) -> Result<Self, WorkerError> {
         let (engine, running) = (sandbox.engine(), Arc::new(AtomicBool::new(false)));
         let is_running = Arc::clone(&running);
-        let watch = move || loop {
-            if !is_running.load(Ordering::Acquire) {
-                std::thread::park();
-                continue;
-            }
-            std::thread::sleep(TICK);
-            engine.increment_epoch();
-            if std::os::unix::process::parent_id() != parent {
-                #[expect(
-                    clippy::exit,
-                    reason = "the guest may never return, and nobody waits for its result"
-                )]
-                std::process::exit(1);
-            }
+        let (up, is_up) = std::sync::mpsc::sync_channel(1);
+        let watch = move || {
+            let _ = up.send(());
+            tick(&engine, &is_running, parent);
         };
         let thread =
             std::thread::Builder::new().name("clock".into()).spawn(watch).map_err(WorkerError::Clock)?;
+        // A libc sets a new thread up with system calls that the jail does not have, so the door is locked only
+        // when it is all in.
+        is_up.recv().map_err(|_| WorkerError::Clock(std::io::ErrorKind::BrokenPipe.into()))?;
         Ok(Self { running, thread: thread.thread().clone() })
     }
 
@@ -186,6 +180,21 @@ impl Clock {
         self.running.store(true, Ordering::Release);
         self.thread.unpark();
         Running(self)
+    }
+}
+
+fn tick(engine: &Engine, is_running: &AtomicBool, parent: u32) {
+    loop {
+        if !is_running.load(Ordering::Acquire) {
+            std::thread::park();
+            continue;
+        }
+        std::thread::sleep(TICK);
+        engine.increment_epoch();
+        if std::os::unix::process::parent_id() != parent {
+            #[expect(clippy::exit, reason = "the guest may never return, and nobody waits for its result")]
+            std::process::exit(1);
+        }
     }
 }
 

@@ -1,6 +1,13 @@
 //! Tasks from their submission to their end: real nodes over libp2p's memory transport, real worker processes.
 //! The tree is one `MemVfs` that all nodes share, as if every change reached everybody at once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

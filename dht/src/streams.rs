@@ -90,7 +90,10 @@ impl Incoming {
 
 /// The protocols served here, shared with every connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Protocols(Arc<RwLock<HashMap<StreamProtocol, mpsc::Sender<(PeerId, Stream)>>>>);
+pub(crate) struct Protocols(Arc<RwLock<HashMap<StreamProtocol, Served>>>);
+
+/// Where the inbound streams of one protocol go.
+type Served = mpsc::Sender<(PeerId, Stream)>;
 
 impl Protocols {
     pub(crate) fn accept(&self, protocol: &'static str) -> Result<Incoming, AcceptError> {
@@ -225,13 +228,13 @@ pub(crate) struct Handler {
 impl ConnectionHandler for Handler {
     type FromBehaviour = Open;
     type ToBehaviour = Infallible;
-    type InboundProtocol = Served;
+    type InboundProtocol = AnyServed;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = Open;
 
-    fn listen_protocol(&self) -> SubstreamProtocol<Served> {
-        SubstreamProtocol::new(Served(self.protocols.names()), ())
+    fn listen_protocol(&self) -> SubstreamProtocol<AnyServed> {
+        SubstreamProtocol::new(AnyServed(self.protocols.names()), ())
     }
 
     fn on_behaviour_event(&mut self, open: Open) {
@@ -263,7 +266,7 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(
         &mut self,
-        event: ConnectionEvent<'_, Served, ReadyUpgrade<StreamProtocol>, (), Open>,
+        event: ConnectionEvent<'_, AnyServed, ReadyUpgrade<StreamProtocol>, (), Open>,
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
@@ -293,9 +296,9 @@ impl ConnectionHandler for Handler {
 
 /// The inbound side of the negotiation: any protocol that is served now.
 #[derive(Debug)]
-pub(crate) struct Served(Vec<StreamProtocol>);
+pub(crate) struct AnyServed(Vec<StreamProtocol>);
 
-impl UpgradeInfo for Served {
+impl UpgradeInfo for AnyServed {
     type Info = StreamProtocol;
     type InfoIter = std::vec::IntoIter<StreamProtocol>;
 
@@ -304,7 +307,7 @@ impl UpgradeInfo for Served {
     }
 }
 
-impl InboundUpgrade<libp2p::Stream> for Served {
+impl InboundUpgrade<libp2p::Stream> for AnyServed {
     type Output = (libp2p::Stream, StreamProtocol);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;

@@ -3,6 +3,8 @@
 //! Real libp2p over its memory transport, with the real gate; only sockets are missing. Partitions are made by
 //! blocking peers on both sides, so connections break and dials fail as they do when a cable is pulled.
 
+#![expect(clippy::expect_used, reason = "in a test, what cannot be set up fails the test")]
+
 use std::future::Future;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, SystemTime};

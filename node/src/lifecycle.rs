@@ -41,6 +41,9 @@ use crate::runtime::RuntimeInfo;
 use crate::socket;
 use crate::task::Tasks;
 
+/// How long a node that joins may take to fetch what the swarm remembers before it is ready without it. It goes on
+/// fetching afterwards; only who asks at once may miss something.
+const CATCH_UP: Duration = Duration::from_secs(5);
 /// All of a stop; after that, what is still at work is abandoned. Supervisors kill after ten seconds.
 const STOP_DEADLINE: Duration = Duration::from_millis(4500);
 /// Of that, what answers on their way may take. Long ones (watches, outputs) end at once.
@@ -67,7 +70,7 @@ pub struct Node {
     control: Arc<Control>,
     replication: MemorySync,
     /// Ends the tasks, which hold on to `control`, if nobody stopped them.
-    stop_on_drop: DropGuard,
+    _stop_on_drop: DropGuard,
     // The last to go.
     lock: NodeLock,
 }
@@ -139,6 +142,7 @@ impl Node {
         spawn_membership(&tasks, &network, &credentials, &ledger, &dir);
         if let Some(ticket) = join {
             network.dial(ticket.addresses).await;
+            catch_up(&memory).await;
         }
         let (zone, api, end) = (settings.zone, doors.address(), End::default());
         let control = Arc::new(Control {
@@ -162,7 +166,7 @@ impl Node {
         let id = control.id();
         info!(peer = %id.peer, swarm = %id.swarm, port, %api, "ready");
         let stop_on_drop = control.tasks.stopping().clone().drop_guard();
-        Ok(Self { control, replication, stop_on_drop, lock })
+        Ok(Self { control, replication, _stop_on_drop: stop_on_drop, lock })
     }
 
     /// Starts a node, calls `ready`, and runs until SIGTERM, SIGINT or a word through the API; then stops. A
@@ -202,7 +206,7 @@ impl Node {
 
     /// Stops in order, in five seconds at the most, and lets go of the folder.
     pub async fn stop(self) {
-        let Self { control, replication, stop_on_drop: _, lock } = self;
+        let Self { control, replication, _stop_on_drop: _, lock } = self;
         let in_order = async {
             control.tasks.stop(API_STOP_DEADLINE).await;
             control.compute.stop().await;
@@ -281,6 +285,19 @@ fn spawn_membership(
         let lasting =
             membership::become_lasting(network.clone(), credentials.clone(), dir.membership(), stopping());
         tasks.spawn("enrol", lasting);
+    }
+}
+
+/// A newcomer is ready when it has compared its memory with one member, so that whoever waits for it finds what
+/// the swarm had before.
+async fn catch_up(memory: &Memory) {
+    let compared = async {
+        while memory.stats().sync_rounds == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(CATCH_UP, compared).await.is_err() {
+        warn!("no member of the swarm has answered yet; going on without what the swarm remembers");
     }
 }
 

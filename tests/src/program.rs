@@ -9,11 +9,8 @@ use std::sync::LazyLock;
 const PROGRAM_ENV: &str = "STARFISH_TEST_PROGRAM";
 
 /// By default it is what cargo built of the same sources, one folder above the test's own executable.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let program = env::var_os(PROGRAM_ENV).map_or_else(beside_this_test, PathBuf::from);
-    assert!(program.is_file(), "there is no program at {}: run the tests with cargo", program.display());
-    program
-});
+static PROGRAM: LazyLock<PathBuf> =
+    LazyLock::new(|| env::var_os(PROGRAM_ENV).map_or_else(beside_this_test, PathBuf::from));
 
 fn beside_this_test() -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
@@ -23,6 +20,7 @@ fn beside_this_test() -> PathBuf {
 
 /// The program, with none of the user's environment: `home` is its home, and loopback its network.
 pub(crate) fn starfish(home: &Path) -> Command {
+    assert!(PROGRAM.is_file(), "there is no program at {}: run the tests with cargo", PROGRAM.display());
     let mut command = Command::new(&*PROGRAM);
     command
         .env_clear()

@@ -20,6 +20,7 @@ fn whatever_a_program_does_it_is_ended_with_an_error_that_says_why_and_the_node_
     let swarm = Swarm::start_as([Start::default().with_slots(1)]);
     let node = swarm.node(0);
     let guest = |name: &str| swarm.scratch().guest(name);
+    node.ok(["mkdir", "/data"]);
     let run = |words: &[&str]| node.feed([&["run"][..], words].concat(), "");
 
     assert_ended(&run(&["--timeout", "500ms", &guest("loop")]), TIMED_OUT, "time limit of 500ms");
@@ -36,8 +37,8 @@ fn whatever_a_program_does_it_is_ended_with_an_error_that_says_why_and_the_node_
     assert_ended(&run(&[&guest("recurse")]), LIMITED, "stack limit");
     assert_ended(&run(&[&guest("trap")]), TRAPPED, "divide by zero");
     assert_ended(&run(&[&guest("foreign")]), LIMITED, "launch_missiles");
-    let garbage = swarm.scratch().write("garbage.wasm", "this is no program");
-    assert_ended(&run(&[&garbage]), LIMITED, "garbage.wasm");
+    let garbage = run(&[&swarm.scratch().write("garbage.wasm", "this is no program")]);
+    assert!(garbage.code != 0 && garbage.stderr.contains("not a WASM program"), "{}", garbage.stderr);
 
     // The only slot is free again, and clean.
     assert_eq!(node.feed(["run", &guest("upper")], "still here").ok(), "STILL HERE");

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use starfish_tests::{Chance, Swarm, wait_until};
 
 /// Connections that say nothing at all, and stay.
-const SILENT: usize = 300;
+const SILENT: usize = 500;
 /// Connections that say something that nobody understands.
 const LOUD: usize = 50;
 /// Datagrams that nobody understands.

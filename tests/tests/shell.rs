@@ -7,6 +7,7 @@ fn built_ins_and_programs_of_the_tree_work_together() {
     let swarm = Swarm::start(2);
     let node = swarm.node(0);
     let shell = |line: &str| -> Output { node.run(["-c", line]) };
+    node.ok(["mkdir", "/bin"]);
     node.ok(["put", &swarm.scratch().guest("upper"), "/bin/upper.wasm"]);
     node.ok(["put", &swarm.scratch().guest("exit"), "/bin/exit.wasm"]);
 

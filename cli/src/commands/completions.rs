@@ -6,7 +6,9 @@ use super::Context;
 
 /// Print a completion script for a shell of this machine.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example:\n  starfish completions bash > ~/.local/share/bash-completion/completions/starfish")]
+#[command(
+    after_help = "Example:\n  starfish completions bash > ~/.local/share/bash-completion/completions/starfish"
+)]
 pub struct Completions {
     /// Which shell.
     shell: clap_complete::Shell,

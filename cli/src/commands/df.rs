@@ -20,7 +20,8 @@ impl Df {
             return Ok(0);
         }
         let mut table = Table::default();
-        table.row(["tree".to_owned(), format!("{} files and links, {} directories", usage.files, usage.dirs)]);
+        table
+            .row(["tree".to_owned(), format!("{} files and links, {} directories", usage.files, usage.dirs)]);
         let here = format!("{} in {} blobs", human::bytes(usage.bytes), usage.blobs);
         table.row(["on this node".to_owned(), here]);
         let disk = format!("{} free of {}", human::bytes(usage.free), human::bytes(usage.total));

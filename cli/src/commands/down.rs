@@ -23,7 +23,10 @@ impl Down {
         while NodeLock::is_held(&dir) {
             if start.elapsed() > PATIENCE {
                 let pid = info.map(|info| info.pid.to_string()).unwrap_or_default();
-                bail!("the node was told to stop and has not done so within {} s (pid {pid})", PATIENCE.as_secs());
+                bail!(
+                    "the node was told to stop and has not done so within {} s (pid {pid})",
+                    PATIENCE.as_secs()
+                );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

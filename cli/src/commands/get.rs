@@ -14,7 +14,9 @@ use crate::shell::fs::vfs::{Kind, Vfs};
 
 /// Copy a file or folder of the tree to this machine.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starfish get /photos/photo.jpg .\n  starfish get /src ~/src\n  starfish get /logs/dmesg - | less")]
+#[command(
+    after_help = "Examples:\n  starfish get /photos/photo.jpg .\n  starfish get /src ~/src\n  starfish get /logs/dmesg - | less"
+)]
 pub struct Get {
     /// What to copy.
     source: String,
@@ -48,7 +50,8 @@ impl Get {
     }
 
     fn place(&self, from: &VfsPath) -> anyhow::Result<PathBuf> {
-        let into_folder = self.destination.is_dir() || self.destination.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let into_folder =
+            self.destination.is_dir() || self.destination.as_os_str().as_encoded_bytes().ends_with(b"/");
         if !into_folder {
             return Ok(self.destination.clone());
         }

@@ -44,7 +44,8 @@ impl Invite {
             return Ok(0);
         }
         if !self.quiet && context.io.stderr.is_terminal() {
-            let said = format!("on the other machine, within {}:\n", crate::output::human::duration(self.expires));
+            let said =
+                format!("on the other machine, within {}:\n", crate::output::human::duration(self.expires));
             context.io.stderr.line(said).await?;
             context.io.stderr.line(format!("starfish up --join {}\n", invitation.ticket)).await?;
             if let Ok(code) = QrCode::new(invitation.ticket.to_ascii_uppercase()) {

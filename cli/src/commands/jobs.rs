@@ -89,7 +89,10 @@ fn describe(report: &JobReport) -> Table {
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("job", report.id.to_string());
     row("name", report.name.clone());
-    row("state", format!("{} for {}", word(report.phase), human::age(report.since_ms).trim_end_matches(" ago")));
+    row(
+        "state",
+        format!("{} for {}", word(report.phase), human::age(report.since_ms).trim_end_matches(" ago")),
+    );
     if let Some(why) = &report.why {
         row("why", why.clone());
     }

@@ -21,8 +21,10 @@ const MAX_VALUE: u64 = 64 << 10;
 ///
 /// A value that was set is on this node's disk when the command ends, and on its way to every other node.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starfish mem set greeting hello\n  starfish mem get greeting\n  starfish mem incr visits\n  \
-                        starfish mem ls user/\n  starfish mem watch user/")]
+#[command(
+    after_help = "Examples:\n  starfish mem set greeting hello\n  starfish mem get greeting\n  starfish mem incr visits\n  \
+                        starfish mem ls user/\n  starfish mem watch user/"
+)]
 pub struct Mem {
     /// The space of keys.
     #[arg(long, global = true, default_value = "default")]
@@ -103,7 +105,9 @@ impl Mem {
             Action::Del { key } => {
                 return Ok(if space.delete(key.as_bytes()).await? { 0 } else { NOT_FOUND });
             }
-            Action::Ls { prefix, json, quiet } => list(&mut context, &self.space, &prefix, json, quiet).await?,
+            Action::Ls { prefix, json, quiet } => {
+                list(&mut context, &self.space, &prefix, json, quiet).await?
+            }
             Action::Incr { key, by } => {
                 let value = space.incr(key.as_bytes(), by).await?;
                 context.print(value).await?;
@@ -120,7 +124,13 @@ async fn read_value(context: &mut Context) -> anyhow::Result<Bytes> {
     Ok(value.into())
 }
 
-async fn list(context: &mut Context, space: &str, prefix: &str, json: bool, quiet: bool) -> anyhow::Result<()> {
+async fn list(
+    context: &mut Context,
+    space: &str,
+    prefix: &str,
+    json: bool,
+    quiet: bool,
+) -> anyhow::Result<()> {
     let space = context.client.space(space);
     let mut all = Vec::new();
     let mut after: Option<Vec<u8>> = None;

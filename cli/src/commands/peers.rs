@@ -78,7 +78,8 @@ async fn list(context: &mut Context, json: bool) -> anyhow::Result<()> {
     if peers.is_empty() {
         return Ok(context.io.stderr.line("no other members; invite one: starfish invite").await?);
     }
-    let mut table = Table::new(["ID", "STATE", "RTT", "HEARD", "VERSION", "ZONE", "ADDRESS"]).right_aligned(&[2]);
+    let mut table =
+        Table::new(["ID", "STATE", "RTT", "HEARD", "VERSION", "ZONE", "ADDRESS"]).right_aligned(&[2]);
     for peer in &peers {
         table.row([
             human::peer(&peer.id),

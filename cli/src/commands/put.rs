@@ -10,14 +10,16 @@ use tokio_util::io::ReaderStream;
 use super::Context;
 use super::transfer::Transfer;
 use crate::shell::fs::path::VfsPath;
-use crate::shell::fs::vfs::{Attributes, Kind, Vfs, VfsError};
+use crate::shell::fs::vfs::{Attributes, Kind, Parents, Vfs, VfsError};
 
 /// Copy a file or folder of this machine into the tree.
 ///
-/// Modes, times, links and empty folders come along. The file is on this node's disk when the command ends; other
+/// Missing directories are made. Modes, times, links and empty folders come along. The file is on this node's disk when the command ends; other
 /// nodes fetch it when they read it.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starfish put photo.jpg /photos/\n  starfish put ~/src /src\n  dmesg | starfish put - /logs/dmesg")]
+#[command(
+    after_help = "Examples:\n  starfish put photo.jpg /photos/\n  starfish put ~/src /src\n  dmesg | starfish put - /logs/dmesg"
+)]
 pub struct Put {
     /// What to copy; `-` is standard input.
     source: PathBuf,
@@ -30,9 +32,11 @@ impl Put {
         let tree = context.tree();
         let to = context.cwd.resolve(&self.destination)?;
         if self.source.as_os_str() == "-" {
+            make_parents(&*tree, &to).await?;
             let input = ReaderStream::with_capacity(context.io.stdin.clone(), 64 << 10);
             let what = "cannot read standard input";
-            let input = input.map(move |chunk| chunk.map_err(|source| VfsError::Io { what: what.into(), source }));
+            let input =
+                input.map(move |chunk| chunk.map_err(|source| VfsError::Io { what: what.into(), source }));
             tree.write(&to, input.boxed(), Attributes::default()).await?;
             return Ok(0);
         }
@@ -40,6 +44,7 @@ impl Put {
             .await
             .with_context(|| format!("cannot read {}", self.source.display()))?;
         let to = self.place(&*tree, to).await?;
+        make_parents(&*tree, &to).await?;
         let total = metadata.is_file().then_some(metadata.len());
         let transfer = Transfer::start(&self.source.display().to_string(), total);
         let on_progress = |summary: &Summary| transfer.show(summary);
@@ -67,4 +72,11 @@ impl Put {
         let name = name.to_str().context("the source's name is not UTF-8")?;
         Ok(to.join(name)?)
     }
+}
+
+async fn make_parents(tree: &dyn Vfs, path: &VfsPath) -> Result<(), VfsError> {
+    if let Some(parent) = path.parent() {
+        tree.mkdir(&parent, Parents::Create).await?;
+    }
+    Ok(())
 }

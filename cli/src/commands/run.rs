@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use starfish_node::Client;
-use starfish_node::compute::{Grant, Limit, OutputFrame, Outcome};
+use starfish_node::compute::{Grant, Limit, Outcome, OutputFrame};
 use starfish_node::wire::{LimitsRequest, StdinSource, TaskRequest};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
@@ -28,9 +28,11 @@ const TRAPPED: i32 = 134;
 /// The program is a WASI preview 1 command: a file of this machine, or one of the tree. It reads this standard input,
 /// and its output and exit code come back. It sees nothing but what is granted with --dir.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Exit status: the program's own; 124 it ran out of time, 125 it could not be run or exceeded another limit,\n\
+#[command(
+    after_help = "Exit status: the program's own; 124 it ran out of time, 125 it could not be run or exceeded another limit,\n\
                         134 it trapped, 137 it was killed.\n\n\
-                        Examples:\n  starfish run upper.wasm < in > out\n  starfish run --dir /logs:ro /bin/grep.wasm error /logs/today")]
+                        Examples:\n  starfish run upper.wasm < in > out\n  starfish run --dir /logs:ro /bin/grep.wasm error /logs/today"
+)]
 pub struct Run {
     /// A part of the tree that the program may use, under the same path; `:ro` for reading only. Changes reach the
     /// tree when it exits with 0.
@@ -91,16 +93,21 @@ impl Run {
     }
 
     /// A file of this machine goes first outside of the shell; inside, where paths mean the tree, the tree does.
-    async fn find_program(&self, context: &Context) -> anyhow::Result<(Option<VfsPath>, Option<bytes::Bytes>)> {
+    async fn find_program(
+        &self,
+        context: &Context,
+    ) -> anyhow::Result<(Option<VfsPath>, Option<bytes::Bytes>)> {
         let in_tree = context.cwd.resolve(&self.program);
         let host = Path::new(&self.program);
-        if context.is_shell && let Ok(path) = &in_tree
+        if context.is_shell
+            && let Ok(path) = &in_tree
             && context.tree().stat(path).await.is_ok()
         {
             return Ok((Some(path.clone()), None));
         }
         if host.is_file() {
-            let module = tokio::fs::read(host).await.with_context(|| format!("cannot read {}", host.display()))?;
+            let module =
+                tokio::fs::read(host).await.with_context(|| format!("cannot read {}", host.display()))?;
             return Ok((None, Some(module.into())));
         }
         Ok((Some(in_tree?), None))

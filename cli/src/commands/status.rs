@@ -59,8 +59,12 @@ impl Status {
         table.row(["memory".to_owned(), memory]);
         table.row(["tasks".to_owned(), format!("{} of {} slots free", status.slots_free, status.slots)]);
         let up = human::duration(Duration::from_millis(status.uptime_ms));
-        let resident = status.resident_bytes.map_or_else(String::new, |n| format!(", {} of memory", human::bytes(n)));
-        table.row(["process".to_owned(), format!("pid {}, up {up}{resident}, version {}", status.pid, status.version)]);
+        let resident =
+            status.resident_bytes.map_or_else(String::new, |n| format!(", {} of memory", human::bytes(n)));
+        table.row([
+            "process".to_owned(),
+            format!("pid {}, up {up}{resident}, version {}", status.pid, status.version),
+        ]);
         table.row(["data".to_owned(), status.data_dir.display().to_string()]);
         table.row(["api".to_owned(), format!("http://{}", status.api)]);
         context.print(table.to_string().trim_end()).await?;

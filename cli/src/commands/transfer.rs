@@ -42,9 +42,14 @@ impl Transfer {
         if context.io.stderr.is_terminal() {
             let elapsed = self.start.elapsed();
             let per_second = summary.bytes as f64 / elapsed.as_secs_f64().max(0.001);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive rate, shown rounded")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a positive rate, shown rounded"
+            )]
             let rate = human::bytes(per_second as u64);
-            let files = if summary.files == 1 { "1 file".to_owned() } else { format!("{} files", summary.files) };
+            let files =
+                if summary.files == 1 { "1 file".to_owned() } else { format!("{} files", summary.files) };
             let took = format!("{:.1} s", elapsed.as_secs_f64());
             let line = format!("{files}, {} in {took} ({rate}/s)", human::bytes(summary.bytes));
             context.io.stderr.line(line).await?;

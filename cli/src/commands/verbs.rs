@@ -49,9 +49,8 @@ impl Verbs for NodeVerbs {
     }
 
     async fn run(&self, argv: Vec<String>, cwd: VfsPath, mut io: Io) -> i32 {
-        let parsed = Line::command()
-            .try_get_matches_from(&argv)
-            .and_then(|matches| Line::from_arg_matches(&matches));
+        let parsed =
+            Line::command().try_get_matches_from(&argv).and_then(|matches| Line::from_arg_matches(&matches));
         let verb = match parsed {
             Ok(line) => line.verb,
             Err(message) => {
@@ -79,7 +78,8 @@ impl Programs for NodeVerbs {
     async fn run(&self, call: ProgramCall) -> anyhow::Result<i32> {
         let ProgramCall { program, args, env, cwd: _, stdin, stdout, stderr } = call;
         let name = program.name().unwrap_or("program").to_owned();
-        let task = TaskRequest { args, env, stdin: StdinSource::Stream, ..TaskRequest::new(name, Some(program)) };
+        let task =
+            TaskRequest { args, env, stdin: StdinSource::Stream, ..TaskRequest::new(name, Some(program)) };
         run::attached(&self.client, &task, None, Io { stdin, stdout, stderr }).await
     }
 }

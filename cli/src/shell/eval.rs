@@ -21,8 +21,8 @@ use super::{parse, status};
 
 /// How deep commands may lie in commands, functions and scripts that call each other included.
 const MAX_NESTING: usize = 1000;
-/// How many levels one stack carries: debug builds take some 60 KiB for each, and a thread has 2 MiB.
-const LEVELS_A_STACK: usize = 16;
+/// How many levels one stack carries: debug builds take up to 100 KiB for each, and a thread has 2 MiB.
+const LEVELS_A_STACK: usize = 8;
 
 /// The node that a shell stands on.
 pub(super) struct Host {

@@ -72,7 +72,13 @@ pub enum Refusal {
     /// Signed by another root, or changed since.
     #[error("token of another swarm, or tampered with")]
     BadSignature,
-    /// Its time has passed, it was made for another peer, or it does not carry the right.
+    /// Its time has passed.
+    #[error("token has expired")]
+    Expired,
+    /// It was made for another peer.
+    #[error("token was made for another peer than {0}")]
+    NotYours(PeerId),
+    /// It does not carry the right, or one of its checks fails in some other way.
     #[error("token does not allow {peer} to {operation}: {failed}")]
     NotAllowed {
         /// Who showed it.
@@ -199,10 +205,14 @@ impl FromStr for SwarmId {
 
 fn allows(biscuit: &Biscuit, peer: PeerId, right: Right, now: SystemTime) -> Result<(), Refusal> {
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let refused = |error: error::Token| Refusal::NotAllowed {
-        peer,
-        operation: right.as_str(),
-        failed: describe(&error),
+    let refused = |error: error::Token| {
+        let failed = describe(&error);
+        // These two are narrowings that we make, and what people run into.
+        match failed.as_str() {
+            text if text.starts_with("check if time(") => Refusal::Expired,
+            text if text.starts_with("check if peer(") => Refusal::NotYours(peer),
+            _ => Refusal::NotAllowed { peer, operation: right.as_str(), failed },
+        }
     };
     let mut authorizer = biscuit_auth::builder::AuthorizerBuilder::new()
         .code_with_params(

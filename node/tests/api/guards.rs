@@ -1,7 +1,5 @@
 //! What the API refuses, asked over real sockets, in bytes that no well-behaved client would send.
 
-mod common;
-
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};

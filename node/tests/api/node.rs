@@ -1,7 +1,5 @@
 //! One node and two, through the client that the CLI uses.
 
-mod common;
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -109,7 +107,7 @@ async fn keys_are_any_bytes_and_survive_a_restart() {
 async fn a_task_reads_its_input_and_says_its_output() {
     let node = TestNode::start().await;
     let client = node.client();
-    let upper = wat::parse_str(include_str!("../../compute/samples/upper.wat")).unwrap().into();
+    let upper = wat::parse_str(include_str!("../../../compute/samples/upper.wat")).unwrap().into();
     let task = TaskRequest { stdin: StdinSource::Stream, ..TaskRequest::new("upper", None) };
     let job = client.submit(&task, Some(upper)).await.unwrap();
     let input = stream::iter([Ok(Bytes::from_static(b"star")), Ok(Bytes::from_static(b"fish"))]);

@@ -1,0 +1,12 @@
+//! Real nodes, asked through their real doors.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod common;
+mod guards;
+mod node;
