@@ -4,7 +4,8 @@
 //! Four bars, each applied as far as the kernel has it, and reported:
 //! - *no new privileges*: no set-uid program can give any back;
 //! - *limits*: few descriptors, no core dumps (a dump would hold what other tasks left in memory);
-//! - *landlock*: of all files, the scratch folder and (to read) the compiled programs; no TCP, no signals out;
+//! - *landlock*: of all files, the scratch folder and (to read) the compiled programs and randomness; no TCP, no
+//!   signals out;
 //! - *seccomp*: the system calls in [`ALLOWED`] and no others. No sockets, no exec, no fork, no ptrace.
 //!   What is not allowed fails with `EPERM` rather than killing, so that a libc that merely tries something
 //!   newer falls back.
@@ -58,7 +59,9 @@ pub(crate) fn confine_files(scratch: &Path, cache: &Path) -> Bar {
             .scope(Scope::from_all(LANDLOCK_ABI))?
             .create()?
             .add_rules(path_beneath_rules([scratch], all & !AccessFs::Execute))?
-            .add_rules(path_beneath_rules([cache], read))?;
+            .add_rules(path_beneath_rules([cache], read))?
+            // A statically linked program takes its randomness from here, as it cannot look `getrandom` up.
+            .add_rules(path_beneath_rules(["/dev/random", "/dev/urandom"], AccessFs::ReadFile))?;
         Ok(ruleset.restrict_self()?.ruleset)
     };
     match restrict() {

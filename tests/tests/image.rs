@@ -63,13 +63,18 @@ fn three_containers_without_root_or_capabilities_are_one_swarm() {
     one.stop();
     wait_until("the others notice", || two.n_alive() == 1 && three.n_alive() == 1);
     three.starfish(&["mem", "set", "colour", "violet"], b"");
-    docker(&["start", &one.name], b"").expect("a stopped container starts again");
+    one.restart();
     wait_until("the founder is back and has heard", || {
         one.try_starfish(&["mem", "get", "colour"], b"").is_ok_and(|value| value == b"violet\n")
     });
     for container in all {
         container.stop();
     }
+
+    // The ticket went with the last of them, and a member needs none.
+    three.restart();
+    wait_until("a member starts without a ticket", || three.is("{{.State.Health.Status}}", "healthy"));
+    three.stop();
 }
 
 /// What a test has made in the engine, under one name. Dropping it removes all of it.
@@ -172,6 +177,11 @@ impl Container {
     fn is(&self, field: &str, value: &str) -> bool {
         docker(&["inspect", "--format", field, &self.name], b"")
             .is_ok_and(|answer| String::from_utf8_lossy(&answer).trim() == value)
+    }
+
+    #[track_caller]
+    fn restart(&self) {
+        docker(&["start", &self.name], b"").expect("a stopped container starts again");
     }
 
     /// Stops it as an engine does, and holds it to ending by itself, well.

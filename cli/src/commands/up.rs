@@ -88,10 +88,7 @@ impl Up {
         }
         let settings = Settings::load(&dir, self.layer(), |name| std::env::var(name).ok())?;
         logs::init(settings.log_format, std::env::var("RUST_LOG").ok().as_deref())?;
-        let join = match &self.join {
-            Some(text) if !text.is_empty() => Some(ticket(text).await?),
-            _ => None,
-        };
+        let join = self.ticket(&dir).await?;
         let worker_program = std::env::current_exe().context("cannot find this program itself")?;
         let config =
             NodeConfig { dir, settings, join, worker_program, worker_args: vec!["worker".to_owned()] };
@@ -116,6 +113,17 @@ impl Up {
         }
         context.io.stderr.line(format!("{already}; nothing was changed")).await?;
         Ok(0)
+    }
+
+    /// The ticket to join with. A node that is a member already takes one that is there and waits for none: who
+    /// writes it may be gone for good.
+    async fn ticket(&self, dir: &DataDir) -> anyhow::Result<Option<Ticket>> {
+        let Some(text) = self.join.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(file) = text.strip_prefix('@') else { return Ok(Some(text.parse()?)) };
+        if dir.membership().exists() && !Path::new(file).exists() {
+            return Ok(None);
+        }
+        ticket_in(file).await.map(Some)
     }
 
     /// Compose files set the variable to nothing when there is no ticket.
@@ -210,8 +218,8 @@ async fn say_up(context: &mut Context, joins: bool) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-async fn ticket(text: &str) -> anyhow::Result<Ticket> {
-    let Some(file) = text.strip_prefix('@') else { return Ok(text.parse()?) };
+/// Waits for a ticket in `file`, which is whole when it ends with a newline.
+async fn ticket_in(file: &str) -> anyhow::Result<Ticket> {
     let start = Instant::now();
     loop {
         match tokio::fs::read_to_string(file).await {
