@@ -208,11 +208,14 @@ fn find(tree: &Tree, path: &VfsPath) -> Result<Found, VfsError> {
     })
 }
 
-/// The same error, about the path that the user named and not its parent.
+/// The same error, about the path that the user named and not the one that it means.
 fn about(error: VfsError, path: &VfsPath) -> VfsError {
+    let path = path.clone();
     match error {
-        VfsError::NotFound { .. } => VfsError::NotFound { path: path.clone() },
-        VfsError::NotADirectory { .. } => VfsError::NotADirectory { path: path.clone() },
+        VfsError::NotFound { .. } => VfsError::NotFound { path },
+        VfsError::NotADirectory { .. } => VfsError::NotADirectory { path },
+        VfsError::IsADirectory { .. } => VfsError::IsADirectory { path },
+        VfsError::Invalid { reason, .. } => VfsError::Invalid { path, reason },
         other => other,
     }
 }

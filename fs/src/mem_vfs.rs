@@ -120,6 +120,14 @@ fn check_parent(nodes: &Nodes, at: &VfsPath, path: &VfsPath) -> Result<(), VfsEr
     }
 }
 
+/// Nothing takes the place of the root.
+fn check_not_root(at: &VfsPath, path: &VfsPath) -> Result<(), VfsError> {
+    if at.is_root() {
+        return Err(VfsError::Invalid { path: path.clone(), reason: "is the root" });
+    }
+    Ok(())
+}
+
 fn below<'n>(nodes: &'n Nodes, dir: &VfsPath) -> impl Iterator<Item = (&'n VfsPath, &'n Node)> {
     // Not everything after `dir` is below it: `/a-b` sorts between `/a` and `/a/b`.
     let dir = dir.clone();
@@ -266,7 +274,8 @@ impl Vfs for MemVfs {
         if source == target {
             return Ok(());
         }
-        if target.starts_with(&source) || target.is_root() {
+        check_not_root(&target, to)?;
+        if target.starts_with(&source) {
             return Err(VfsError::Invalid { path: to.clone(), reason: "is inside what is to be moved" });
         }
         check_parent(&nodes, &target, to)?;
@@ -294,7 +303,8 @@ impl Vfs for MemVfs {
         if source == target && !is_dir {
             return Ok(());
         }
-        if is_dir && target.starts_with(&source) || target.is_root() {
+        check_not_root(&target, to)?;
+        if is_dir && target.starts_with(&source) {
             return Err(VfsError::Invalid { path: to.clone(), reason: "is inside what is to be copied" });
         }
         check_parent(&nodes, &target, to)?;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use starfish_node::{NodeLock, RuntimeInfo};
+use starfish_node::{ClientError, NodeLock, RuntimeInfo};
 
 use super::Context;
 
@@ -16,21 +16,30 @@ pub struct Down {}
 
 impl Down {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
-        let dir = context.client.data_dir().clone();
-        let info = RuntimeInfo::read(&dir);
-        context.client.stop().await?;
-        let start = Instant::now();
-        while NodeLock::is_held(&dir) {
-            if start.elapsed() > PATIENCE {
-                let pid = info.map(|info| info.pid.to_string()).unwrap_or_default();
-                bail!(
-                    "the node was told to stop and has not done so within {} s (pid {pid})",
-                    PATIENCE.as_secs()
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        match context.client.stop().await {
+            // It may be gone before it has said that it goes.
+            Ok(()) | Err(ClientError::Interrupted { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
-        context.io.stderr.line("the node has stopped").await?;
-        Ok(0)
+        wait_until_stopped(&mut context).await
     }
+}
+
+/// Waits until the node of this folder is gone, and says so.
+pub(super) async fn wait_until_stopped(context: &mut Context) -> anyhow::Result<i32> {
+    let dir = context.client.data_dir().clone();
+    let info = RuntimeInfo::read(&dir);
+    let start = Instant::now();
+    while NodeLock::is_held(&dir) {
+        if start.elapsed() > PATIENCE {
+            let pid = info.map(|info| info.pid.to_string()).unwrap_or_default();
+            bail!(
+                "the node was told to stop and has not done so within {} s (pid {pid})",
+                PATIENCE.as_secs()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    context.io.stderr.line("the node has stopped").await?;
+    Ok(0)
 }

@@ -1,6 +1,6 @@
 //! `starfish leave`: ends this node's membership.
 
-use super::{Context, down::Down};
+use super::{Context, down};
 
 /// Leave the swarm and stop the node.
 ///
@@ -13,10 +13,7 @@ impl Leave {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         context.client.leave().await?;
         context.io.stderr.line("left the swarm").await?;
-        // The node stops by itself; this only waits for it.
-        match (Down {}).run(context.clone()).await {
-            Err(error) if super::failure::status(&error) == super::failure::NOT_RUNNING => Ok(0),
-            ended => ended,
-        }
+        // It stops by itself, after it has told the others.
+        down::wait_until_stopped(&mut context).await
     }
 }

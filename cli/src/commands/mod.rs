@@ -4,6 +4,7 @@
 //! standard output, everything else to standard error; how it ends is a status of [`crate::shell::status`] or
 //! one of [`failure`].
 
+mod bench;
 mod completions;
 mod df;
 mod down;
@@ -91,6 +92,8 @@ pub enum Verb {
     Kill(jobs::Kill),
     /// List the node's background work.
     Workers(status::Workers),
+    /// Measure a swarm on this machine against the machine itself.
+    Bench(bench::Bench),
     /// Open the shell, or run a script in it.
     Shell(shell::Shell),
     /// Print a completion script for a shell of this machine.
@@ -173,6 +176,7 @@ pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i3
         Verb::Job(job) => job.run(context).boxed(),
         Verb::Kill(kill) => kill.run(context).boxed(),
         Verb::Workers(workers) => workers.run(context).boxed(),
+        Verb::Bench(bench) => bench.run(context).boxed(),
         Verb::Shell(shell) => shell.run(context).boxed(),
         Verb::Completions(completions) => completions.run(context).boxed(),
         Verb::Worker => async { anyhow::bail!("a worker process is started by its node") }.boxed(),

@@ -219,7 +219,7 @@ pub(super) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
 }
 
 /// `64M`, `1G`, `512K`, `100`; K, M and G are powers of 1,024, and `MiB` and the like are understood.
-fn parse_bytes(text: &str) -> anyhow::Result<u64> {
+pub(super) fn parse_bytes(text: &str) -> anyhow::Result<u64> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().with_context(|| format!("{text:?} does not begin with a number"))?;

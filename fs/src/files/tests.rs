@@ -199,6 +199,7 @@ async fn the_tree_and_its_twin_agree() {
     let swarm = TestSwarm::start(1).await;
     let node = Node::start(swarm.network(0).clone()).await;
     let (tree, twin): (&dyn Vfs, MemVfs) = (&node.files, MemVfs::new());
+    // A seed that once failed can be put here.
     let seed = rand::random();
     let mut chance = StdRng::seed_from_u64(seed);
     let paths = ["/a", "/b", "/a/a", "/a/b", "/b/a", "/a/b/c", "/b/a/c/d"].map(at);

@@ -10,7 +10,7 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Files, announce, now_ms};
+use super::{Files, about, announce, now_ms};
 use crate::blob::BlobStore;
 use crate::chunk::{Cutter, MAX_SEGMENT};
 use crate::hash::BlobHash;
@@ -50,11 +50,11 @@ impl Files {
     ) -> Result<Entry, VfsError> {
         let at = self.resolve(path, Last::Follow)?;
         // What cannot end well is refused before the bytes come.
-        self.target(&at)?;
+        self.target(&at).map_err(|error| about(error, path))?;
         let file = self.take_in(content, &at).await?;
         let (root, is_worth_announcing) = (file.hash, announce::is_worth_it(file.size));
         let guard = self.inner.locks.entry(&at).await;
-        let (place, existing) = self.target(&at)?;
+        let (place, existing) = self.target(&at).map_err(|error| about(error, path))?;
         let mut edits = Edits::default();
         let mode = |present: u32| Mode {
             mode: attributes.mode.unwrap_or(present) & 0o7777,
