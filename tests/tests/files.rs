@@ -29,12 +29,12 @@ fn a_file_of_a_gibibyte_crosses_in_little_memory() {
 fn cross(size: usize) {
     let mut swarm = Swarm::start(1);
     let original = swarm.scratch().random("original", size);
-    swarm.node(0).ok(["put", &original, "/big/file"]);
+    swarm.node(0).ok(["put", &original, "/missing/folders/file"]);
     let (_, reader) = (swarm.add(), swarm.add());
     let reader = swarm.node(reader);
-    wait_until("the newcomer sees it", || sees(reader, "/big/file"));
+    wait_until("the newcomer sees it", || sees(reader, "/missing/folders/file"));
     let copy = swarm.scratch().path("copy");
-    reader.ok(["get", "/big/file", &copy]);
+    reader.ok(["get", "/missing/folders/file", &copy]);
     assert!(same_bytes(&original, &copy), "the copy is not what was put");
     swarm.assert_memory_below(MEMORY);
 }
