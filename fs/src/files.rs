@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use starfish_dht::Network;
 use starfish_memory::Memory;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,7 @@ impl Default for FilesOptions {
 }
 
 /// What the files of the swarm and this node's part of them amount to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Files and links in the tree.
     pub files: u64,

@@ -124,23 +124,6 @@ pub enum RevokeRequest {
     Ticket(String),
 }
 
-/// `GET /api/v1/fs/usage`: what the files of the swarm and this node's part of them amount to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Files and links in the tree.
-    pub files: u64,
-    /// Directories in the tree.
-    pub dirs: u64,
-    /// Blobs on this node.
-    pub blobs: u64,
-    /// Bytes that they take on this node's disk.
-    pub bytes: u64,
-    /// Bytes still free on that disk.
-    pub free: u64,
-    /// The size of that disk.
-    pub total: u64,
-}
-
 /// `POST /api/v1/fs/mkdir`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -29,6 +29,7 @@
 
 mod guest;
 mod http;
+mod lan;
 mod leash;
 mod node;
 mod process;
@@ -40,6 +41,7 @@ mod tree;
 mod wait;
 
 pub use self::http::{Answer, Request};
+pub use self::lan::Lan;
 pub use self::leash::Leash;
 pub use self::node::{Node, Start};
 pub use self::running::{Output, Running};

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::http::Request;
 use crate::leash::Leash;
 use crate::process;
-use crate::program::starfish;
+use crate::program::{starfish, starfish_within};
 use crate::running::{Output, Running};
 use crate::wait::{wait_for, wait_until};
 
@@ -24,6 +24,8 @@ use crate::wait::{wait_for, wait_until};
 pub struct Start {
     ticket: Option<String>,
     environment: Vec<(String, String)>,
+    /// The network namespace that it runs in, if not this one.
+    namespace: Option<String>,
 }
 
 /// One node, running or not. Its folder lasts as long as its swarm.
@@ -57,6 +59,13 @@ impl Start {
     #[must_use]
     pub fn with_env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// It runs in this network namespace. Commands reach it all the same: they go over a socket in its folder.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
         self
     }
 
@@ -173,7 +182,10 @@ impl Node {
         let log = File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("a log can be written");
         let errors = log.try_clone().expect("a file has more than one descriptor");
-        let mut command = starfish(&self.home);
+        let mut command = match &self.start.namespace {
+            None => starfish(&self.home),
+            Some(namespace) => starfish_within(namespace, &self.home),
+        };
         command.arg("--data-dir").arg(self.data_dir()).args(["up", "--api-port", "0", "--port"]);
         match (self.status_or_null("port"), &self.start.ticket) {
             (Value::Null, None) => command.arg("0"),

@@ -21,7 +21,17 @@ fn beside_this_test() -> PathBuf {
 /// The program, with none of the user's environment: `home` is its home, and loopback its network.
 pub(crate) fn starfish(home: &Path) -> Command {
     assert!(PROGRAM.is_file(), "there is no program at {}: run the tests with cargo", PROGRAM.display());
-    let mut command = Command::new(&*PROGRAM);
+    in_surroundings(Command::new(&*PROGRAM), home)
+}
+
+/// The same in another network namespace. It takes the place of `ip`, so the process is the program's own.
+pub(crate) fn starfish_within(namespace: &str, home: &Path) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(&*PROGRAM);
+    in_surroundings(command, home)
+}
+
+fn in_surroundings(mut command: Command, home: &Path) -> Command {
     command
         .env_clear()
         .env("HOME", home)

@@ -4,7 +4,7 @@ use starfish_tests::{Output, Start, Swarm};
 
 /// The exit status of what ran out of time, as of timeout(1).
 const TIMED_OUT: i32 = 124;
-/// The exit status of what ran into another limit.
+/// The exit status of what could not be run, or ran into another limit.
 const LIMITED: i32 = 125;
 /// The exit status of what trapped, as of an abort.
 const TRAPPED: i32 = 134;
@@ -38,7 +38,7 @@ fn whatever_a_program_does_it_is_ended_with_an_error_that_says_why_and_the_node_
     assert_ended(&run(&[&guest("trap")]), TRAPPED, "divide by zero");
     assert_ended(&run(&[&guest("foreign")]), LIMITED, "launch_missiles");
     let garbage = run(&[&swarm.scratch().write("garbage.wasm", "this is no program")]);
-    assert!(garbage.code != 0 && garbage.stderr.contains("not a WASM program"), "{}", garbage.stderr);
+    assert_ended(&garbage, LIMITED, "not a WASM program");
 
     // The only slot is free again, and clean.
     assert_eq!(node.feed(["run", &guest("upper")], "still here").ok(), "STILL HERE");

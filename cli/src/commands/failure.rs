@@ -16,15 +16,24 @@ pub const NOT_FOUND: i32 = 4;
 pub const TEMPORARY: i32 = 5;
 /// Somebody with more rights must do this.
 pub const NOT_ALLOWED: i32 = 6;
+/// A program did not get to run, or not to its end, for a reason that is not its own: as `docker run`.
+pub const NOT_RUN: i32 = 125;
 
 /// What was asked for is not there. A verb returns it for what the node has no error of its own for.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotFound(pub String);
 
+/// A program was not run, with its name. What a program itself exits with must not be mistaken for it, so errors
+/// that would end in [`FAILED`] end in [`NOT_RUN`] under it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} was not run")]
+pub struct NotRun(pub String);
+
 /// The status that this error ends a verb with.
 pub fn status(error: &anyhow::Error) -> i32 {
-    error.chain().find_map(of_cause).unwrap_or(FAILED)
+    let otherwise = if error.is::<NotRun>() { NOT_RUN } else { FAILED };
+    error.chain().find_map(of_cause).unwrap_or(otherwise)
 }
 
 /// What the user can do next.

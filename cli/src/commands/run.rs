@@ -10,12 +10,11 @@ use starfish_node::wire::{LimitsRequest, StdinSource, TaskRequest};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
+use super::failure::{NOT_RUN, NotRun};
 use super::{Context, peers};
 use crate::shell::Io;
 use crate::shell::fs::path::VfsPath;
 
-/// The task did not get to run, or did not get to its end, for a reason that is not its own: as `docker run`.
-const NOT_RUN: i32 = 125;
 /// It was ended by `starfish kill`, as by SIGKILL.
 const KILLED: i32 = 137;
 /// It was ended for running too long, as by timeout(1).
@@ -64,7 +63,12 @@ pub struct Run {
 }
 
 impl Run {
-    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+    pub(super) async fn run(self, context: Context) -> anyhow::Result<i32> {
+        let program = self.program.clone();
+        self.run_task(context).await.with_context(|| NotRun(program))
+    }
+
+    async fn run_task(self, mut context: Context) -> anyhow::Result<i32> {
         let (program, module) = self.find_program(&context).await?;
         let on = match &self.on {
             Some(text) => Some(peers::find(&context, text).await?),

@@ -23,6 +23,8 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 const TICKET_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a node that joins waits for the first member before it says that there is none yet.
 const JOIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the ticket of `--ticket-file` is written anew: it is good for a day, and the file must be as well.
+const TICKET_EVERY: Duration = Duration::from_secs(12 * 3600);
 /// A detached node's log is begun anew when it is longer than this at a start, in bytes.
 const MAX_LOG: u64 = 16 << 20;
 
@@ -95,7 +97,7 @@ impl Up {
         let (joins, ticket_file) = (self.joins(), self.ticket_file);
         Node::run(config, move |node| {
             if let Some(file) = ticket_file {
-                tokio::spawn(write_ticket(node.client(), file));
+                tokio::spawn(keep_ticket(node.client(), file));
             }
             if std::io::stderr().is_terminal() {
                 tokio::spawn(async move { say_up(&mut context, joins).await });
@@ -237,16 +239,22 @@ async fn ticket_in(file: &str) -> anyhow::Result<Ticket> {
     }
 }
 
-/// Writes a ticket beside its final name first, so that who waits for the file never reads half of it.
-async fn write_ticket(client: Client, file: PathBuf) {
-    let written = async {
-        let invitation = client.invite(&InviteRequest::default()).await?;
-        let fresh = file.with_extension("new");
-        tokio::fs::write(&fresh, format!("{}\n", invitation.ticket)).await?;
-        tokio::fs::rename(&fresh, &file).await?;
-        anyhow::Ok(())
-    };
-    if let Err(error) = written.await {
-        tracing::warn!(file = %file.display(), "no ticket was written: {error:#}");
+/// Keeps a ticket that is good in `file`, for as long as the node runs.
+async fn keep_ticket(client: Client, file: PathBuf) {
+    let mut tick = tokio::time::interval(TICKET_EVERY);
+    loop {
+        tick.tick().await;
+        if let Err(error) = write_ticket(&client, &file).await {
+            tracing::warn!(file = %file.display(), "no ticket was written: {error:#}");
+        }
     }
+}
+
+/// Writes a ticket beside its final name first, so that who waits for the file never reads half of it.
+async fn write_ticket(client: &Client, file: &Path) -> anyhow::Result<()> {
+    let invitation = client.invite(&InviteRequest::default()).await?;
+    let fresh = file.with_extension("new");
+    tokio::fs::write(&fresh, format!("{}\n", invitation.ticket)).await?;
+    tokio::fs::rename(&fresh, file).await?;
+    Ok(())
 }

@@ -112,7 +112,9 @@ impl From<JsonRejection> for ApiError {
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "not-json",
             _ => "bad-json",
         };
-        let refusal = Self::new(rejection.status(), code, rejection.body_text());
+        // Axum tells JSON of the wrong shape (422) from what is no JSON; to a client both are a bad request.
+        let status = if code == "bad-json" { StatusCode::BAD_REQUEST } else { rejection.status() };
+        let refusal = Self::new(status, code, rejection.body_text());
         match code {
             "not-json" => refusal.with_hint("send it with `Content-Type: application/json`"),
             _ => refusal,

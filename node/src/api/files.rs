@@ -10,7 +10,7 @@ use starfish_fs::vfs::{Attributes, Entry, Parents, Removal, Vfs};
 use super::error::ApiError;
 use super::extract::{Json, Query};
 use super::route::{Content, Route, Verb};
-use crate::wire::{AttributesRequest, FromTo, MkdirRequest, RemoveRequest, SymlinkRequest, Usage};
+use crate::wire::{AttributesRequest, FromTo, MkdirRequest, RemoveRequest, SymlinkRequest};
 
 type Files = State<Arc<dyn Vfs>>;
 type EntryAnswer = Result<axum::Json<Entry>, ApiError>;
@@ -56,10 +56,8 @@ pub(super) fn usage_routes(files: &starfish_fs::Files) -> Vec<Route> {
     ]
 }
 
-async fn usage(State(files): State<starfish_fs::Files>) -> Result<axum::Json<Usage>, ApiError> {
-    let starfish_fs::Usage { files, dirs, blobs, bytes, free, total } =
-        files.usage().await.map_err(|error| ApiError::internal(&error))?;
-    Ok(axum::Json(Usage { files, dirs, blobs, bytes, free, total }))
+async fn usage(State(files): State<starfish_fs::Files>) -> Result<axum::Json<starfish_fs::Usage>, ApiError> {
+    files.usage().await.map(axum::Json).map_err(|error| ApiError::internal(&error))
 }
 
 async fn stat(State(files): Files, query: Query) -> EntryAnswer {

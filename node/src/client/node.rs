@@ -10,7 +10,7 @@ use super::connection::empty;
 use super::{Client, ClientError, request};
 use crate::lock::NodeLock;
 use crate::task::WorkerInfo;
-use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RevokeRequest, Status, Usage};
+use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RevokeRequest, Status};
 
 /// How often the lock is looked at; a stop takes some tens of milliseconds.
 const DOWN_POLL: Duration = Duration::from_millis(10);
@@ -37,7 +37,7 @@ impl Client {
     }
 
     /// What the files of the swarm and of this node amount to.
-    pub async fn usage(&self) -> Result<Usage, ClientError> {
+    pub async fn usage(&self) -> Result<starfish_fs::Usage, ClientError> {
         self.get("/api/v1/fs/usage").await
     }
 
