@@ -11,8 +11,12 @@
 pub mod path;
 pub mod vfs;
 
+mod code;
 mod files;
+mod index_set;
 mod links;
+mod mend;
+mod place;
 mod tree;
 
 pub mod blob;
