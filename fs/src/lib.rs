@@ -17,6 +17,7 @@ mod index_set;
 mod links;
 mod mend;
 mod place;
+mod store;
 mod tree;
 
 pub mod blob;

@@ -1,0 +1,247 @@
+//! Files and index of the store. Everything here blocks.
+//!
+//! An item's bytes stand in the index's own database while they are short, else in a file of their own below
+//! `ab/`, named by kind and hash. A file is complete and synced before it gets its name, and gets its name before the
+//! index tells of it; so what the index tells of is there, unless the disk lost it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use serde::{Deserialize, Serialize};
+
+use crate::hash::BlobHash;
+use crate::index_set::IndexSet;
+
+/// Items up to this length stand in the database: a file each would cost more than they hold.
+const MAX_INLINE: usize = 16 * 1024;
+/// Blocks kept in memory; the page cache keeps the rest.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Threads that flush and compact.
+const WORKERS: usize = 1;
+/// Folders that files are spread over.
+const FOLDERS: usize = 256;
+
+/// What an item is.
+// On disk: the first byte of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    /// A whole segment or manifest, named by its hash.
+    Whole,
+    /// Shards of the segment of that name.
+    Shards,
+}
+
+/// What the index tells of an item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    /// The length of the segment, or of the manifest.
+    pub(crate) len: u64,
+    /// The bytes that it takes here.
+    pub(crate) stored: u64,
+    /// When it came, in seconds since the Unix epoch.
+    pub(crate) since: u64,
+    /// It may go when space is needed: others keep it.
+    pub(crate) is_cached: bool,
+    /// Which shards; of none, where the whole is.
+    pub(crate) indices: IndexSet,
+}
+
+/// Files and index.
+pub(crate) struct Disk {
+    dir: PathBuf,
+    database: Database,
+    index: Keyspace,
+    small: Keyspace,
+    /// Folders in which names have changed since the last flush.
+    dirty: Mutex<Vec<bool>>,
+    temporary: AtomicU64,
+}
+
+impl Kind {
+    fn letter(self) -> u8 {
+        match self {
+            Self::Whole => b'w',
+            Self::Shards => b's',
+        }
+    }
+
+    fn key(self, hash: &BlobHash) -> [u8; 33] {
+        let mut key = [self.letter(); 33];
+        key[1..].copy_from_slice(hash.as_bytes());
+        key
+    }
+}
+
+impl Disk {
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        let temporary = dir.join("tmp");
+        // What a crash left half written has no name yet.
+        match fs::remove_dir_all(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir_all(&temporary)?,
+        }
+        for folder in 0..FOLDERS {
+            fs::create_dir_all(dir.join(format!("{folder:02x}")))?;
+        }
+        let database = Database::builder(dir.join("index"))
+            .worker_threads(WORKERS)
+            .cache_size(CACHE_BYTES)
+            .open()
+            .map_err(engine)?;
+        let keyspace = |name| database.keyspace(name, KeyspaceCreateOptions::default).map_err(engine);
+        let (index, small) = (keyspace("items")?, keyspace("small")?);
+        let (dirty, temporary) = (Mutex::new(vec![true; FOLDERS]), AtomicU64::new(0));
+        Ok(Self { dir: dir.to_owned(), database, index, small, dirty, temporary })
+    }
+
+    /// What is known of an item.
+    pub(crate) fn meta(&self, kind: Kind, hash: &BlobHash) -> io::Result<Option<Meta>> {
+        let Some(value) = self.index.get(kind.key(hash)).map_err(engine)? else { return Ok(None) };
+        postcard::from_bytes(&value).map(Some).map_err(io::Error::other)
+    }
+
+    /// An item's bytes, unchecked; `None` if they are not there.
+    pub(crate) fn read(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<Option<Bytes>> {
+        if is_inline(meta.stored) {
+            let value = self.small.get(kind.key(hash)).map_err(engine)?;
+            return Ok(value.map(|value| Bytes::copy_from_slice(&value)));
+        }
+        match fs::read(self.path(kind, hash)) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes an item, in place of the one of that name. It outlives a crash after [`Disk::flush`].
+    pub(crate) fn write(&self, kind: Kind, hash: &BlobHash, meta: &Meta, bytes: &[u8]) -> io::Result<()> {
+        let was_inline = self.meta(kind, hash)?.map(|old| is_inline(old.stored));
+        let mut batch = self.database.batch();
+        let key = kind.key(hash);
+        if is_inline(meta.stored) {
+            batch.insert(&self.small, key.as_slice(), bytes);
+        } else {
+            self.write_file(&self.path(kind, hash), bytes)?;
+            self.mark(hash);
+            if was_inline == Some(true) {
+                batch.remove(&self.small, key.as_slice());
+            }
+        }
+        batch.insert(
+            &self.index,
+            key.as_slice(),
+            postcard::to_stdvec(meta).map_err(io::Error::other)?.as_slice(),
+        );
+        batch.commit().map_err(engine)?;
+        if was_inline == Some(false) && is_inline(meta.stored) {
+            self.unlink(kind, hash)?;
+        }
+        Ok(())
+    }
+
+    /// Changes what the index tells of an item whose bytes stay.
+    pub(crate) fn write_meta(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<()> {
+        self.index
+            .insert(kind.key(hash), postcard::to_stdvec(meta).map_err(io::Error::other)?)
+            .map_err(engine)
+    }
+
+    /// Removes an item: from the index first, so that it never tells of what is gone.
+    pub(crate) fn remove(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<()> {
+        let key = kind.key(hash);
+        let mut batch = self.database.batch();
+        batch.remove(&self.index, key.as_slice());
+        if is_inline(meta.stored) {
+            batch.remove(&self.small, key.as_slice());
+            return batch.commit().map_err(engine);
+        }
+        batch.commit().map_err(engine)?;
+        self.unlink(kind, hash)
+    }
+
+    /// Returns when all that was written so far outlives a crash.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        let dirty = {
+            let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *dirty, vec![false; FOLDERS])
+        };
+        for (folder, _) in dirty.iter().enumerate().filter(|(_, is_dirty)| **is_dirty) {
+            File::open(self.dir.join(format!("{folder:02x}")))?.sync_data()?;
+        }
+        self.database.persist(PersistMode::SyncData).map_err(engine)
+    }
+
+    /// Items of one kind in the order of their hashes, after `after`, until told to stop.
+    pub(crate) fn scan(
+        &self,
+        kind: Kind,
+        after: Option<&BlobHash>,
+        mut visit: impl FnMut(BlobHash, Meta) -> bool,
+    ) -> io::Result<()> {
+        let start = after.map_or_else(|| vec![kind.letter()], |hash| [&kind.key(hash)[..], &[0]].concat());
+        for guard in self.index.range(start..vec![kind.letter() + 1]) {
+            let (key, value) = guard.into_inner().map_err(engine)?;
+            let hash = key.get(1..).and_then(|hash| hash.try_into().ok()).map(BlobHash::from_bytes);
+            // An entry that does not decode is damage of the disk; it is found when the item is asked for.
+            if let (Some(hash), Ok(meta)) = (hash, postcard::from_bytes(&value))
+                && !visit(hash, meta)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.dir.join("tmp").join(number.to_string());
+        let written = (|| {
+            let mut file = File::create(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_data()?;
+            fs::rename(&temporary, path)
+        })();
+        if written.is_err() {
+            // The disk may be full: leave it nothing.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    fn unlink(&self, kind: Kind, hash: &BlobHash) -> io::Result<()> {
+        self.mark(hash);
+        match fs::remove_file(self.path(kind, hash)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn mark(&self, hash: &BlobHash) {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty[usize::from(hash.as_bytes()[0])] = true;
+    }
+
+    fn path(&self, kind: Kind, hash: &BlobHash) -> PathBuf {
+        let name = hash.to_string();
+        let (folder, rest) = name.split_at(2);
+        self.dir.join(folder).join(format!("{}-{rest}", char::from(kind.letter())))
+    }
+}
+
+fn is_inline(stored: u64) -> bool {
+    stored <= MAX_INLINE as u64
+}
+
+/// A full disk stays recognisable.
+fn engine(error: fjall::Error) -> io::Error {
+    match error {
+        fjall::Error::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
