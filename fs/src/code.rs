@@ -12,7 +12,6 @@
 //! of them were right.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use reed_solomon_simd::engine::DefaultEngine;
@@ -67,15 +66,6 @@ impl Code {
     /// The length of each shard, in bytes.
     pub(crate) fn shard_len(self) -> usize {
         self.shard_len
-    }
-
-    /// The data shards that hold `range` of the segment.
-    pub(crate) fn touching(self, range: Range<u64>) -> Range<u16> {
-        if range.is_empty() || self.k == 1 {
-            return 0..1;
-        }
-        let of = |at: u64| (at / self.shard_len as u64).min(u64::from(self.k) - 1) as u16;
-        of(range.start)..of(range.end - 1) + 1
     }
 
     /// The shards `wanted` of `segment`, in their order.
@@ -227,16 +217,6 @@ mod tests {
         assert_eq!(code.decode(&some), Err(CodeError::Misfit));
         assert_eq!(code.shards(&segment, &[MAX_SHARDS]), Err(CodeError::Misfit));
         assert_eq!(Code::of(7).shards(&segment, &[0]), Err(CodeError::Misfit));
-    }
-
-    #[test]
-    fn a_range_touches_only_its_shards() {
-        let code = Code::of(1 << 20);
-        let len = code.shard_len() as u64;
-        assert_eq!(code.touching(0..1), 0..1);
-        assert_eq!(code.touching(len - 1..len + 1), 0..2);
-        assert_eq!(code.touching(0..1 << 20), 0..240);
-        assert_eq!(Code::of(100).touching(5..9), 0..1);
     }
 
     proptest! {

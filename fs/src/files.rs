@@ -1,15 +1,20 @@
 //! The swarm's files: names in memory, bytes in blobs, seen as one [`Vfs`].
 //!
 //! A file of up to 2 KiB stands in its inode's cell and so is on every node. The bytes of a longer one are
-//! segments (blobs of 1 to 4 MiB), listed in a manifest; they stay on the node that wrote them and come to a node
-//! that reads them. What is acknowledged is on this node's disk: segments first, then the cells that name them.
+//! segments of 1 to 4 MiB, listed in a manifest. What is acknowledged is on this node's disk: segments first, then the
+//! cells that name them. From then on [`crate::durable`] spreads their shards over the swarm, [`crate::repair`] keeps
+//! them there, and [`crate::gather`] brings them back for whoever reads.
 //!
-//! [`read`] and [`write`] carry bytes, [`change`] changes names; [`lock`] orders local changes.
+//! [`read`] and [`write`] carry bytes, [`change`] changes names; [`lock`] orders local changes; [`durability`] says
+//! what is safe by now, and hands over what is here when this node leaves.
 
-mod announce;
 mod change;
+mod desk;
+mod durability;
 mod lock;
 mod read;
+#[cfg(test)]
+mod survival;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -19,7 +24,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -28,25 +33,52 @@ use starfish_memory::Memory;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::blob::BlobStore;
+use crate::durable::Publisher;
+use crate::gather::Segments;
+use crate::gc;
+use crate::handover::Progress;
 use crate::links::{self, Last};
 use crate::path::VfsPath;
+use crate::peers::{Peers, serve, wire};
+use crate::repair::{Pace, Repair};
+use crate::store::{Limits, Store};
 use crate::tree::store::TreeStore;
 use crate::tree::{Found, Inode, Miss, Tree};
 use crate::vfs::{Attributes, ByteStream, Entry, Parents, Removal, Vfs, VfsError};
-use announce::Announcer;
+use desk::OpenDesk;
 use lock::Locks;
+
+pub(crate) use read::segments_of;
+
+pub use durability::Handover;
 
 /// How files are handled.
 #[derive(Clone, Debug)]
 pub struct FilesOptions {
     /// How many segments a reader fetches ahead, and so in parallel. Each may hold 4 MiB. Default 6.
     pub read_ahead: usize,
+    /// The most bytes that this node keeps for the swarm. Default: whatever the disk has, but for a reserve.
+    pub quota: u64,
+    /// The most bytes of files read lately that stay on this disk. Default 256 MiB.
+    pub cache: u64,
+    /// How long a member that fell silent is waited for before what it held is made anew. Default 10 minutes.
+    pub repair_grace: Duration,
+    /// Bytes per second that repair moves or makes, at the most. Default 64 MiB.
+    pub repair_rate: u64,
+    /// Where this node is: shards of short files are spread over zones. Default: nowhere in particular.
+    pub zone: String,
 }
 
 impl Default for FilesOptions {
     fn default() -> Self {
-        Self { read_ahead: 6 }
+        Self {
+            read_ahead: 6,
+            quota: u64::MAX,
+            cache: 256 << 20,
+            repair_grace: Duration::from_secs(600),
+            repair_rate: 64 << 20,
+            zone: String::new(),
+        }
     }
 }
 
@@ -57,10 +89,18 @@ pub struct Usage {
     pub files: u64,
     /// Directories in the tree.
     pub dirs: u64,
-    /// Blobs on this node.
+    /// The bytes of all files, each content counted once.
+    pub content: u64,
+    /// Segments and shards on this node.
     pub blobs: u64,
-    /// What they take on this node's disk.
+    /// What they take on this node's disk, without those that are only cached.
     pub bytes: u64,
+    /// What is cached on this node's disk, and goes when space is needed.
+    pub cached: u64,
+    /// What all living members keep, as far as they have said.
+    pub swarm: u64,
+    /// Living members that `swarm` counts, this node among them.
+    pub members: u64,
     /// What is still free on that disk, for this user.
     pub free: u64,
     /// The size of that disk.
@@ -70,9 +110,9 @@ pub struct Usage {
 /// Files could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The blobs.
-    #[error("could not open the blobs in {}", path.display())]
-    Blobs {
+    /// What this node keeps.
+    #[error("could not open the store in {}", path.display())]
+    Store {
         /// Their folder.
         path: PathBuf,
         /// What went wrong.
@@ -82,6 +122,9 @@ pub enum OpenError {
     /// The tree.
     #[error("could not read the tree from memory")]
     Tree(#[source] io::Error),
+    /// Files are open already on this network.
+    #[error("cannot serve files to others")]
+    Serve(#[source] starfish_dht::AcceptError),
 }
 
 /// The swarm's files, seen from this node. Cheap to clone.
@@ -94,10 +137,15 @@ struct Inner {
     dir: PathBuf,
     options: FilesOptions,
     network: Network,
-    blobs: BlobStore,
+    store: Store,
+    segments: Segments,
+    peers: Peers,
+    desk: Arc<OpenDesk>,
+    publisher: Publisher,
+    repair: Repair,
+    leaving: Progress,
     tree: TreeStore,
     locks: Locks,
-    announcer: Announcer,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -118,48 +166,95 @@ impl fmt::Debug for Files {
 }
 
 impl Files {
-    /// Opens the files of the swarm that `memory` is part of. Blobs lie in `dir`, and are served to peers from now on.
+    /// Opens the files of the swarm that `memory` is part of. What this node keeps lies in `dir`, and is served to peers
+    /// from now on.
     pub async fn open(
         dir: &Path,
         network: Network,
         memory: Memory,
         options: FilesOptions,
     ) -> Result<Self, OpenError> {
-        let blobs = BlobStore::open(dir, network.clone())
+        let limits = Limits { quota: options.quota, cache: options.cache };
+        let store = Store::open(dir, limits)
             .await
-            .map_err(|source| OpenError::Blobs { path: dir.to_owned(), source })?;
+            .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
         let tree = TreeStore::open(memory).await.map_err(OpenError::Tree)?;
-        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
-        let (announcer, announcing) = Announcer::new(network.clone(), stopping.clone());
-        tasks.spawn(announcing);
-        let (dir, locks) = (dir.to_owned(), Locks::new());
-        let inner = Inner { dir, options, network, blobs, tree, locks, announcer, tasks, stopping };
-        Ok(Self { inner: Arc::new(inner) })
+        let desk = Arc::new(OpenDesk::new(
+            network.clone(),
+            tree.clone(),
+            options.zone.clone(),
+            options.repair_grace,
+        ));
+        let peers = Peers::new(network.clone());
+        let others = {
+            let desk = Arc::clone(&desk);
+            Arc::new(move || desk.others())
+        };
+        let segments = Segments::new(store.clone(), peers.clone(), others);
+        let publisher = Publisher::new(store.clone(), peers.clone(), desk.clone());
+        let pace = Pace { grace: options.repair_grace, rate: options.repair_rate };
+        let repair = Repair::new(
+            (store.clone(), peers.clone()),
+            segments.clone(),
+            tree.clone(),
+            publisher.clone(),
+            desk.clone(),
+            pace,
+        );
+        desk.set_workers(Some((publisher.clone(), repair.clone())));
+        let incoming = network.accept(wire::NAME).map_err(OpenError::Serve)?;
+        let inner = Arc::new(Inner {
+            dir: dir.to_owned(),
+            options,
+            network,
+            store,
+            segments,
+            peers,
+            desk,
+            publisher,
+            repair,
+            leaving: Progress::default(),
+            tree,
+            locks: Locks::new(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        });
+        inner.start(incoming);
+        Ok(Self { inner })
     }
 
-    /// Ends background work and closes the blobs. Operations fail from then on.
+    /// Ends background work. What was written is on disk by then; reads of what is elsewhere fail from then on.
     pub async fn stop(&self) {
         self.inner.stopping.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
-        self.inner.blobs.stop().await;
+        self.inner.desk.set_workers(None);
+        if let Err(error) = self.inner.store.flush().await {
+            tracing::warn!(%error, "the store did not close cleanly");
+        }
     }
 
-    /// This node's blobs.
-    pub fn blobs(&self) -> &BlobStore {
-        &self.inner.blobs
-    }
-
-    /// What there is; walks this node's blobs, so not for every request.
-    pub async fn usage(&self) -> io::Result<Usage> {
-        let blobs = self.inner.blobs.usage().await?;
+    /// What there is.
+    pub fn usage(&self) -> io::Result<Usage> {
+        let holdings = self.inner.store.holdings();
         let disk = rustix::fs::statvfs(&self.inner.dir)?;
-        let (files, dirs) = self.inner.tree.read().count();
+        let (files, dirs, content) = {
+            let tree = self.inner.tree.read();
+            let (files, dirs) = tree.count();
+            (files, dirs, tree.content_bytes())
+        };
+        let members = self.inner.network.members();
+        let others = || members.iter().filter(|member| member.alive);
+        let kept_by_others: u64 = others().map(|member| member.beacon.capacity.used_bytes).sum();
         Ok(Usage {
             files,
             dirs,
-            blobs: blobs.blobs,
-            bytes: blobs.bytes,
+            content,
+            blobs: holdings.kept + holdings.cached,
+            bytes: holdings.kept_bytes,
+            cached: holdings.cached_bytes,
+            swarm: kept_by_others.saturating_add(holdings.kept_bytes),
+            members: others().count() as u64 + 1,
             free: disk.f_bavail * disk.f_frsize,
             total: disk.f_blocks * disk.f_frsize,
         })
@@ -199,6 +294,32 @@ impl Files {
         let tree = self.inner.tree.read();
         let found = find(&tree, path)?;
         Ok(tree.entry(path.name().unwrap_or_default(), &found))
+    }
+}
+
+impl Inner {
+    fn start(self: &Arc<Self>, incoming: starfish_dht::Incoming) {
+        let (store, peers, desk) = (self.store.clone(), self.peers.clone(), self.desk.clone());
+        let (network, stopping) = (self.network.clone(), self.stopping.clone());
+        self.tasks.spawn(serve::serve(incoming, network, store, peers, desk, stopping));
+        let (publisher, repair) = (self.publisher.clone(), self.repair.clone());
+        self.spawn(async move { publisher.run().await });
+        self.spawn(async move { repair.run().await });
+        let (store, tree, segments) = (self.store.clone(), self.tree.clone(), self.segments.clone());
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(gc::EVERY).await;
+                match gc::run(&store, &tree, &segments).await {
+                    Ok(freed) => tracing::debug!(items = freed.items, bytes = freed.bytes, "freed"),
+                    Err(error) => tracing::debug!(%error, "nothing is freed for now"),
+                }
+            }
+        });
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tasks.spawn(async move { stopping.run_until_cancelled(work).await });
     }
 }
 

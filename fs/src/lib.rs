@@ -12,15 +12,21 @@ pub mod path;
 pub mod vfs;
 
 mod code;
+mod durable;
 mod files;
+mod gather;
+mod gc;
+mod handover;
 mod index_set;
 mod links;
+mod members;
 mod mend;
+mod peers;
 mod place;
+mod repair;
 mod store;
 mod tree;
 
-pub mod blob;
 mod chunk;
 mod hash;
 pub mod manifest;
@@ -29,7 +35,10 @@ pub mod conformance;
 pub mod copying;
 pub mod mem_vfs;
 
-pub use files::{Files, FilesOptions, OpenError, Usage};
+pub use durable::Waiting;
+pub use files::{Files, FilesOptions, Handover, OpenError, Usage};
+pub use handover::HandoverError;
 pub use hash::{BlobHash, HashError};
 pub use path::{PathError, VfsPath};
+pub use peers::wire::Shortfall;
 pub use vfs::{Vfs, VfsError};

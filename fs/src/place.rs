@@ -73,7 +73,19 @@ pub(crate) fn loads(k: u16, members: usize) -> Vec<u16> {
     if members == 0 {
         return Vec::new();
     }
-    let n = shard_count(usize::from(k), members);
+    spread(shard_count(usize::from(k), members), members)
+}
+
+/// The same where only `holders` of the members have room. `None` if the loss of half of all could take all of them.
+pub(crate) fn loads_among(k: u16, holders: usize, members: usize) -> Option<Vec<u16>> {
+    if holders == members {
+        return Some(loads(k, members));
+    }
+    let left = holders.checked_sub(members / 2).filter(|left| *left > 0)?;
+    Some(spread(even_count(k.into(), holders, left), holders))
+}
+
+fn spread(n: usize, members: usize) -> Vec<u16> {
     let (each, over) = (n / members, n % members);
     (0..members).map(|position| (each + usize::from(position < over)) as u16).collect()
 }
@@ -102,7 +114,11 @@ fn shard_count(k: usize, members: usize) -> usize {
 
 /// The fewest shards with which `members` survive every choice of half.
 fn certain_count(k: usize, members: usize) -> usize {
-    let left = members - members / 2;
+    even_count(k, members, members - members / 2)
+}
+
+/// The fewest shards, spread evenly over `members`, of which the `left` smallest loads are `k` or more.
+fn even_count(k: usize, members: usize, left: usize) -> usize {
     let (each, rest) = (k / left, k % left);
     // With loads of `each` and `each + 1`, the `left` smallest must hold `rest` of the larger ones.
     members * each + if rest == 0 { 0 } else { members - left + rest }
@@ -152,6 +168,18 @@ mod tests {
             for k in 1..=MAX_DATA {
                 let loads = loads(k, members);
                 assert!(survives(k, &loads, members / 2), "{members} members, k = {k}: {loads:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn members_without_room_are_made_up_for_while_that_is_possible() {
+        for members in 2..=20 {
+            for holders in 1..members {
+                match loads_among(MAX_DATA, holders, members) {
+                    Some(loads) => assert!(survives(MAX_DATA, &loads, members / 2)),
+                    None => assert!(holders <= members / 2),
+                }
             }
         }
     }

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -11,26 +9,13 @@ use futures::stream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Files;
-use super::announce::{self, Announcer};
-use crate::blob::{BlobStore, Sources};
-use crate::hash::BlobHash;
+use crate::gather::{GatherError, Segments};
 use crate::links::Last;
-use crate::manifest::{MAX_MANIFEST, Manifest, Slice};
+use crate::manifest::{MAX_MANIFEST, Manifest, ManifestError, Segment, Slice};
 use crate::path::VfsPath;
 use crate::tree::Found;
 use crate::tree::cell::{Body, Content, FileContent};
 use crate::vfs::{ByteStream, VfsError};
-
-/// What the fetches of one reader share.
-#[derive(Debug)]
-struct Reading {
-    path: VfsPath,
-    root: BlobHash,
-    blobs: BlobStore,
-    sources: Arc<Sources>,
-    /// Whether anything had to come from a peer.
-    has_fetched: AtomicBool,
-}
 
 impl Files {
     pub(super) async fn read_range(&self, path: &VfsPath, range: Range<u64>) -> Result<ByteStream, VfsError> {
@@ -48,84 +33,82 @@ impl Files {
                 Bytes::copy_from_slice(bytes.get(range.start as usize..range.end as usize).unwrap_or(&[]));
             return Ok(stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed());
         }
-        let reading = Arc::new(Reading {
-            path: path.clone(),
-            root: file.hash,
-            blobs: self.inner.blobs.clone(),
-            sources: Arc::new(Sources::of_file(file.hash, file.holder)),
-            has_fetched: AtomicBool::new(false),
-        });
-        let manifest = reading.manifest(&file).await?;
-        let is_announced = range == (0..file.size) && announce::is_worth_it(file.size);
-        Ok(self.stream(reading, manifest.slices(range), is_announced))
+        let segments = self.inner.segments.clone();
+        let manifest = manifest_of(&file, &segments).await.map_err(|error| unreadable(path, error))?;
+        Ok(self.stream(path.clone(), segments, manifest.slices(range)))
     }
 
-    fn stream(&self, reading: Arc<Reading>, slices: Vec<Slice>, is_announced: bool) -> ByteStream {
-        let finished = Arc::clone(&reading);
-        let parts = stream::iter(slices)
+    fn stream(&self, path: VfsPath, segments: Segments, slices: Vec<Slice>) -> ByteStream {
+        stream::iter(slices)
             .map(move |slice| {
-                let reading = Arc::clone(&reading);
+                let (segments, path) = (segments.clone(), path.clone());
                 // A task of its own, so that it goes on while the reader is busy with what came before.
-                let part = AbortOnDropHandle::new(tokio::spawn(async move { reading.slice(&slice).await }));
+                let part = AbortOnDropHandle::new(tokio::spawn(async move {
+                    let got = segments.get(slice.segment.hash, slice.segment.len.into()).await;
+                    let bytes = got.map_err(|error| unreadable(&path, error.into()))?;
+                    Ok(bytes.slice(slice.range.start as usize..slice.range.end as usize))
+                }));
                 async move { part.await.map_err(|error| failed("read a segment", io::Error::other(error)))? }
             })
-            .buffered(self.inner.options.read_ahead.max(1));
-        let mut announcer = is_announced.then(|| self.inner.announcer.clone());
-        let at_end = stream::poll_fn(move |_| {
-            if let Some(announcer) = announcer.take() {
-                finished.announce(&announcer);
-            }
-            std::task::Poll::Ready(None)
-        });
-        parts.chain(at_end).boxed()
+            .buffered(self.inner.options.read_ahead.max(1))
+            .boxed()
     }
 }
 
-impl Reading {
-    async fn manifest(&self, file: &FileContent) -> Result<Manifest, VfsError> {
-        let manifest = match &file.body {
-            Body::Inline(_) => return Err(failed("read the manifest", io::ErrorKind::InvalidData.into())),
-            Body::Manifest(bytes) => Manifest::decode(bytes),
-            Body::ManifestBlob(blob) => {
-                let len = blob.len.min(MAX_MANIFEST as u64);
-                self.ensure(blob.hash, len).await?;
-                let bytes = self.blobs.get_bytes(blob.hash, len).await;
-                Manifest::decode(&bytes.map_err(|error| failed("read the manifest", error))?)
-            }
-        };
-        let manifest = manifest.map_err(|error| failed("read the manifest", io::Error::other(error)))?;
-        if manifest.hash() != file.hash || manifest.size() != file.size {
-            let error = io::Error::new(io::ErrorKind::InvalidData, "it is of another file");
-            return Err(failed("read the manifest", error));
-        }
-        Ok(manifest)
-    }
+/// Why a file's segments cannot be told.
+#[derive(Debug, thiserror::Error)]
+enum ManifestFault {
+    #[error(transparent)]
+    Gather(#[from] GatherError),
+    #[error(transparent)]
+    Malformed(#[from] ManifestError),
+    #[error("the manifest is of another file")]
+    Other,
+}
 
-    async fn slice(&self, Slice { segment, range, .. }: &Slice) -> Result<Bytes, VfsError> {
-        self.ensure(segment.hash, u64::from(segment.len)).await?;
-        let bytes = self.blobs.read_range(segment.hash, range.clone()).await;
-        bytes.map_err(|error| failed("read a segment", error))
-    }
+async fn manifest_of(file: &FileContent, segments: &Segments) -> Result<Manifest, ManifestFault> {
+    let manifest = match &file.body {
+        Body::Inline(_) => return Err(ManifestFault::Other),
+        Body::Manifest(bytes) => Manifest::decode(bytes)?,
+        Body::ManifestBlob(blob) => {
+            let len = blob.len.min(MAX_MANIFEST as u64);
+            Manifest::decode(&segments.get(blob.hash, len).await?)?
+        }
+    };
+    let is_this = manifest.hash() == file.hash && manifest.size() == file.size;
+    if is_this { Ok(manifest) } else { Err(ManifestFault::Other) }
+}
 
-    async fn ensure(&self, hash: BlobHash, len: u64) -> Result<(), VfsError> {
-        if self.blobs.has(hash).await.map_err(|error| failed("look for a segment", error))? {
-            return Ok(());
-        }
-        if !self.has_fetched.swap(true, Ordering::Relaxed) {
-            self.blobs.look_for_providers(&self.sources);
-        }
-        self.blobs.ensure(hash, len, &self.sources).await.map_err(|error| VfsError::Unavailable {
-            path: self.path.clone(),
-            hash: error.hash.to_string(),
-            asked: error.asked,
-        })
+/// All that must be kept for a file's content: its segments, and its manifest if that is a blob. `None` where the
+/// content is no file, or needs nothing; an error, in words, while that cannot be told.
+pub(crate) async fn segments_of(
+    content: Option<Content>,
+    segments: &Segments,
+) -> Result<Option<Vec<Segment>>, String> {
+    let Some(Content::File(file)) = content else { return Ok(None) };
+    if matches!(file.body, Body::Inline(_)) {
+        return Ok(None);
     }
+    let manifest = manifest_of(&file, segments).await.map_err(|error| error.to_string())?;
+    let mut all = manifest.segments().to_vec();
+    all.extend(manifest_segment(&file.body));
+    Ok(Some(all))
+}
 
-    /// After the whole file came from elsewhere, this node is one more that has it.
-    fn announce(&self, announcer: &Announcer) {
-        if self.has_fetched.load(Ordering::Relaxed) {
-            announcer.announce(self.root);
+/// The manifest as one more thing to keep, where it is a blob.
+pub(super) fn manifest_segment(body: &Body) -> Option<Segment> {
+    match body {
+        Body::ManifestBlob(blob) => Some(Segment { hash: blob.hash, len: u32::try_from(blob.len).ok()? }),
+        Body::Inline(_) | Body::Manifest(_) => None,
+    }
+}
+
+fn unreadable(path: &VfsPath, fault: ManifestFault) -> VfsError {
+    match fault {
+        ManifestFault::Gather(error) => {
+            VfsError::Unavailable { path: path.clone(), hash: error.segment.to_string(), asked: error.asked }
         }
+        other => failed("read the manifest", io::Error::other(other)),
     }
 }
 

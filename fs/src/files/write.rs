@@ -10,13 +10,15 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Files, about, announce, now_ms};
-use crate::blob::BlobStore;
+use super::read::manifest_segment;
+use super::{Files, about, now_ms};
 use crate::chunk::{Cutter, MAX_SEGMENT};
+use crate::durable::Job;
 use crate::hash::BlobHash;
 use crate::links::Last;
 use crate::manifest::{Manifest, Segment};
 use crate::path::VfsPath;
+use crate::store::Store;
 use crate::tree::cell::{Body, FileContent, MAX_INLINE, MAX_INLINE_MANIFEST, ManifestBlob};
 use crate::tree::store::Edits;
 use crate::tree::{Content, DEFAULT_FILE_MODE, Found, Mode, Place};
@@ -36,9 +38,9 @@ struct Digester {
 
 /// A file's bytes on their way in.
 struct Intake<'a> {
-    blobs: &'a BlobStore,
+    store: &'a Store,
     segments: Vec<Segment>,
-    under_way: FuturesUnordered<AbortOnDropHandle<io::Result<BlobHash>>>,
+    under_way: FuturesUnordered<AbortOnDropHandle<io::Result<()>>>,
 }
 
 impl Files {
@@ -51,8 +53,7 @@ impl Files {
         let at = self.resolve(path, Last::Follow)?;
         // What cannot end well is refused before the bytes come.
         self.target(&at).map_err(|error| about(error, path))?;
-        let file = self.take_in(content, &at).await?;
-        let (root, is_worth_announcing) = (file.hash, announce::is_worth_it(file.size));
+        let (file, segments) = self.take_in(content, &at).await?;
         let guard = self.inner.locks.entry(&at).await;
         let (place, existing) = self.target(&at).map_err(|error| about(error, path))?;
         let mut edits = Edits::default();
@@ -60,20 +61,18 @@ impl Files {
             mode: attributes.mode.unwrap_or(present) & 0o7777,
             mtime_ms: attributes.mtime_ms.unwrap_or_else(now_ms),
         };
-        match existing {
+        let inode = match existing {
             Some(found) => {
                 let present = self.inner.tree.read().entry("", &found).mode;
                 edits.replace(found.inode(), &Content::File(file), mode(present))?;
+                found.inode()
             }
-            None => {
-                edits.create(&place, &Content::File(file), mode(DEFAULT_FILE_MODE))?;
-            }
-        }
+            None => edits.create(&place, &Content::File(file), mode(DEFAULT_FILE_MODE))?,
+        };
         self.inner.tree.commit(edits).await?;
         drop(guard);
-        if is_worth_announcing {
-            self.inner.announcer.announce(root);
-        }
+        let names = self.inner.tree.read().chain(inode);
+        self.inner.publisher.add(Job { path: at.clone(), segments, names });
         self.entry(&at)
     }
 
@@ -89,12 +88,16 @@ impl Files {
         Ok((Place { parent: spot.parent, name: spot.name, removed: None }, spot.existing))
     }
 
-    /// Brings a stream to this disk.
-    async fn take_in(&self, mut content: ByteStream, at: &VfsPath) -> Result<FileContent, VfsError> {
+    /// Brings a stream to this disk; what it is by now, and the segments that others must be given.
+    async fn take_in(
+        &self,
+        mut content: ByteStream,
+        at: &VfsPath,
+    ) -> Result<(FileContent, Vec<Segment>), VfsError> {
         let holder = Some(self.inner.network.local_peer());
         let mut digester = Digester::default();
-        let blobs = &self.inner.blobs;
-        let mut intake = Intake { blobs, segments: Vec::new(), under_way: FuturesUnordered::new() };
+        let store = &self.inner.store;
+        let mut intake = Intake { store, segments: Vec::new(), under_way: FuturesUnordered::new() };
         let mut is_first = true;
         loop {
             let (parts, is_last) = next_parts(&mut content).await?;
@@ -102,7 +105,8 @@ impl Files {
             if is_first && is_last && len <= MAX_INLINE {
                 let bytes = parts.concat();
                 let hash = BlobHash::of(&bytes);
-                return Ok(FileContent { size: len as u64, hash, holder, body: Body::Inline(bytes) });
+                let file = FileContent { size: len as u64, hash, holder, body: Body::Inline(bytes) };
+                return Ok((file, Vec::new()));
             }
             is_first = false;
             let (back, cut) =
@@ -118,8 +122,10 @@ impl Files {
         let manifest =
             intake.finish(digester.hasher.finalize().into()).await.map_err(|error| failed(at, error))?;
         let body = self.keep_manifest(&manifest).await.map_err(|error| failed(at, error))?;
-        blobs.flush().await.map_err(|error| failed(at, error))?;
-        Ok(FileContent { size: manifest.size(), hash: manifest.hash(), holder, body })
+        store.flush().await.map_err(|error| failed(at, error))?;
+        let mut segments = manifest.segments().to_vec();
+        segments.extend(manifest_segment(&body));
+        Ok((FileContent { size: manifest.size(), hash: manifest.hash(), holder, body }, segments))
     }
 
     async fn keep_manifest(&self, manifest: &Manifest) -> io::Result<Body> {
@@ -127,8 +133,8 @@ impl Files {
         if bytes.len() <= MAX_INLINE_MANIFEST {
             return Ok(Body::Manifest(bytes));
         }
-        let len = bytes.len() as u64;
-        let hash = self.inner.blobs.add_bytes(bytes.into()).await?;
+        let (len, hash) = (bytes.len() as u64, BlobHash::of(&bytes));
+        self.inner.store.add(hash, bytes.into(), false).await?;
         Ok(Body::ManifestBlob(ManifestBlob { hash, len }))
     }
 }
@@ -158,11 +164,9 @@ impl Intake<'_> {
             self.wait_for_one().await?;
         }
         self.segments.push(Segment { hash, len: bytes.len() as u32 });
-        let blobs = self.blobs.clone();
-        self.under_way.push(AbortOnDropHandle::new(tokio::spawn(async move {
-            // Segments are shared among files and versions; one that is here need not be written again.
-            if blobs.has(hash).await? { Ok(hash) } else { blobs.add_bytes(bytes).await }
-        })));
+        let store = self.store.clone();
+        self.under_way
+            .push(AbortOnDropHandle::new(tokio::spawn(async move { store.add(hash, bytes, false).await })));
         Ok(())
     }
 
@@ -175,7 +179,7 @@ impl Intake<'_> {
 
     async fn wait_for_one(&mut self) -> io::Result<()> {
         match self.under_way.next().await {
-            Some(stored) => stored.map_err(io::Error::other)?.map(drop),
+            Some(stored) => stored.map_err(io::Error::other)?,
             None => Ok(()),
         }
     }

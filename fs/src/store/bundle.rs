@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::code::Code;
 use crate::hash::BlobHash;
@@ -101,18 +101,6 @@ impl Bundle {
         let (segment_len, indices) = postcard::from_bytes::<(u64, IndexSet)>(header).ok()?;
         Self::from_body(segment_len, &indices, bytes.slice(FIXED + header_len..))
     }
-
-    /// The shards' bytes one after the other, in the order of their numbers.
-    pub(crate) fn body(&self) -> Bytes {
-        match self.shards.values().next() {
-            Some(only) if self.shards.len() == 1 => only.clone(),
-            _ => {
-                let mut body = BytesMut::with_capacity(self.shards.values().map(Bytes::len).sum());
-                self.shards.values().for_each(|shard| body.extend_from_slice(shard));
-                body.freeze()
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -134,6 +122,7 @@ mod tests {
         }
         assert_eq!(Bundle::decode(bytes[..bytes.len() - 1].to_vec().into()), None);
         assert_eq!(Bundle::decode(Bytes::new()), None);
-        assert_eq!(Bundle::from_body(10_000, &bundle.indices(), bundle.body()), Some(bundle));
+        let body = bundle.shards().values().flat_map(|shard| shard.iter().copied()).collect::<Vec<_>>();
+        assert_eq!(Bundle::from_body(10_000, &bundle.indices(), body.into()), Some(bundle));
     }
 }

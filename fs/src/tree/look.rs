@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::cell::{Inode, Place};
+use super::cell::{Inode, MAX_INLINE, Place, Stamp};
 use super::{DEFAULT_DIR_MODE, DEFAULT_FILE_MODE, Found, LINK_MODE, Listed, Miss, Tree, name};
+use crate::hash::BlobHash;
 use crate::path::VfsPath;
 use crate::vfs::{Entry, Kind};
 
@@ -88,6 +89,44 @@ impl Tree {
             removed: None,
         });
         Some(Place { removed: Some(node.content.stamp), ..place })
+    }
+
+    /// Whether this content of an inode, or a later one, has been seen.
+    pub(crate) fn knows(&self, inode: Inode, stamp: Stamp) -> bool {
+        self.nodes.get(&inode).is_some_and(|node| node.content.stamp >= stamp)
+    }
+
+    /// An inode and the directories above it, with the stamps of their contents.
+    pub(crate) fn chain(&self, inode: Inode) -> Vec<(Inode, Stamp)> {
+        let mut chain = Vec::new();
+        let mut at = Some(inode);
+        while let Some((inode, node)) = at.and_then(|inode| Some((inode, self.nodes.get(&inode)?))) {
+            // A cycle that is not cut yet ends, too.
+            if chain.iter().any(|(seen, _)| *seen == inode) {
+                break;
+            }
+            chain.push((inode, node.content.stamp));
+            at = node.place.value.as_ref().map(|place| place.parent);
+        }
+        chain
+    }
+
+    /// Files whose bytes are segments, with the hashes of their contents.
+    pub(crate) fn segmented(&self) -> impl Iterator<Item = (Inode, BlobHash)> {
+        self.nodes.iter().filter(|(_, node)| node.is_live()).filter_map(|(inode, node)| {
+            let summary = node.content.value.as_ref()?;
+            Some((*inode, summary.hash.filter(|_| summary.size > MAX_INLINE as u64)?))
+        })
+    }
+
+    /// The bytes of all files, each content counted once.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        let live = self.nodes.values().filter(|node| node.is_live());
+        let mut seen = std::collections::HashSet::new();
+        live.filter_map(|node| node.content.value.as_ref())
+            .filter(|summary| summary.hash.is_none_or(|hash| seen.insert(hash)))
+            .map(|summary| summary.size)
+            .sum()
     }
 
     /// How many files (with links) and directories there are.

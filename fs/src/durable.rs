@@ -1,0 +1,197 @@
+//! From "on this disk" to "at full durability": the segments that this node wrote are cut, coded and given to others.
+//!
+//! A file is at full durability when any half of the members that are alive may vanish, and its segments can still
+//! be decoded ([`crate::place`]) and every member that is left has its name. Until then this node keeps its segments
+//! whole; what was not finished is found again after a restart by that alone.
+//!
+//! [`queue`] is what waits (pure), [`round`] sends some segments, this file runs them.
+
+mod queue;
+mod round;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use starfish_dht::PeerId;
+use tokio::sync::Notify;
+
+pub(crate) use queue::Job;
+use queue::Queue;
+pub use queue::Waiting;
+use round::{Round, Sent};
+
+use crate::hash::BlobHash;
+use crate::manifest::Segment;
+use crate::members::View;
+use crate::path::VfsPath;
+use crate::peers::Peers;
+use crate::peers::serve::Desk;
+use crate::store::Store;
+use crate::tree::{Inode, Stamp};
+
+/// Rounds on their way at once: while one is sent, the next is coded.
+const ROUNDS: usize = 3;
+/// The pause before what could not be placed is tried again.
+const RETRY: Duration = Duration::from_millis(300);
+/// The pause between two questions whether everybody has seen a file's name.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// After this long, a member that has not seen a name does not hold the rest up, if most have.
+const NAME_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a member that had no room is not asked.
+const FULL_FOR: Duration = Duration::from_secs(30);
+/// Names that are asked about at once.
+const MAX_NAMES: usize = 1024;
+
+/// Gives what this node wrote to others. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Publisher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    peers: Peers,
+    desk: Arc<dyn Desk>,
+    queue: Mutex<Queue>,
+    work: Notify,
+    full: Mutex<HashMap<PeerId, Instant>>,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Publisher").finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    pub(crate) fn new(store: Store, peers: Peers, desk: Arc<dyn Desk>) -> Self {
+        let (queue, work, full) = (Mutex::default(), Notify::new(), Mutex::default());
+        Self { inner: Arc::new(Inner { store, peers, desk, queue, work, full }) }
+    }
+
+    /// A file was written here.
+    pub(crate) fn add(&self, job: Job) {
+        self.queue().add(job);
+        self.inner.work.notify_one();
+    }
+
+    /// What is not at full durability yet of this node's writes, at or below a path.
+    pub(crate) fn waiting(&self, path: &VfsPath) -> Waiting {
+        self.queue().waiting(path)
+    }
+
+    /// Sends what waits, for as long as it is polled.
+    pub(crate) async fn run(&self) {
+        let mut rounds = FuturesUnordered::new();
+        loop {
+            let view = self.inner.desk.view();
+            while rounds.len() < ROUNDS {
+                let segments = self.queue().take_round();
+                if segments.is_empty() {
+                    break;
+                }
+                rounds.push(self.send(segments, view.clone()));
+            }
+            if rounds.is_empty() {
+                if self.confirm(&view).await {
+                    continue;
+                }
+                self.inner.work.notified().await;
+                continue;
+            }
+            tokio::select! {
+                Some(()) = rounds.next() => {}
+                () = self.inner.work.notified() => {}
+            }
+        }
+    }
+
+    /// Sends some segments and notes what became of them.
+    async fn send(&self, segments: Vec<Segment>, view: View) {
+        // Alone there is nobody to give anything to: it is as durable as can be, and stays whole.
+        if view.alive.len() == 1 {
+            return self.queue().sent(&segments, None);
+        }
+        let round =
+            Round { store: &self.inner.store, peers: &self.inner.peers, view: &view, full: self.full() };
+        let outcome = round.send(&segments).await;
+        let failed: Vec<&Sent> = outcome.iter().filter(|sent| sent.why.is_some()).collect();
+        let why = failed.first().and_then(|sent| sent.why.clone());
+        let done: Vec<Segment> =
+            outcome.iter().filter(|sent| sent.why.is_none()).map(|sent| sent.segment).collect();
+        self.queue().sent(&done, None);
+        for sent in &outcome {
+            self.note_full(&sent.full);
+        }
+        if let Some(why) = why {
+            tracing::debug!(segments = failed.len(), %why, "not at full durability yet");
+            let failed: Vec<Segment> = failed.iter().map(|sent| sent.segment).collect();
+            tokio::time::sleep(RETRY).await;
+            self.queue().sent(&failed, Some(why));
+        }
+    }
+
+    /// Asks everybody whether they have the names of the files whose segments are all placed. Whether anything was to
+    /// be asked.
+    async fn confirm(&self, view: &View) -> bool {
+        let (names, since) = self.queue().unconfirmed(MAX_NAMES);
+        if names.is_empty() {
+            return false;
+        }
+        let others: Vec<PeerId> = view.peers().filter(|peer| *peer != self.inner.peers.local()).collect();
+        let cells: Vec<(Inode, Stamp)> = names.iter().map(|(_, cell)| *cell).collect();
+        let answers =
+            futures::future::join_all(others.iter().map(|peer| self.inner.peers.known(*peer, &cells))).await;
+        let everybody = others.len();
+        let most = view.alive.len() / 2;
+        let mut confirmed = Vec::new();
+        for (position, (job, _)) in names.iter().enumerate() {
+            let n = answers.iter().flatten().filter(|known| known[position]).count();
+            if n == everybody || (n >= most && since.elapsed() > NAME_PATIENCE) {
+                confirmed.push(*job);
+            }
+        }
+        let all = confirmed.len() == names.len();
+        self.queue().confirmed(&confirmed, &names.iter().map(|(job, _)| *job).collect::<Vec<_>>());
+        if !all {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        true
+    }
+
+    /// Members that had no room a short while ago.
+    fn full(&self) -> Vec<PeerId> {
+        let mut full = self.inner.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.retain(|_, since| since.elapsed() < FULL_FOR);
+        full.keys().copied().collect()
+    }
+
+    fn note_full(&self, peers: &[PeerId]) {
+        let mut full = self.inner.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.extend(peers.iter().map(|peer| (*peer, Instant::now())));
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of these segments, those that are whole here because they are not at full durability.
+    pub(crate) fn unfinished(&self, segments: &[Segment]) -> io::Result<Vec<Segment>> {
+        let mut unfinished = Vec::new();
+        for segment in segments {
+            if self.inner.store.is_kept(&segment.hash)? {
+                unfinished.push(*segment);
+            }
+        }
+        Ok(unfinished)
+    }
+
+    /// Whether a segment waits to be sent from here.
+    pub(crate) fn is_waiting(&self, segment: &BlobHash) -> bool {
+        self.queue().is_waiting(segment)
+    }
+}

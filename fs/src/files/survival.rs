@@ -1,0 +1,282 @@
+//! Files outlive nodes: whole swarms in one process, half of which is taken away.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use starfish_dht::PeerId;
+use starfish_dht::testing::{TestSwarm, wait_until};
+
+use super::tests::{Node, at, sample, segment};
+use super::*;
+use crate::code::Code;
+use crate::peers::serve::Desk;
+use crate::peers::wire::{Kept, Want};
+use crate::store::{Bundle, Kind};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn quick() -> FilesOptions {
+    FilesOptions { repair_grace: Duration::from_secs(1), ..FilesOptions::default() }
+}
+
+/// A swarm with files open on every node.
+struct Bench {
+    swarm: TestSwarm,
+    nodes: Vec<Option<Node>>,
+}
+
+impl Bench {
+    async fn start(n: usize) -> Self {
+        let swarm = TestSwarm::start(n).await;
+        let mut nodes = Vec::new();
+        for index in 0..n {
+            nodes.push(Some(Node::start_with(swarm.network(index).clone(), quick()).await));
+        }
+        let bench = Self { swarm, nodes };
+        bench.all_see(n).await;
+        bench
+    }
+
+    async fn add(&mut self) {
+        let index = self.swarm.add().await;
+        self.swarm.wait_connected().await;
+        self.nodes.push(Some(Node::start_with(self.swarm.network(index).clone(), quick()).await));
+    }
+
+    /// Waits until each living node sees `n` of them.
+    async fn all_see(&self, n: usize) {
+        wait_until("all to see all", SOON, || async {
+            self.alive().all(|node| node.files.inner.desk.others().len() == n - 1)
+        })
+        .await;
+    }
+
+    fn node(&self, index: usize) -> &Node {
+        self.nodes[index].as_ref().unwrap()
+    }
+
+    fn alive(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().flatten()
+    }
+
+    async fn kill(&mut self, index: usize) {
+        self.swarm.stop(index).await;
+        let node = self.nodes[index].take().unwrap();
+        node.files.inner.stopping.cancel();
+    }
+
+    async fn durable(&self) {
+        wait_until("full durability", SOON, || async {
+            self.alive().all(|node| node.files.waiting(&at("/")).files == 0)
+        })
+        .await;
+    }
+
+    /// Waits until nobody finds anything below full durability, by a look of their own.
+    async fn mended(&self) {
+        wait_until("all is mended", SOON, || async {
+            let mut all = 0;
+            for node in self.alive() {
+                all += node.files.inner.desk.report().files;
+            }
+            all == 0 && self.is_placed().await
+        })
+        .await;
+    }
+
+    /// Whether every segment of every file survives any half of those who are alive.
+    async fn is_placed(&self) -> bool {
+        let first = self.alive().next().unwrap();
+        let files: Vec<_> = first.files.inner.tree.read().segmented().collect();
+        for (inode, _) in files {
+            let content = first.files.inner.tree.content(inode).await.unwrap();
+            let Ok(Some(segments)) = segments_of(content, &first.files.inner.segments).await else {
+                return false;
+            };
+            for segment in segments {
+                let held: Vec<_> =
+                    self.alive().map(|node| node.files.inner.store.held(&segment.hash).unwrap()).collect();
+                let alone = held.len() == 1 && first.files.inner.store.is_kept(&segment.hash).unwrap();
+                if !alone && !crate::mend::health(Code::of(segment.len.into()).k(), &held).is_durable {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        self.alive().map(|node| node.files.inner.store.holdings().kept_bytes).sum()
+    }
+}
+
+/// Files of every kind of length: in the cell, of one shard, of some, of several segments.
+fn contents() -> Vec<(String, Bytes)> {
+    let lengths = [0, 100, 3_000, 50_000, 700_000, 5 << 20];
+    lengths.iter().map(|len| (format!("/f{len}"), sample(*len))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_half_may_vanish_once_files_are_durable_and_each_survivor_reads_all() {
+    for n in [2, 3, 5, 6] {
+        let mut bench = Bench::start(n).await;
+        for (index, (path, bytes)) in contents().into_iter().enumerate() {
+            bench.node(index % n).put(&path, bytes).await;
+        }
+        bench.durable().await;
+        // The writers of most files are among those who go.
+        for index in 0..n / 2 {
+            bench.kill(index).await;
+        }
+        for node in bench.alive() {
+            for (path, bytes) in contents() {
+                assert!(node.get(&path).await.unwrap() == bytes, "{path} with {n} nodes");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn durable_files_cost_twice_their_length() {
+    for n in [2, 4, 7] {
+        let bench = Bench::start(n).await;
+        bench.node(0).put("/f", sample(20 << 20)).await;
+        bench.durable().await;
+        let overhead = bench.kept_bytes() as f64 / f64::from(20 << 20);
+        assert!(overhead <= 2.1, "{overhead} with {n} nodes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swarm_that_grows_one_by_one_ends_with_every_file_at_the_promise() {
+    let mut bench = Bench::start(1).await;
+    for (path, bytes) in contents() {
+        bench.node(0).put(&path, bytes).await;
+    }
+    for n in 2..=5 {
+        bench.add().await;
+        bench.all_see(n).await;
+        bench.mended().await;
+    }
+    bench.kill(0).await;
+    bench.kill(3).await;
+    for node in bench.alive() {
+        for (path, bytes) in contents() {
+            assert!(node.get(&path).await.unwrap() == bytes, "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_half_of_the_swarm_took_with_it_is_mended_after_the_grace_time() {
+    let mut bench = Bench::start(6).await;
+    for (path, bytes) in contents() {
+        bench.node(0).put(&path, bytes).await;
+    }
+    bench.durable().await;
+    for index in [0, 2, 4] {
+        bench.kill(index).await;
+    }
+    bench.all_see(3).await;
+    bench.mended().await;
+    // So another half may go.
+    bench.kill(1).await;
+    for node in bench.alive() {
+        for (path, bytes) in contents() {
+            assert!(node.get(&path).await.unwrap() == bytes, "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_hands_over_first_and_nothing_is_lost() {
+    let mut bench = Bench::start(4).await;
+    for (path, bytes) in contents() {
+        bench.node(0).put(&path, bytes).await;
+    }
+    bench.durable().await;
+    bench.node(0).files.hand_over().await.unwrap();
+    let left = bench.node(0).files.inner.store.holdings().kept;
+    bench.kill(0).await;
+    assert!(bench.is_placed().await, "{left} items were left");
+    for node in bench.alive() {
+        for (path, bytes) in contents() {
+            assert!(node.get(&path).await.unwrap() == bytes, "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_is_found_by_the_hash_and_passed_over() {
+    let bench = Bench::start(5).await;
+    let bytes = sample(900_000);
+    bench.node(0).put("/f", bytes.clone()).await;
+    bench.durable().await;
+    let segment = segment(bench.node(0), "/f").await;
+    // What the liar keeps was wrong when it came: its disk cannot tell.
+    let liar = bench.node(1);
+    let store = &liar.files.inner.store;
+    let honest = store.shards(segment).await.unwrap().unwrap();
+    let wrong: BTreeMap<u16, Bytes> =
+        honest.shards().iter().map(|(index, shard)| (*index, Bytes::from(vec![0xbb; shard.len()]))).collect();
+    store.remove(Kind::Shards, segment).await.unwrap();
+    store.add_shards(segment, Bundle::new(900_000, wrong).unwrap()).await.unwrap();
+    for index in [2, 3, 4] {
+        bench.node(index).sees("/f").await;
+        assert!(bench.node(index).get("/f").await.unwrap() == bytes);
+    }
+    let named = [2, 3, 4].iter().flat_map(|index| bench.node(*index).files.liars());
+    let named: Vec<PeerId> = named.map(|(peer, _)| peer).collect();
+    assert!(
+        !named.is_empty() && named.iter().all(|peer| *peer == bench.swarm.network(1).local_peer()),
+        "{named:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_or_emptied_disk_is_mended_from_the_others() {
+    let bench = Bench::start(3).await;
+    let bytes = sample(3 << 20);
+    bench.node(0).put("/f", bytes.clone()).await;
+    bench.durable().await;
+    for folder in std::fs::read_dir(bench.node(1).dir.path().join("blobs")).unwrap().flatten() {
+        if folder.file_name().len() == 2 {
+            for file in std::fs::read_dir(folder.path()).unwrap().flatten() {
+                std::fs::write(file.path(), "scratched").unwrap();
+            }
+        }
+    }
+    for node in bench.alive() {
+        node.sees("/f").await;
+        assert!(node.get("/f").await.unwrap() == bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_can_push_what_is_not_a_nodes_to_keep() {
+    let bench = Bench::start(4).await;
+    let bytes = sample(1 << 20);
+    let (segment, code) = (crate::BlobHash::of(&bytes), Code::of(1 << 20));
+    let target = bench.swarm.network(1).local_peer();
+    let peers = &bench.node(0).files.inner.peers;
+    let bundle = |indices: std::ops::Range<u16>| {
+        let indices: Vec<u16> = indices.collect();
+        let shards = code.shards(&bytes, &indices).unwrap();
+        Bundle::new(1 << 20, indices.into_iter().zip(shards).collect()).unwrap()
+    };
+    let share = crate::place::loads(240, 4)[0];
+    assert_eq!(peers.push(target, &[(segment, bundle(0..share))]).await.unwrap(), [Kept::Yes]);
+    // Half of four would keep everything; nobody keeps more.
+    assert_eq!(peers.push(target, &[(segment, bundle(share..300))]).await.unwrap(), [Kept::NotMine]);
+    let held = bench.node(1).files.inner.store.held(&segment).unwrap();
+    assert_eq!(held.len(), usize::from(share));
+    let want = Want {
+        segment,
+        len: 1 << 20,
+        indices: crate::index_set::IndexSet::range(0..5),
+        limit: 3,
+        from_whole: false,
+    };
+    let (given, has_whole) = peers.fetch(target, want).await.unwrap();
+    assert_eq!((given.shards().len(), has_whole), (3, false));
+}

@@ -1,0 +1,68 @@
+//! Freeing what no file refers to: shards and segments that this node keeps, in small steps.
+
+use std::collections::HashSet;
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::gather::Segments;
+use crate::hash::BlobHash;
+use crate::store::{Kind, Store};
+use crate::tree::store::TreeStore;
+
+/// How often it runs.
+pub(crate) const EVERY: Duration = Duration::from_secs(3600);
+/// What is younger than this stays: its name may still be on its way.
+const MIN_AGE: Duration = Duration::from_secs(3600);
+/// Items looked at in one step.
+const STEP: usize = 512;
+
+/// What a run freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Freed {
+    pub(crate) items: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Removes what no file of the tree refers to and is older than a while. If the segments of even one file cannot be
+/// told, nothing is removed.
+pub(crate) async fn run(store: &Store, tree: &TreeStore, segments: &Segments) -> io::Result<Freed> {
+    collect(store, tree, segments, MIN_AGE).await
+}
+
+pub(crate) async fn collect(
+    store: &Store,
+    tree: &TreeStore,
+    segments: &Segments,
+    min_age: Duration,
+) -> io::Result<Freed> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let before = now.saturating_sub(min_age).as_secs();
+    let live = live(tree, segments).await?;
+    let mut freed = Freed::default();
+    for kind in [Kind::Whole, Kind::Shards] {
+        let mut after = None;
+        loop {
+            let page = store.page(kind, after, STEP).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            let dead = page.iter().filter(|(hash, meta)| !live.contains(hash) && meta.since <= before);
+            for (hash, meta) in dead {
+                store.remove(kind, *hash).await?;
+                freed.items += 1;
+                freed.bytes += meta.stored;
+            }
+        }
+    }
+    Ok(freed)
+}
+
+async fn live(tree: &TreeStore, segments: &Segments) -> io::Result<HashSet<BlobHash>> {
+    let files: Vec<_> = tree.read().segmented().collect();
+    let mut live = HashSet::new();
+    for (inode, _) in files {
+        let content = tree.content(inode).await.map_err(io::Error::other)?;
+        let of_file = crate::files::segments_of(content, segments).await.map_err(io::Error::other)?;
+        live.extend(of_file.into_iter().flatten().map(|segment| segment.hash));
+    }
+    Ok(live)
+}

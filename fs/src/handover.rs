@@ -1,0 +1,142 @@
+//! Leaving: what this node holds goes to the others first.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use starfish_dht::PeerId;
+
+use crate::code::Code;
+use crate::hash::BlobHash;
+use crate::index_set::IndexSet;
+use crate::members::View;
+use crate::peers::Peers;
+use crate::peers::wire::{Kept, Part};
+use crate::place::{order, survives};
+use crate::store::{Kind, Meta, Store};
+
+/// Segments that are surveyed and handed over at once.
+const PAGE: usize = 256;
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Bytes of shards at the beginning.
+    pub(crate) total: AtomicU64,
+    /// Bytes that others hold by now, or do not need.
+    pub(crate) done: AtomicU64,
+}
+
+/// Not everything could be handed over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandoverError {
+    /// Nobody else is there.
+    #[error("no other member is there to take what this node holds")]
+    Alone,
+    /// Others did not take everything.
+    #[error("{segments} segments could not be handed over: others have no room, or cannot be reached")]
+    Refused {
+        /// How many.
+        segments: u64,
+    },
+    /// The store failed.
+    #[error("the store failed: {0}")]
+    Store(String),
+}
+
+/// Hands over every shard that the others need to keep the promise among themselves. Safe to stop at any time: what is
+/// gone from here is on another disk.
+pub(crate) async fn hand_over(
+    store: &Store,
+    peers: &Peers,
+    view: &View,
+    progress: &Progress,
+) -> Result<(), HandoverError> {
+    let local = peers.local();
+    let mut others = view.clone();
+    others.alive.retain(|member| member.peer != local);
+    let failed = |error: std::io::Error| HandoverError::Store(error.to_string());
+    let (mut after, mut refused) = (None, 0);
+    progress.total.store(store.holdings().kept_bytes, Ordering::Relaxed);
+    loop {
+        let page = store.page(Kind::Shards, after, PAGE).await.map_err(failed)?;
+        let Some((last, _)) = page.last() else { break };
+        if others.alive.is_empty() {
+            return Err(HandoverError::Alone);
+        }
+        after = Some(*last);
+        refused += hand_over_page(store, peers, &others, &page).await;
+        let bytes: u64 = page.iter().map(|(_, meta)| meta.stored).sum();
+        progress.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+    if refused == 0 { Ok(()) } else { Err(HandoverError::Refused { segments: refused }) }
+}
+
+/// How many segments of the page were not taken.
+async fn hand_over_page(store: &Store, peers: &Peers, others: &View, page: &[(BlobHash, Meta)]) -> u64 {
+    let segments: Vec<BlobHash> = page.iter().map(|(segment, _)| *segment).collect();
+    let mut held: Vec<Vec<IndexSet>> = vec![vec![IndexSet::default(); others.alive.len()]; page.len()];
+    for (position, peer) in others.peers().enumerate() {
+        // Who does not answer counts as one who holds nothing.
+        let Ok(answer) = peers.survey(peer, &segments).await else { continue };
+        for (held, answer) in held.iter_mut().zip(answer) {
+            held[position] = answer.indices;
+        }
+    }
+    let mut by_peer: std::collections::HashMap<PeerId, Vec<Part>> = std::collections::HashMap::new();
+    for ((segment, meta), held) in page.iter().zip(&held) {
+        for (peer, indices) in shares(others, segment, meta, held) {
+            by_peer.entry(peer).or_default().push(Part { segment: *segment, len: meta.len, indices });
+        }
+    }
+    let mut refused = std::collections::HashSet::new();
+    for (peer, parts) in by_peer {
+        for part in parts {
+            if !give(store, peers, peer, &part).await {
+                refused.insert(part.segment);
+            }
+        }
+    }
+    refused.len() as u64
+}
+
+/// Who gets what of a segment: those that hold the least, until the promise holds without this node.
+fn shares(others: &View, segment: &BlobHash, meta: &Meta, held: &[IndexSet]) -> Vec<(PeerId, IndexSet)> {
+    let k = Code::of(meta.len).k();
+    let all = held.iter().fold(IndexSet::default(), |all, held| all.union(held));
+    let ranks = order(segment, &others.alive);
+    let rank = |peer: &PeerId| ranks.iter().position(|member| member.peer == *peer);
+    let mut loads: Vec<u16> = held.iter().map(|held| held.len() as u16).collect();
+    let lost = others.alive.len() / 2;
+    if survives(k, &loads, lost) {
+        return Vec::new();
+    }
+    let peers: Vec<PeerId> = others.peers().collect();
+    let mut shares = vec![IndexSet::default(); peers.len()];
+    // With k = 1 all shards are alike: one is given to whoever has none.
+    let mine = if k == 1 { meta.indices.first(1) } else { meta.indices.minus(&all) };
+    for index in mine.iter() {
+        let Some(position) =
+            (0..peers.len()).min_by_key(|position| (loads[*position], rank(&peers[*position])))
+        else {
+            break;
+        };
+        shares[position].insert(index);
+        loads[position] += 1;
+    }
+    peers.into_iter().zip(shares).filter(|(_, share)| !share.is_empty()).collect()
+}
+
+async fn give(store: &Store, peers: &Peers, to: PeerId, part: &Part) -> bool {
+    let Ok(Some(bundle)) = store.shards(part.segment).await else { return true };
+    let offer = [(part.segment, bundle.only(&part.indices))];
+    match peers.push(to, &offer).await {
+        Ok(kept) if kept == [Kept::Yes] => store.drop_shards(part.segment, part.indices).await.is_ok(),
+        Ok(kept) => {
+            tracing::debug!(%to, ?kept, "shards were not taken");
+            false
+        }
+        Err(error) => {
+            tracing::debug!(%to, %error, "shards were not taken");
+            false
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The members that files are spread over, as this node sees them. Pure.
+
+use std::time::Duration;
+
+use starfish_dht::PeerId;
+use starfish_dht::presence::Member;
+
+use crate::hash::BlobHash;
+use crate::place::{Candidate, loads, order};
+
+/// Who is there, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    /// Members that can be given shards and asked for them, this node among them, in the order of their names.
+    pub(crate) alive: Vec<Candidate>,
+    /// Members that fell silent a short while ago: they may come back with all that they hold.
+    pub(crate) away: Vec<PeerId>,
+    /// Members that are about to leave and hand over what they hold.
+    pub(crate) leaving: Vec<PeerId>,
+}
+
+impl View {
+    /// What `members` (all others that are known) look like to `local`. Who is silent for longer than `grace` is gone.
+    pub(crate) fn of(local: Candidate, members: &[Member], grace: Duration) -> Self {
+        let mut view = Self { alive: vec![local], ..Self::default() };
+        for member in members {
+            if member.beacon.leaving {
+                if member.connected {
+                    view.leaving.push(member.peer);
+                }
+            } else if member.alive {
+                view.alive.push(Candidate { peer: member.peer, zone: member.beacon.zone.clone() });
+            } else if member.silent_for < grace {
+                view.away.push(member.peer);
+            }
+        }
+        view.alive.sort_by_key(|member| member.peer);
+        view
+    }
+
+    /// The living members' names.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.alive.iter().map(|member| member.peer)
+    }
+
+    /// Whether `peer` may be given so many shards of a segment: no more than would be its share if half of the swarm
+    /// were gone, since whoever gives them may know of a loss that this node has not noticed.
+    pub(crate) fn may_hold(&self, peer: &PeerId, segment: &BlobHash, k: u16, shards: usize) -> bool {
+        let fewest = loads(k, self.alive.len().div_ceil(2));
+        if shards > fewest.iter().max().map_or(0, |share| usize::from(*share)) {
+            return false;
+        }
+        // Of a short segment only some hold anything. They may be others in another's view, but not by much.
+        let holders = loads(k, self.alive.len()).iter().filter(|share| **share > 0).count();
+        let slack = self.alive.len() / 2 + 1;
+        order(segment, &self.alive).iter().take(holders + slack).any(|member| member.peer == *peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use starfish_dht::presence::Beacon;
+
+    use super::*;
+
+    fn member(alive: bool, leaving: bool, silent_for: u64) -> Member {
+        Member {
+            peer: PeerId::random(),
+            beacon: Beacon { leaving, ..Beacon::default() },
+            alive,
+            silent_for: Duration::from_secs(silent_for),
+            connected: alive || leaving,
+        }
+    }
+
+    #[test]
+    fn the_silent_are_away_for_a_while_and_then_gone() {
+        let local = Candidate { peer: PeerId::random(), zone: String::new() };
+        let members = [
+            member(true, false, 0),
+            member(false, false, 5),
+            member(false, false, 50),
+            member(false, true, 0),
+        ];
+        let view = View::of(local, &members, Duration::from_secs(10));
+        assert_eq!(view.alive.len(), 2);
+        assert_eq!(view.away, [members[1].peer]);
+        assert_eq!(view.leaving, [members[3].peer]);
+    }
+
+    #[test]
+    fn nobody_is_given_more_than_half_a_swarm_would_need() {
+        let all = (0..8).map(|_| Candidate { peer: PeerId::random(), zone: String::new() });
+        let view = View { alive: all.collect(), ..View::default() };
+        let (peer, segment) = (view.alive[0].peer, BlobHash::of(b"segment"));
+        assert!(view.may_hold(&peer, &segment, 240, 60), "its share of eight");
+        assert!(view.may_hold(&peer, &segment, 240, 120), "its share of four");
+        assert!(!view.may_hold(&peer, &segment, 240, 121));
+        assert!(!view.may_hold(&PeerId::random(), &segment, 240, 1), "a stranger");
+    }
+}

@@ -1,0 +1,274 @@
+//! Answering what other nodes ask about shards.
+//!
+//! Whatever comes is held against this node's own view: it keeps only what the placement can give to it, from members
+//! that may store, while there is room; and it gives up only what it has seen that another holds, or what is more than
+//! its share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use starfish_dht::membership::Right;
+use starfish_dht::rpc::{MAX_FRAME, MessageError, read_message};
+use starfish_dht::{Incoming, Network, PeerId, Stream};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::wire::{Ask, Given, Held, Kept, MAX_ITEMS, MAX_PUSH, Offer, Part, Shortfall, Want};
+use super::{Peers, in_time, misfit, read_body, receive, send};
+use crate::code::Code;
+use crate::hash::BlobHash;
+use crate::index_set::IndexSet;
+use crate::members::View;
+use crate::place::loads;
+use crate::store::{Bundle, Store};
+use crate::tree::{Inode, Stamp};
+
+/// Exchanges at the same time; further streams wait unread.
+const MAX_EXCHANGES: usize = 256;
+/// About how many bytes of shards go to a peer at once.
+const BATCH: usize = 16 << 20;
+/// How long a stream may stay open with nobody asking anything.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// What this node has to answer with.
+pub(crate) trait Desk: Send + Sync + 'static {
+    /// The members, now.
+    fn view(&self) -> View;
+    /// How many files this node knows to be below full durability.
+    fn report(&self) -> Shortfall;
+    /// Whether this content of an inode, or newer, is in the tree here.
+    fn knows(&self, inode: &Inode, stamp: Stamp) -> bool;
+}
+
+/// Answers until `stopping`.
+pub(crate) async fn serve(
+    mut incoming: Incoming,
+    network: Network,
+    store: Store,
+    peers: Peers,
+    desk: Arc<dyn Desk>,
+    stopping: CancellationToken,
+) {
+    let (slots, exchanges) = (Arc::new(Semaphore::new(MAX_EXCHANGES)), TaskTracker::new());
+    let clerk = Arc::new(Clerk { network, store, peers, desk });
+    let accept = async {
+        while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+            let Some((peer, stream)) = incoming.next().await else { break };
+            let (clerk, stopping) = (Arc::clone(&clerk), stopping.clone());
+            exchanges.spawn(async move {
+                if let Some(Err(error)) = stopping.run_until_cancelled(clerk.answer_all(peer, stream)).await {
+                    tracing::debug!(%peer, %error, "an exchange about shards ended early");
+                }
+                drop(slot);
+            });
+        }
+    };
+    stopping.run_until_cancelled(accept).await;
+    exchanges.close();
+    exchanges.wait().await;
+}
+
+struct Clerk {
+    network: Network,
+    store: Store,
+    peers: Peers,
+    desk: Arc<dyn Desk>,
+}
+
+impl Clerk {
+    async fn answer_all(&self, peer: PeerId, mut stream: Stream) -> Result<(), MessageError> {
+        loop {
+            let asked = tokio::time::timeout(IDLE, read_message(&mut stream, MAX_FRAME)).await;
+            let ask = match asked {
+                Ok(Ok(ask)) => ask,
+                // The end of the stream, or silence: there are no more questions.
+                Ok(Err(MessageError::Io(_))) | Err(_) => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+            };
+            match ask {
+                Ask::Survey(segments) => send(&mut stream, &self.survey(&segments)?).await?,
+                Ask::Fetch(want) => self.give(&mut stream, &want).await?,
+                Ask::Push(count) => self.take(peer, &mut stream, count).await?,
+                Ask::Move(to, parts) => {
+                    send(&mut stream, &hand_over(&self.store, &self.peers, to, &bounded(parts)?).await)
+                        .await?;
+                }
+                Ask::Release(kept_by, parts) => {
+                    send(&mut stream, &self.release(kept_by, &bounded(parts)?).await).await?;
+                }
+                Ask::Report => send(&mut stream, &self.desk.report()).await?,
+                Ask::Known(cells) => {
+                    let cells = bounded(cells)?;
+                    let known = cells.iter().map(|(inode, stamp)| self.desk.knows(inode, *stamp));
+                    send(&mut stream, &known.collect::<Vec<_>>()).await?;
+                }
+            }
+        }
+    }
+
+    fn survey(&self, segments: &[BlobHash]) -> Result<Vec<Held>, MessageError> {
+        if segments.len() > MAX_ITEMS {
+            return Err(misfit());
+        }
+        let held = segments.iter().map(|segment| {
+            Ok(Held { indices: self.store.held(segment)?, is_publishing: self.store.is_kept(segment)? })
+        });
+        held.collect()
+    }
+
+    async fn give(&self, stream: &mut Stream, want: &Want) -> Result<(), MessageError> {
+        let has_whole = self.store.has(&want.segment)?;
+        let bundle = match self.shards_for(want).await? {
+            Some(bundle) => {
+                bundle.only(&bundle.indices().intersection(&want.indices).first(want.limit.into()))
+            }
+            None => Bundle::new(want.len, std::collections::BTreeMap::new()).ok_or_else(misfit)?,
+        };
+        send(stream, &Given { indices: bundle.indices(), has_whole }).await?;
+        for shard in bundle.shards().values() {
+            in_time(async { Ok(stream.write_all(shard).await?) }).await?;
+        }
+        in_time(async { Ok(stream.flush().await?) }).await
+    }
+
+    /// The shards that a question can be answered from.
+    async fn shards_for(&self, want: &Want) -> Result<Option<Bundle>, MessageError> {
+        if want.from_whole
+            && let Some(whole) = self.store.get(want.segment).await?
+        {
+            return Ok(cut(&whole, &want.indices.first(want.limit.into())));
+        }
+        let is_held = !self.store.held(&want.segment)?.intersection(&want.indices).is_empty();
+        if !is_held {
+            return Ok(None);
+        }
+        let bundle = self.store.shards(want.segment).await?;
+        Ok(bundle.filter(|bundle| bundle.segment_len() == want.len))
+    }
+
+    async fn take(&self, peer: PeerId, stream: &mut Stream, count: u16) -> Result<(), MessageError> {
+        let view = self.desk.view();
+        let may_store = self.network.rights_of(&peer).contains(Right::Store);
+        let (mut answers, mut bytes) = (Vec::new(), 0);
+        for _ in 0..count {
+            let offer: Offer = receive(stream).await?;
+            let body_len = offer.body_len().ok_or_else(misfit)?;
+            bytes += body_len;
+            if bytes > MAX_PUSH || usize::from(count) > MAX_ITEMS {
+                return Err(misfit());
+            }
+            let body = read_body(stream, body_len).await?;
+            let answer = if may_store { self.keep(&view, &offer, body).await } else { Kept::NotMine };
+            answers.push(answer);
+        }
+        if self.store.flush().await.is_err() {
+            answers
+                .iter_mut()
+                .filter(|answer| **answer == Kept::Yes)
+                .for_each(|answer| *answer = Kept::Failed);
+        }
+        send(stream, &answers).await
+    }
+
+    async fn keep(&self, view: &View, offer: &Offer, body: Bytes) -> Kept {
+        let Some(bundle) = Bundle::from_body(offer.len, &offer.indices, body) else { return Kept::Failed };
+        let Ok(held) = self.store.held(&offer.segment) else { return Kept::Failed };
+        let shards = held.union(&offer.indices).len();
+        let local = self.network.local_peer();
+        if !view.may_hold(&local, &offer.segment, Code::of(offer.len).k(), shards) {
+            return Kept::NotMine;
+        }
+        match self.store.add_shards(offer.segment, bundle).await {
+            Ok(()) => Kept::Yes,
+            Err(error) => {
+                tracing::warn!(segment = %offer.segment.short(), %error, "shards that were offered are not kept");
+                let is_full = matches!(
+                    error.kind(),
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                );
+                if is_full { Kept::NoRoom } else { Kept::Failed }
+            }
+        }
+    }
+
+    /// Gives up shards: those that `kept_by` is seen to have, or with nobody named, those beyond this node's share.
+    async fn release(&self, kept_by: Option<PeerId>, parts: &[Part]) -> Vec<bool> {
+        let segments: Vec<BlobHash> = parts.iter().map(|part| part.segment).collect();
+        let elsewhere = match kept_by {
+            Some(peer) if peer != self.network.local_peer() => self.peers.survey(peer, &segments).await.ok(),
+            _ => None,
+        };
+        let view = self.desk.view();
+        let mut answers = Vec::with_capacity(parts.len());
+        for (position, part) in parts.iter().enumerate() {
+            let spare = match &elsewhere {
+                Some(held) => part.indices.intersection(&held[position].indices),
+                None if kept_by.is_none() => self.beyond_share(&view, part),
+                None => IndexSet::default(),
+            };
+            let is_done = !spare.is_empty() && self.store.drop_shards(part.segment, spare).await.is_ok();
+            answers.push(is_done);
+        }
+        answers
+    }
+
+    fn beyond_share(&self, view: &View, part: &Part) -> IndexSet {
+        let held = self.store.held(&part.segment).unwrap_or_default();
+        let shares = loads(Code::of(part.len).k(), view.alive.len());
+        let share = shares.iter().max().map_or(usize::MAX, |share| usize::from(*share));
+        let offered = held.intersection(&part.indices);
+        offered.minus(&offered.first((share + offered.len()).saturating_sub(held.len())))
+    }
+}
+
+/// Gives shards of this node to another and keeps them no longer, once they outlive a crash there. Whether each went.
+pub(crate) async fn hand_over(store: &Store, peers: &Peers, to: PeerId, parts: &[Part]) -> Vec<bool> {
+    let mut gone = vec![false; parts.len()];
+    let (mut bundles, mut bytes) = (Vec::new(), 0);
+    for (position, part) in parts.iter().enumerate() {
+        let bundle = store.shards(part.segment).await.ok().flatten().map(|bundle| bundle.only(&part.indices));
+        if let Some(bundle) = bundle.filter(|bundle| !bundle.shards().is_empty()) {
+            bytes += part.body_len().unwrap_or_default();
+            bundles.push((position, (part.segment, bundle)));
+        }
+        let is_last = position + 1 == parts.len();
+        if bytes >= BATCH || is_last {
+            give(store, peers, to, &std::mem::take(&mut bundles), &mut gone).await;
+            bytes = 0;
+        }
+    }
+    gone
+}
+
+async fn give(
+    store: &Store,
+    peers: &Peers,
+    to: PeerId,
+    bundles: &[(usize, (BlobHash, Bundle))],
+    gone: &mut [bool],
+) {
+    let offers: Vec<_> = bundles.iter().map(|(_, offer)| offer.clone()).collect();
+    let kept = match peers.push(to, &offers).await {
+        Ok(kept) => kept,
+        Err(error) => return tracing::debug!(%to, %error, "shards were not handed over"),
+    };
+    for ((position, (segment, bundle)), kept) in bundles.iter().zip(kept) {
+        gone[*position] = kept == Kept::Yes && store.drop_shards(*segment, bundle.indices()).await.is_ok();
+    }
+}
+
+/// Data shards cut from a whole segment; parity is not made for a reader.
+fn cut(whole: &Bytes, indices: &IndexSet) -> Option<Bundle> {
+    let len = whole.len() as u64;
+    let code = Code::of(len);
+    let data: Vec<u16> = indices.iter().filter(|index| *index < code.k() || code.k() == 1).collect();
+    let shards = code.shards(whole, &data).ok()?;
+    Bundle::new(len, data.into_iter().zip(shards).collect())
+}
+
+fn bounded<T>(items: Vec<T>) -> Result<Vec<T>, MessageError> {
+    if items.len() <= MAX_ITEMS { Ok(items) } else { Err(misfit()) }
+}

@@ -1,0 +1,228 @@
+//! Keeping the promise when members come and go.
+//!
+//! Each file has a steward: the first of the living members in its rendezvous order, so that no two nodes mend the
+//! same file for long. When the members change, a steward asks everybody what they hold of its files' segments,
+//! decides ([`crate::mend`]) and has shards moved, made anew or dropped; the thinnest margin goes first, and all of it at
+//! a bounded rate. A member that falls silent is waited for: until the grace time is over, only segments whose margin
+//! is thin are mended.
+
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use starfish_dht::PeerId;
+
+use crate::durable::Publisher;
+use crate::gather::Segments;
+use crate::hash::BlobHash;
+use crate::manifest::Segment;
+use crate::members::View;
+use crate::peers::Peers;
+use crate::peers::serve::Desk;
+use crate::peers::wire::Shortfall;
+use crate::place::steward;
+use crate::store::Store;
+use crate::tree::Inode;
+use crate::tree::store::TreeStore;
+
+/// How often the members are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Members must stay the same for so long before anything is moved: they often come several at once.
+const SETTLE: Duration = Duration::from_secs(2);
+/// The pause after a pass that could not do all.
+const RETRY: Duration = Duration::from_secs(5);
+/// Without any change, everything is looked at this often.
+const EVERY: Duration = Duration::from_secs(3600);
+/// Segments that are surveyed at once.
+const BATCH: usize = 512;
+/// Files that a pass remembers as not at full durability; beyond that it only counts.
+const MAX_REASONS: usize = 32;
+
+/// How repair goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// How long a silent member is waited for.
+    pub(crate) grace: Duration,
+    /// Bytes per second that are moved or made.
+    pub(crate) rate: u64,
+}
+
+/// The worker. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Repair {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    peers: Peers,
+    segments: Segments,
+    tree: TreeStore,
+    publisher: Publisher,
+    desk: Arc<dyn Desk>,
+    pace: Pace,
+    /// When this node may conclude from not having heard of a member that it is gone.
+    knows_all_from: Instant,
+    last: Mutex<Report>,
+}
+
+/// What the last pass found.
+#[derive(Clone, Debug, Default)]
+struct Report {
+    below: u64,
+    unreadable: u64,
+    why: BTreeMap<String, u64>,
+    is_complete: bool,
+}
+
+/// A file and its segments.
+struct Kept {
+    segments: Vec<Segment>,
+}
+
+/// What a pass may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Whatever the promise needs.
+    All,
+    /// Only what is about to be lost: somebody may come back.
+    Thin,
+}
+
+impl std::fmt::Debug for Repair {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Repair").finish_non_exhaustive()
+    }
+}
+
+impl Repair {
+    pub(crate) fn new(
+        (store, peers): (Store, Peers),
+        segments: Segments,
+        tree: TreeStore,
+        publisher: Publisher,
+        desk: Arc<dyn Desk>,
+        pace: Pace,
+    ) -> Self {
+        // A node that holds nothing has just come, and nobody is missed yet.
+        let is_new = store.holdings().kept == 0;
+        let knows_all_from = Instant::now() + if is_new { Duration::ZERO } else { pace.grace };
+        let last = Mutex::default();
+        let inner = Inner { store, peers, segments, tree, publisher, desk, pace, knows_all_from, last };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Files that this node looks after and found below full durability.
+    pub(crate) fn shortfall(&self) -> Shortfall {
+        let last = self.last();
+        Shortfall {
+            files: last.below,
+            unreadable: last.unreadable,
+            why: last.why.iter().map(|(why, n)| (why.clone(), *n)).collect(),
+        }
+    }
+
+    /// Mends, for as long as it is polled.
+    pub(crate) async fn run(&self) {
+        let mut seen = View::default();
+        let mut changed = Instant::now();
+        let mut due = Some(Instant::now());
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let view = self.inner.desk.view();
+            if view != seen {
+                if view.alive.len() > seen.alive.len() {
+                    self.finish_alone().await;
+                }
+                seen = view;
+                changed = Instant::now();
+                due = Some(changed + SETTLE.min(self.inner.pace.grace));
+            }
+            // Who leaves hands over by itself.
+            if due.is_none_or(|due| Instant::now() < due) || !seen.leaving.is_empty() {
+                continue;
+            }
+            self.inner.peers.tidy();
+            let scope = self.scope(&seen);
+            let report = self.pass(&seen, scope).await;
+            tracing::debug!(below = report.below, ?scope, after = ?changed.elapsed(), "looked after files");
+            let again = if report.is_complete && scope == Scope::All { EVERY } else { RETRY };
+            *self.last() = report;
+            due = Some(Instant::now() + again);
+        }
+    }
+
+    fn scope(&self, view: &View) -> Scope {
+        let is_sure = view.away.is_empty() && Instant::now() >= self.inner.knows_all_from;
+        if is_sure { Scope::All } else { Scope::Thin }
+    }
+
+    /// What was written while this node was alone, or was not sent before it stopped, is sent once somebody is there.
+    async fn finish_alone(&self) {
+        let files = self.all_files();
+        for (inode, _) in files {
+            let Ok(Some(segments)) = self.segments_of(inode).await else { continue };
+            let Ok(mut left) = self.inner.publisher.unfinished(&segments) else { continue };
+            left.retain(|segment| !self.inner.publisher.is_waiting(&segment.hash));
+            if !left.is_empty() {
+                let names = self.inner.tree.read().chain(inode);
+                let path = crate::path::VfsPath::root();
+                self.inner.publisher.add(crate::durable::Job { path, segments: left, names });
+            }
+        }
+    }
+
+    fn all_files(&self) -> Vec<(Inode, BlobHash)> {
+        self.inner.tree.read().segmented().collect()
+    }
+
+    async fn pass(&self, view: &View, scope: Scope) -> Report {
+        let local = self.inner.peers.local();
+        let alive: Vec<PeerId> = view.peers().collect();
+        let mut report = Report { is_complete: true, ..Report::default() };
+        let mut batch = Vec::new();
+        let mut n_segments = 0;
+        for (inode, hash) in self.all_files() {
+            if steward(&hash, alive.iter()) != Some(&local) {
+                continue;
+            }
+            match self.segments_of(inode).await {
+                Ok(Some(segments)) => {
+                    n_segments += segments.len();
+                    batch.push(Kept { segments });
+                }
+                Ok(None) => {}
+                Err(why) => report.note(why, true),
+            }
+            if n_segments >= BATCH {
+                self.mend(std::mem::take(&mut batch), view, scope, &mut report).await;
+                n_segments = 0;
+            }
+        }
+        self.mend(batch, view, scope, &mut report).await;
+        report
+    }
+
+    /// A file's segments, its manifest's among them; `None` if it is gone or has none.
+    async fn segments_of(&self, inode: Inode) -> Result<Option<Vec<Segment>>, String> {
+        let content = self.inner.tree.content(inode).await.map_err(|error| error.to_string())?;
+        crate::files::segments_of(content, &self.inner.segments).await
+    }
+
+    fn last(&self) -> MutexGuard<'_, Report> {
+        self.inner.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Report {
+    fn note(&mut self, why: String, is_unreadable: bool) {
+        self.below += 1;
+        self.unreadable += u64::from(is_unreadable);
+        self.is_complete = false;
+        if self.why.len() < MAX_REASONS || self.why.contains_key(&why) {
+            *self.why.entry(why).or_default() += 1;
+        }
+    }
+}
