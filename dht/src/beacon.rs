@@ -4,6 +4,7 @@
 //! connection is what a newcomer learns the swarm from.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -48,6 +49,7 @@ struct Author {
     zone: String,
     capacity: CapacitySource,
     sequence: Mutex<u64>,
+    retiring: AtomicBool,
 }
 
 impl std::fmt::Debug for Author {
@@ -69,6 +71,7 @@ impl Beacons {
             zone,
             capacity,
             sequence: Mutex::new(u64::try_from(start).unwrap_or(u64::MAX / 2)),
+            retiring: AtomicBool::new(false),
         });
         let mut beacons = Self {
             network: network.clone(),
@@ -93,6 +96,13 @@ impl Beacons {
     /// Tells everybody that this node leaves for good.
     pub async fn say_leaving(&self) {
         let signed = self.author.sign(true);
+        let _ = self.network.publish(TOPIC, postcard::to_stdvec(&signed).unwrap_or_default()).await;
+    }
+
+    /// Tells everybody whether this node is going to leave.
+    pub async fn say_retiring(&self, retiring: bool) {
+        self.author.retiring.store(retiring, Ordering::Relaxed);
+        let signed = self.author.sign(false);
         let _ = self.network.publish(TOPIC, postcard::to_stdvec(&signed).unwrap_or_default()).await;
     }
 
@@ -236,6 +246,7 @@ impl Author {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             zone: self.zone.clone(),
             leaving,
+            retiring: self.retiring.load(Ordering::Relaxed),
         };
         let beacon = postcard::to_stdvec(&beacon).unwrap_or_default();
         let signature = self.network.identity().sign(&[CONTEXT, &beacon].concat());

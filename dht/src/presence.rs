@@ -36,8 +36,10 @@ pub struct Beacon {
     pub version: String,
     /// Its zone label; empty for none.
     pub zone: String,
-    /// It is about to leave for good.
+    /// It leaves for good, now.
     pub leaving: bool,
+    /// It is going to leave, and gives what it holds to others until then: nobody should give it anything.
+    pub retiring: bool,
 }
 
 /// What a node can give, for placement and scheduling.

@@ -17,6 +17,7 @@ mod read;
 mod survival;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod write;
 
 use std::fmt;
@@ -41,6 +42,7 @@ use crate::links::{self, Last};
 use crate::path::VfsPath;
 use crate::peers::{Peers, serve, wire};
 use crate::repair::{Pace, Repair};
+use crate::scrub;
 use crate::store::{Limits, Store};
 use crate::tree::store::TreeStore;
 use crate::tree::{Found, Inode, Miss, Tree};
@@ -48,9 +50,12 @@ use crate::vfs::{Attributes, ByteStream, Entry, Parents, Removal, Vfs, VfsError}
 use desk::OpenDesk;
 use lock::Locks;
 
+pub(crate) use read::all_segments_of;
+#[cfg(test)]
 pub(crate) use read::segments_of;
 
 pub use durability::Handover;
+pub use versions::Version;
 
 /// How files are handled.
 #[derive(Clone, Debug)]
@@ -305,6 +310,10 @@ impl Inner {
         let (publisher, repair) = (self.publisher.clone(), self.repair.clone());
         self.spawn(async move { publisher.run().await });
         self.spawn(async move { repair.run().await });
+        let (store, segments) = (self.store.clone(), self.segments.clone());
+        self.spawn(async move { scrub::restore(&store, &segments).await });
+        let store = self.store.clone();
+        self.spawn(async move { scrub::run(&store).await });
         let (store, tree, segments) = (self.store.clone(), self.tree.clone(), self.segments.clone());
         self.spawn(async move {
             loop {

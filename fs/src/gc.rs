@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::gather::Segments;
 use crate::hash::BlobHash;
 use crate::store::{Kind, Store};
-use crate::tree::store::TreeStore;
+use crate::tree::Inode;
+use crate::tree::store::{Edits, TreeStore};
+use crate::tree::version::Retention;
+use crate::vfs::VfsError;
 
 /// How often it runs.
 pub(crate) const EVERY: Duration = Duration::from_secs(3600);
@@ -56,13 +59,26 @@ pub(crate) async fn collect(
     Ok(freed)
 }
 
+/// All that some file refers to, in what it is or in what it was not too long ago. Old contents whose time is over are
+/// forgotten on the way.
 async fn live(tree: &TreeStore, segments: &Segments) -> io::Result<HashSet<BlobHash>> {
-    let files: Vec<_> = tree.read().segmented().collect();
+    let files: Vec<_> = tree.read().files().collect();
     let mut live = HashSet::new();
     for (inode, _) in files {
-        let content = tree.content(inode).await.map_err(io::Error::other)?;
-        let of_file = crate::files::segments_of(content, segments).await.map_err(io::Error::other)?;
+        forget_old(tree, inode).await.map_err(io::Error::other)?;
+        let of_file = crate::files::all_segments_of(tree, inode, segments).await.map_err(io::Error::other)?;
         live.extend(of_file.into_iter().flatten().map(|segment| segment.hash));
     }
     Ok(live)
+}
+
+async fn forget_old(tree: &TreeStore, inode: Inode) -> Result<(), VfsError> {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let (_, gone) = tree.retained(inode, now_ms, Retention::default()).await?;
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let mut edits = Edits::default();
+    edits.forget(inode, &gone);
+    tree.commit(edits).await
 }

@@ -24,6 +24,7 @@ mod mend;
 mod peers;
 mod place;
 mod repair;
+mod scrub;
 mod store;
 mod tree;
 
@@ -36,7 +37,7 @@ pub mod copying;
 pub mod mem_vfs;
 
 pub use durable::Waiting;
-pub use files::{Files, FilesOptions, Handover, OpenError, Usage};
+pub use files::{Files, FilesOptions, Handover, OpenError, Usage, Version};
 pub use handover::HandoverError;
 pub use hash::{BlobHash, HashError};
 pub use path::{PathError, VfsPath};

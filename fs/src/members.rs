@@ -25,9 +25,10 @@ impl View {
         let mut view = Self { alive: vec![local], ..Self::default() };
         for member in members {
             if member.beacon.leaving {
-                if member.connected {
-                    view.leaving.push(member.peer);
-                }
+                continue;
+            }
+            if member.alive && member.beacon.retiring {
+                view.leaving.push(member.peer);
             } else if member.alive {
                 view.alive.push(Candidate { peer: member.peer, zone: member.beacon.zone.clone() });
             } else if member.silent_for < grace {
@@ -63,13 +64,13 @@ mod tests {
 
     use super::*;
 
-    fn member(alive: bool, leaving: bool, silent_for: u64) -> Member {
+    fn member(alive: bool, retiring: bool, silent_for: u64) -> Member {
         Member {
             peer: PeerId::random(),
-            beacon: Beacon { leaving, ..Beacon::default() },
+            beacon: Beacon { retiring, ..Beacon::default() },
             alive,
             silent_for: Duration::from_secs(silent_for),
-            connected: alive || leaving,
+            connected: alive,
         }
     }
 
@@ -80,7 +81,7 @@ mod tests {
             member(true, false, 0),
             member(false, false, 5),
             member(false, false, 50),
-            member(false, true, 0),
+            member(true, true, 0),
         ];
         let view = View::of(local, &members, Duration::from_secs(10));
         assert_eq!(view.alive.len(), 2);

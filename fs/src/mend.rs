@@ -297,6 +297,37 @@ mod tests {
         assert_eq!(after.iter().map(IndexSet::len).sum::<usize>(), 480);
     }
 
+    /// Up to 200 members that come, leave in order, and vanish, up to half of them between two mendings.
+    #[test]
+    fn no_segment_is_lost_in_a_swarm_that_never_rests() {
+        use rand::rngs::StdRng;
+        use rand::{Rng, SeedableRng};
+
+        for seed in 0..4 {
+            let mut chance = StdRng::seed_from_u64(seed);
+            let k = [1, 7, 60, MAX_DATA][seed as usize];
+            let mut held = placed(k, 24);
+            for step in 0..300 {
+                // Above 64 members the promise is that of a random half, which these are.
+                let n = held.len();
+                let lost = chance.random_range(0..=n / 2).min(n - 1);
+                for _ in 0..if step % 3 == 0 { lost } else { lost.min(2) } {
+                    held.swap_remove(chance.random_range(0..held.len()));
+                }
+                assert!(
+                    health(k, &held).margin >= 0,
+                    "seed {seed}, step {step}: lost with {} members",
+                    held.len()
+                );
+                let come = chance.random_range(0..=40usize).min(200 - held.len());
+                held.extend(std::iter::repeat_n(IndexSet::default(), come));
+                let work = mend(k, &held);
+                apply(&mut held, &work);
+                assert!(health(k, &held).is_durable || held.len() > crate::place::CERTAIN);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_is_held_it_becomes_durable_in_one_step_and_costs_no_more_than_it_should(

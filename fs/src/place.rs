@@ -36,7 +36,7 @@ pub(crate) struct Candidate {
 /// The order of members for a segment: who comes first holds the first data shards.
 pub(crate) fn order<'a>(segment: &BlobHash, members: &'a [Candidate]) -> Vec<&'a Candidate> {
     let mut ranked: Vec<_> = members.iter().map(|member| (score(segment, &member.peer), member)).collect();
-    ranked.sort_by(|left, right| right.0.cmp(&left.0));
+    ranked.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
     // The first of each zone, then the second of each, and so on.
     let mut seen: HashMap<&str, usize> = HashMap::new();
     let mut rounds: Vec<_> = ranked

@@ -175,7 +175,7 @@ impl Repair {
     }
 
     fn all_files(&self) -> Vec<(Inode, BlobHash)> {
-        self.inner.tree.read().segmented().collect()
+        self.inner.tree.read().files().collect()
     }
 
     async fn pass(&self, view: &View, scope: Scope) -> Report {
@@ -205,10 +205,9 @@ impl Repair {
         report
     }
 
-    /// A file's segments, its manifest's among them; `None` if it is gone or has none.
+    /// The segments of all that is kept of a file, manifests among them; `None` if there are none.
     async fn segments_of(&self, inode: Inode) -> Result<Option<Vec<Segment>>, String> {
-        let content = self.inner.tree.content(inode).await.map_err(|error| error.to_string())?;
-        crate::files::segments_of(content, &self.inner.segments).await
+        crate::files::all_segments_of(&self.inner.tree, inode, &self.inner.segments).await
     }
 
     fn last(&self) -> MutexGuard<'_, Report> {

@@ -32,6 +32,8 @@ use crate::index_set::IndexSet;
 
 /// Locks that all hashes share, so that two changes of one item never meet.
 const LOCKS: usize = 64;
+/// Damaged items that are remembered; repair finds the rest when it looks.
+const MAX_DAMAGE: usize = 10_000;
 /// Of a small disk this share is left free, ...
 const RESERVE_SHARE: u64 = 50;
 /// ... and of a large one no more than this.
@@ -61,6 +63,15 @@ pub(crate) struct Holdings {
     pub(crate) damaged: u64,
 }
 
+/// Shards that the disk was found to have damaged or lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) segment: BlobHash,
+    /// The segment's length.
+    pub(crate) len: u64,
+    pub(crate) indices: IndexSet,
+}
+
 /// This node's items. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Store {
@@ -73,6 +84,8 @@ struct Inner {
     limits: Limits,
     holdings: Mutex<Holdings>,
     recency: Mutex<Recency>,
+    /// Damage that nobody has asked for yet.
+    damage: Mutex<Vec<Damage>>,
     locks: Vec<Mutex<()>>,
     flush: Flush,
 }
@@ -180,6 +193,11 @@ impl Store {
         Ok(())
     }
 
+    /// Shards that were found damaged since the last call.
+    pub(crate) fn take_damaged(&self) -> Vec<Damage> {
+        std::mem::take(&mut *lock(&self.inner.damage))
+    }
+
     /// What is here.
     pub(crate) fn holdings(&self) -> Holdings {
         let mut holdings = *lock(&self.inner.holdings);
@@ -218,7 +236,8 @@ impl Inner {
         }
         let locks = std::iter::repeat_with(Mutex::default).take(LOCKS).collect();
         let (holdings, recency) = (Mutex::new(holdings), Mutex::new(recency));
-        Ok(Self { dir, disk, limits, holdings, recency, locks, flush: Flush::default() })
+        let (damage, flush) = (Mutex::default(), Flush::default());
+        Ok(Self { dir, disk, limits, holdings, recency, damage, locks, flush })
     }
 
     fn add(&self, hash: &BlobHash, bytes: &[u8], is_cached: bool) -> io::Result<()> {
@@ -254,7 +273,7 @@ impl Inner {
         }
         // It may have gone while it was looked for.
         if self.disk.meta(Kind::Whole, hash)?.as_ref() == Some(&meta) {
-            self.damaged(Kind::Whole, hash)?;
+            self.damaged(Kind::Whole, hash, &meta)?;
         }
         Ok(None)
     }
@@ -286,8 +305,10 @@ impl Inner {
         if let Some(bundle) = self.read_bundle(segment, meta.as_ref())? {
             return Ok(Some(bundle));
         }
-        if meta.is_some() && self.disk.meta(Kind::Shards, segment)? == meta {
-            self.damaged(Kind::Shards, segment)?;
+        if let Some(meta) = &meta
+            && self.disk.meta(Kind::Shards, segment)?.as_ref() == Some(meta)
+        {
+            self.damaged(Kind::Shards, segment, meta)?;
         }
         Ok(None)
     }
@@ -347,9 +368,14 @@ impl Inner {
         Ok(())
     }
 
-    fn damaged(&self, kind: Kind, hash: &BlobHash) -> io::Result<()> {
-        tracing::warn!(%hash, ?kind, "the disk has damaged or lost this; it is fetched again when it is needed");
+    fn damaged(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<()> {
+        tracing::warn!(%hash, ?kind, "the disk has damaged or lost this");
         lock(&self.holdings).damaged += 1;
+        let mut damage = lock(&self.damage);
+        if kind == Kind::Shards && damage.len() < MAX_DAMAGE {
+            damage.push(Damage { segment: *hash, len: meta.len, indices: meta.indices });
+        }
+        drop(damage);
         self.remove(kind, hash)
     }
 

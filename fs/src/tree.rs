@@ -24,6 +24,7 @@ mod name;
 #[cfg(test)]
 mod proptests;
 pub(crate) mod store;
+pub(crate) mod version;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

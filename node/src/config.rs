@@ -9,6 +9,7 @@ mod template;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use starfish_dht::Multiaddr;
@@ -16,6 +17,7 @@ use starfish_dht::Multiaddr;
 pub use self::slots::{Slots, UnknownSlots};
 use crate::data_dir::{DataDir, DataDirError, write_private};
 use crate::logs::LogFormat;
+use crate::quantity::{Size, Span};
 
 /// The swarm's port when nobody says otherwise, for UDP and TCP.
 pub const DEFAULT_PORT: u16 = 12036;
@@ -45,6 +47,28 @@ pub struct Settings {
     pub task_memory_mib: u64,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// What this node keeps of the swarm's files.
+    pub storage: Storage,
+    /// How what is lost with a member is made good.
+    pub repair: Repair,
+}
+
+/// What a node keeps of the swarm's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Storage {
+    /// The most that it keeps for others and itself; `None` for what the disk has.
+    pub quota: Option<Size>,
+    /// The most that it keeps of files read lately.
+    pub cache: Size,
+}
+
+/// How what is lost with a member is made good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// How long a silent member is waited for.
+    pub grace: Span,
+    /// Bytes per second that are moved or made at the most.
+    pub rate: Size,
 }
 
 /// What one source says; `None` is "nothing".
@@ -62,6 +86,28 @@ pub struct Layer {
     pub zone: Option<String>,
     pub task_memory_mib: Option<u64>,
     pub log_format: Option<LogFormat>,
+    #[serde(default)]
+    pub storage: StorageLayer,
+    #[serde(default)]
+    pub repair: RepairLayer,
+}
+
+/// What one source says of [`Storage`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `Storage`")]
+pub struct StorageLayer {
+    pub quota: Option<Size>,
+    pub cache: Option<Size>,
+}
+
+/// What one source says of [`Repair`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `Repair`")]
+pub struct RepairLayer {
+    pub grace: Option<Span>,
+    pub rate: Option<Size>,
 }
 
 /// Why the configuration cannot be used.
@@ -105,8 +151,20 @@ impl Settings {
     pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Self {
         let merged = layers.into_iter().fold(Layer::default(), Layer::over);
         // Without `..`: a new setting must be given its default here.
-        let Layer { port, api_port, mdns, upnp, listen, external, slots, zone, task_memory_mib, log_format } =
-            merged;
+        let Layer {
+            port,
+            api_port,
+            mdns,
+            upnp,
+            listen,
+            external,
+            slots,
+            zone,
+            task_memory_mib,
+            log_format,
+            storage,
+            repair,
+        } = merged;
         Self {
             port: port.unwrap_or(DEFAULT_PORT),
             api_port: api_port.unwrap_or(DEFAULT_API_PORT),
@@ -119,6 +177,11 @@ impl Settings {
             zone: zone.unwrap_or_default(),
             task_memory_mib: task_memory_mib.unwrap_or(1024),
             log_format: log_format.unwrap_or_default(),
+            storage: Storage { quota: storage.quota, cache: storage.cache.unwrap_or(Size(256 << 20)) },
+            repair: Repair {
+                grace: repair.grace.unwrap_or(Span(Duration::from_secs(600))),
+                rate: repair.rate.unwrap_or(Size(64 << 20)),
+            },
         }
     }
 
@@ -160,6 +223,14 @@ impl Layer {
             zone: self.zone.or(below.zone),
             task_memory_mib: self.task_memory_mib.or(below.task_memory_mib),
             log_format: self.log_format.or(below.log_format),
+            storage: StorageLayer {
+                quota: self.storage.quota.or(below.storage.quota),
+                cache: self.storage.cache.or(below.storage.cache),
+            },
+            repair: RepairLayer {
+                grace: self.repair.grace.or(below.repair.grace),
+                rate: self.repair.rate.or(below.repair.rate),
+            },
         }
     }
 
@@ -177,6 +248,14 @@ impl Layer {
             zone: read.one("STARFISH_ZONE")?,
             task_memory_mib: read.one("STARFISH_TASK_MEMORY_MIB")?,
             log_format: read.one("STARFISH_LOG_FORMAT")?,
+            storage: StorageLayer {
+                quota: read.one("STARFISH_STORAGE_QUOTA")?,
+                cache: read.one("STARFISH_STORAGE_CACHE")?,
+            },
+            repair: RepairLayer {
+                grace: read.one("STARFISH_REPAIR_GRACE")?,
+                rate: read.one("STARFISH_REPAIR_RATE")?,
+            },
         })
     }
 }

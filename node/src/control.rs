@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use starfish_compute::Compute;
@@ -47,6 +47,8 @@ pub(crate) struct Control {
     pub(crate) compute: Compute,
     pub(crate) tasks: Tasks,
     pub(crate) end: End,
+    /// All that it kept of the swarm's files was handed over.
+    pub(crate) retired: AtomicBool,
 }
 
 /// How the node was asked to end, if it was.
@@ -209,11 +211,33 @@ impl Control {
         self.end.asked.cancel();
     }
 
+    /// Gives others what this node keeps of the swarm's files. Dropping it breaks it off, with nothing lost.
+    pub(crate) async fn hand_over(self: &Arc<Self>) -> Result<(), starfish_fs::HandoverError> {
+        self.beacons.say_retiring(true).await;
+        let staying = Staying(Arc::clone(self));
+        self.files.hand_over().await?;
+        // It goes on to leave: whoever gave it something now would lose it.
+        staying.0.retired.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Says good-bye, and ends. What belongs to the swarm is put aside when all is closed.
     pub(crate) async fn leave(&self) {
         self.beacons.say_leaving().await;
         self.end.leaving.store(true, Ordering::Release);
         self.end.asked.cancel();
+    }
+}
+
+/// Takes the word that this node is going to leave back, unless it did hand over all.
+struct Staying(Arc<Control>);
+
+impl Drop for Staying {
+    fn drop(&mut self) {
+        if !self.0.retired.load(Ordering::Acquire) {
+            let control = Arc::clone(&self.0);
+            tokio::spawn(async move { control.beacons.say_retiring(false).await });
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod membership;
 mod metrics;
 mod percent;
 mod process;
+pub mod quantity;
 mod revocation;
 mod runtime;
 mod socket;
@@ -27,7 +28,10 @@ pub use starfish_fs as fs;
 pub use starfish_memory as memory;
 
 pub use self::client::{Client, ClientError};
-pub use self::config::{ConfigError, DEFAULT_API_PORT, DEFAULT_PORT, Layer, Settings, Slots, UnknownSlots};
+pub use self::config::{
+    ConfigError, DEFAULT_API_PORT, DEFAULT_PORT, Layer, Repair, RepairLayer, Settings, Slots, Storage,
+    StorageLayer, UnknownSlots,
+};
 pub use self::data_dir::{DATA_DIR_ENV, DataDir, DataDirError};
 pub use self::lifecycle::{Node, NodeConfig, StartError};
 pub use self::lock::{LockError, NodeLock};

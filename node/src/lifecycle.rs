@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use starfish_compute::{Compute, ComputeOptions};
@@ -127,7 +128,7 @@ impl Node {
 
         let replication = memory.join(network.clone()).await.map_err(memory_error)?;
         let folder = dir.swarm().join("files");
-        let files = Files::open(&folder, network.clone(), memory.clone(), FilesOptions::default()).await?;
+        let files = Files::open(&folder, network.clone(), memory.clone(), files_options(&settings)).await?;
         let options = ComputeOptions {
             slots: settings.slots.count(),
             max_task_memory: settings.task_memory_mib.saturating_mul(1 << 20),
@@ -160,6 +161,7 @@ impl Node {
             compute,
             tasks,
             end,
+            retired: AtomicBool::new(false),
         });
         doors.serve(&control, &stock);
         control.runtime_info().write(&control.dir).map_err(StartError::Folder)?;
@@ -298,6 +300,18 @@ async fn catch_up(memory: &Memory) {
     };
     if tokio::time::timeout(CATCH_UP, compared).await.is_err() {
         warn!("no member of the swarm has answered yet; going on without what the swarm remembers");
+    }
+}
+
+fn files_options(settings: &Settings) -> FilesOptions {
+    let defaults = FilesOptions::default();
+    FilesOptions {
+        quota: settings.storage.quota.map_or(defaults.quota, |size| size.0),
+        cache: settings.storage.cache.0,
+        repair_grace: settings.repair.grace.0,
+        repair_rate: settings.repair.rate.0,
+        zone: settings.zone.clone(),
+        ..defaults
     }
 }
 

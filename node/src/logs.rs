@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 ///
 /// libp2p's crates tell of every failed dial at `info` or `debug`, which is the daily life of a swarm.
 pub const DEFAULT_FILTER: &str = "info,libp2p=warn,libp2p_kad=error,libp2p_mdns=error,libp2p_gossipsub=error,\
-                                  multistream_select=warn,iroh_blobs=warn,fjall=warn,lsm_tree=warn,hyper=warn";
+                                  multistream_select=warn,fjall=warn,lsm_tree=warn,hyper=warn";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

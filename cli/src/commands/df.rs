@@ -22,7 +22,14 @@ impl Df {
         let mut table = Table::default();
         table
             .row(["tree".to_owned(), format!("{} files and links, {} directories", usage.files, usage.dirs)]);
-        let here = format!("{} in {} blobs", human::bytes(usage.bytes), usage.blobs);
+        table.row(["content".to_owned(), human::bytes(usage.content)]);
+        let overhead = match usage.content {
+            0 => String::new(),
+            content => format!(" ({:.2} times the content)", usage.swarm as f64 / content as f64),
+        };
+        let all = format!("{} on {} nodes{overhead}", human::bytes(usage.swarm), usage.members);
+        table.row(["kept".to_owned(), all]);
+        let here = format!("{}, and {} cached", human::bytes(usage.bytes), human::bytes(usage.cached));
         table.row(["on this node".to_owned(), here]);
         let disk = format!("{} free of {}", human::bytes(usage.free), human::bytes(usage.total));
         table.row(["its disk".to_owned(), disk]);

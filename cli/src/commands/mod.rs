@@ -8,6 +8,7 @@ mod bench;
 mod completions;
 mod df;
 mod down;
+mod durable;
 pub mod failure;
 mod get;
 mod invite;

@@ -8,14 +8,16 @@ use starfish_node::fs::copying::{Summary, import_dir, import_file};
 use tokio_util::io::ReaderStream;
 
 use super::Context;
+use super::durable;
 use super::transfer::Transfer;
 use crate::shell::fs::path::VfsPath;
 use crate::shell::fs::vfs::{Attributes, Kind, Parents, Vfs, VfsError};
 
 /// Copy a file or folder of this machine into the tree.
 ///
-/// Missing directories are made. Modes, times, links and empty folders come along. The file is on this node's disk when the command ends; other
-/// nodes fetch it when they read it.
+/// Missing directories are made. Modes, times, links and empty folders come along. First everything is on this node's
+/// disk; then it is spread over the swarm, until any half of the members that are there may vanish. Ctrl-C after the
+/// first point loses nothing: the node goes on.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  starfish put photo.jpg /photos/\n  starfish put ~/src /src\n  dmesg | starfish put - /logs/dmesg"
@@ -25,6 +27,18 @@ pub struct Put {
     source: PathBuf,
     /// Where to; a directory that is there takes it under its own name.
     destination: String,
+    /// When to end: as soon as it is on this node's disk, or when it is at full durability.
+    #[arg(long, value_enum, default_value_t = Until::Durable, value_name = "POINT")]
+    wait: Until,
+}
+
+/// When a file counts as put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Until {
+    /// It is on this node's disk.
+    Local,
+    /// Any half of the members may vanish.
+    Durable,
 }
 
 impl Put {
@@ -38,7 +52,7 @@ impl Put {
             let input =
                 input.map(move |chunk| chunk.map_err(|source| VfsError::Io { what: what.into(), source }));
             tree.write(&to, input.boxed(), Attributes::default()).await?;
-            return Ok(0);
+            return self.wait(&mut context, &to).await;
         }
         let metadata = tokio::fs::metadata(&self.source)
             .await
@@ -54,6 +68,13 @@ impl Put {
             import_file(&self.source, &*tree, &to, &on_progress).await?
         };
         transfer.finish(&summary, &mut context).await?;
+        self.wait(&mut context, &to).await
+    }
+
+    async fn wait(&self, context: &mut Context, to: &VfsPath) -> anyhow::Result<i32> {
+        if self.wait == Until::Durable {
+            durable::wait(context, to).await?;
+        }
         Ok(0)
     }
 

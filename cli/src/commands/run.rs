@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use starfish_node::Client;
 use starfish_node::compute::{Grant, Limit, Outcome, OutputFrame};
+use starfish_node::quantity::{QuantityError, Size, Span};
 use starfish_node::wire::{LimitsRequest, StdinSource, TaskRequest};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
@@ -206,54 +207,17 @@ fn grant(cwd: &VfsPath, text: &str) -> anyhow::Result<Grant> {
     Ok(format!("{}:{access}", cwd.resolve(path)?).parse()?)
 }
 
-/// `500ms`, `30s`, `10m`, `12h`, `7d`; a plain number is seconds.
-pub(super) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
-    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().with_context(|| format!("{text:?} does not begin with a number"))?;
-    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs).context("too long a time");
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "" | "s" => seconds(1),
-        "m" | "min" => seconds(60),
-        "h" => seconds(3600),
-        "d" => seconds(86_400),
-        _ => bail!("unknown unit {unit:?}; units are ms, s, m, h and d"),
-    }
+pub(super) fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
+    text.parse().map(|Span(duration)| duration)
 }
 
-/// `64M`, `1G`, `512K`, `100`; K, M and G are powers of 1,024, and `MiB` and the like are understood.
-pub(super) fn parse_bytes(text: &str) -> anyhow::Result<u64> {
-    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().with_context(|| format!("{text:?} does not begin with a number"))?;
-    let shift = match unit.trim_end_matches("iB").trim_end_matches('B').to_ascii_uppercase().as_str() {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => bail!("unknown unit {unit:?}; units are K, M, G and T"),
-    };
-    number.checked_mul(1 << shift).context("too many bytes")
+pub(super) fn parse_bytes(text: &str) -> Result<u64, QuantityError> {
+    text.parse().map(|Size(bytes)| bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_and_sizes_are_read_as_people_write_them() {
-        assert_eq!(parse_duration("500ms").unwrap(), Duration::from_millis(500));
-        assert_eq!(parse_duration("2h").unwrap(), Duration::from_secs(7200));
-        assert_eq!(parse_duration("7").unwrap(), Duration::from_secs(7));
-        assert!(parse_duration("soon").is_err());
-        assert!(parse_duration("99999999999999999999s").is_err());
-        assert_eq!(parse_bytes("64M").unwrap(), 64 << 20);
-        assert_eq!(parse_bytes("1GiB").unwrap(), 1 << 30);
-        assert_eq!(parse_bytes("100").unwrap(), 100);
-        assert!(parse_bytes("1X").is_err());
-    }
 
     #[test]
     fn grants_start_where_the_shell_stands() {

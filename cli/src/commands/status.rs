@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use starfish_node::fs::Shortfall;
+
 use super::Context;
 use super::failure::NOT_RUNNING;
 use crate::output::human;
@@ -57,6 +59,7 @@ impl Status {
         }
         let memory = format!("{} cells, digest {:.16}", status.memory_cells, status.memory_digest);
         table.row(["memory".to_owned(), memory]);
+        table.row(["files".to_owned(), files(&context.client.shortfall().await?)]);
         table.row(["tasks".to_owned(), format!("{} of {} slots free", status.slots_free, status.slots)]);
         let up = human::duration(Duration::from_millis(status.uptime_ms));
         let resident =
@@ -70,6 +73,21 @@ impl Status {
         context.print(table.to_string().trim_end()).await?;
         Ok(0)
     }
+}
+
+/// How the files of the swarm are, in words.
+fn files(shortfall: &Shortfall) -> String {
+    if shortfall.files == 0 {
+        return "all at full durability".to_owned();
+    }
+    let mut text = format!("{} below full durability", shortfall.files);
+    if shortfall.unreadable > 0 {
+        text.push_str(&format!(", of which {} cannot be read now", shortfall.unreadable));
+    }
+    for (why, files) in shortfall.why.iter().take(3) {
+        text.push_str(&format!("; {files}: {why}"));
+    }
+    text
 }
 
 impl Id {

@@ -51,7 +51,7 @@ impl Transfer {
             let files =
                 if summary.files == 1 { "1 file".to_owned() } else { format!("{} files", summary.files) };
             let took = format!("{:.1} s", elapsed.as_secs_f64());
-            let line = format!("{files}, {} in {took} ({rate}/s)", human::bytes(summary.bytes));
+            let line = format!("on this disk: {files}, {} in {took} ({rate}/s)", human::bytes(summary.bytes));
             context.io.stderr.line(line).await?;
         }
         Ok(())

@@ -37,6 +37,9 @@ pub struct Waiting {
     pub why: Option<String>,
 }
 
+/// A name that everybody must have, and the file that it is of.
+pub(super) type Name = (u64, (Inode, Stamp));
+
 #[derive(Debug)]
 struct State {
     path: VfsPath,
@@ -116,7 +119,7 @@ impl Queue {
     }
 
     /// Names of files whose segments are placed, and since when the first of them waits.
-    pub(super) fn unconfirmed(&self, max: usize) -> (Vec<(u64, (Inode, Stamp))>, Instant) {
+    pub(super) fn unconfirmed(&self, max: usize) -> (Vec<Name>, Instant) {
         let mut names = Vec::new();
         let mut since = Instant::now();
         for (id, job) in &self.jobs {

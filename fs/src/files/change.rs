@@ -157,7 +157,7 @@ impl Files {
             (Found::Dir(_), Some(_)) => return Err(VfsError::Exists { path: to.clone() }),
             (Found::Leaf(inode), Some(Found::Leaf(existing))) => {
                 let mode = mode_of(&self.entry(&source)?);
-                edits.replace(*existing, &self.content_of(*inode, from).await?, mode)?;
+                self.replace(*existing, &self.content_of(*inode, from).await?, mode, &mut edits).await?;
             }
             (_, None) => {
                 let top = self.entry(&source)?;

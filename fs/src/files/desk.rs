@@ -1,5 +1,6 @@
 //! What this node tells others about its files, and how it sees the members.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,15 +24,21 @@ pub(super) struct OpenDesk {
     grace: Duration,
     /// Set once the workers are made, which need the desk themselves, and until they end.
     workers: Mutex<Option<(Publisher, Repair)>>,
+    /// This node is giving what it holds to others, and must not be given anything.
+    retiring: AtomicBool,
 }
 
 impl OpenDesk {
     pub(super) fn new(network: Network, tree: TreeStore, zone: String, grace: Duration) -> Self {
-        Self { network, tree, zone, grace, workers: Mutex::default() }
+        Self { network, tree, zone, grace, workers: Mutex::default(), retiring: AtomicBool::new(false) }
     }
 
     pub(super) fn set_workers(&self, workers: Option<(Publisher, Repair)>) {
         *self.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers;
+    }
+
+    pub(super) fn set_retiring(&self, retiring: bool) {
+        self.retiring.store(retiring, Ordering::Relaxed);
     }
 
     /// The other members that are alive.
@@ -46,7 +53,11 @@ impl OpenDesk {
 impl Desk for OpenDesk {
     fn view(&self) -> View {
         let local = Candidate { peer: self.network.local_peer(), zone: self.zone.clone() };
-        View::of(local, &self.network.members(), self.grace)
+        let mut view = View::of(local, &self.network.members(), self.grace);
+        if self.retiring.load(Ordering::Relaxed) {
+            view.leaving.push(self.network.local_peer());
+        }
+        view
     }
 
     fn knows(&self, inode: &Inode, stamp: Stamp) -> bool {

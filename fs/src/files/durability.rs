@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 
 use super::Files;
+use super::desk::OpenDesk;
 use crate::durable::Waiting;
 use crate::handover::{self, HandoverError};
 use crate::path::VfsPath;
@@ -27,6 +28,15 @@ pub struct Handover {
     pub total: u64,
     /// Handed over, or not needed by the others.
     pub done: u64,
+}
+
+/// This node takes part again when its leaving is broken off.
+struct Retiring<'a>(&'a OpenDesk);
+
+impl Drop for Retiring<'_> {
+    fn drop(&mut self) {
+        self.0.set_retiring(false);
+    }
 }
 
 impl Files {
@@ -71,6 +81,8 @@ impl Files {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        self.inner.desk.set_retiring(true);
+        let _guard = Retiring(&self.inner.desk);
         let view = self.inner.desk.view();
         handover::hand_over(&self.inner.store, &self.inner.peers, &view, &self.inner.leaving).await
     }

@@ -13,8 +13,10 @@ use crate::gather::{GatherError, Segments};
 use crate::links::Last;
 use crate::manifest::{MAX_MANIFEST, Manifest, ManifestError, Segment, Slice};
 use crate::path::VfsPath;
-use crate::tree::Found;
 use crate::tree::cell::{Body, Content, FileContent};
+use crate::tree::store::TreeStore;
+use crate::tree::version::Retention;
+use crate::tree::{Found, Inode};
 use crate::vfs::{ByteStream, VfsError};
 
 impl Files {
@@ -93,6 +95,23 @@ pub(crate) async fn segments_of(
     let mut all = manifest.segments().to_vec();
     all.extend(manifest_segment(&file.body));
     Ok(Some(all))
+}
+
+/// The segments of all that is kept of a file: of what it is, and of what it was not too long ago.
+pub(crate) async fn all_segments_of(
+    tree: &TreeStore,
+    inode: Inode,
+    segments: &Segments,
+) -> Result<Option<Vec<Segment>>, String> {
+    let retained = tree.retained(inode, super::now_ms(), Retention::default()).await;
+    let (contents, _) = retained.map_err(|error| error.to_string())?;
+    let mut all: Option<Vec<Segment>> = None;
+    for content in contents {
+        if let Some(of_content) = segments_of(Some(content), segments).await? {
+            all.get_or_insert_default().extend(of_content);
+        }
+    }
+    Ok(all)
 }
 
 /// The manifest as one more thing to keep, where it is a blob.

@@ -87,7 +87,7 @@ impl Bench {
     /// Whether every segment of every file survives any half of those who are alive.
     async fn is_placed(&self) -> bool {
         let first = self.alive().next().unwrap();
-        let files: Vec<_> = first.files.inner.tree.read().segmented().collect();
+        let files: Vec<_> = first.files.inner.tree.read().files().collect();
         for (inode, _) in files {
             let content = first.files.inner.tree.content(inode).await.unwrap();
             let Ok(Some(segments)) = segments_of(content, &first.files.inner.segments).await else {
@@ -246,6 +246,10 @@ async fn a_damaged_or_emptied_disk_is_mended_from_the_others() {
             }
         }
     }
+    let scratched = &bench.node(1).files.inner.store;
+    crate::scrub::sweep(scratched, Kind::Shards, u64::MAX).await.unwrap();
+    assert!(bench.node(1).files.damaged() > 0);
+    wait_until("what was scratched is made good", SOON, || async { bench.is_placed().await }).await;
     for node in bench.alive() {
         node.sees("/f").await;
         assert!(node.get("/f").await.unwrap() == bytes);
@@ -279,4 +283,83 @@ async fn nobody_can_push_what_is_not_a_nodes_to_keep() {
     };
     let (given, has_whole) = peers.fetch(target, want).await.unwrap();
     assert_eq!((given.shards().len(), has_whole), (3, false));
+}
+
+/// Nodes that come, leave and vanish while files are written and read. Seeded: what fails can be tried again.
+async fn churn(seed: u64, most: usize, long: Duration) {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut bench = Bench::start(most / 2).await;
+    let mut written: Vec<(String, Bytes)> = Vec::new();
+    let end = std::time::Instant::now() + long;
+    let mut step = 0;
+    while std::time::Instant::now() < end {
+        let alive: Vec<usize> =
+            (0..bench.nodes.len()).filter(|index| bench.nodes[*index].is_some()).collect();
+        let someone = alive[chance.random_range(0..alive.len())];
+        match chance.random_range(0..6) {
+            0 if alive.len() < most => bench.add().await,
+            1 if alive.len() > most / 3 => {
+                bench.node(someone).files.hand_over().await.unwrap();
+                bench.kill(someone).await;
+            }
+            2 if alive.len() > most / 3 => bench.kill(someone).await,
+            _ => {
+                let path = format!("/{step}");
+                let bytes = sample(chance.random_range(1..600_000));
+                bench.node(someone).put(&path, bytes.clone()).await;
+                let node = bench.node(someone);
+                wait_until("full durability", SOON, || async { node.files.waiting(&at(&path)).files == 0 })
+                    .await;
+                written.push((path, bytes));
+            }
+        }
+        step += 1;
+        if let Some((path, bytes)) = written.get(chance.random_range(0..written.len().max(1))) {
+            let reader = bench.alive().nth(chance.random_range(0..bench.alive().count())).unwrap();
+            reader.sees(path).await;
+            let read = tokio::time::timeout(SOON, reader.get(path)).await.expect("nothing gets stuck");
+            assert!(read.unwrap() == *bytes, "{path} after step {step} of seed {seed}");
+        }
+    }
+    bench.mended().await;
+    for (path, bytes) in &written {
+        let reader = bench.alive().nth(chance.random_range(0..bench.alive().count())).unwrap();
+        reader.sees(path).await;
+        assert!(reader.get(path).await.unwrap() == *bytes, "{path} of seed {seed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_read_and_written_while_nodes_come_and_go() {
+    churn(1, 10, Duration::from_secs(20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a soak of five minutes: run it alone, with --release and --ignored"]
+async fn files_are_read_and_written_while_two_dozen_nodes_come_and_go_for_long() {
+    let seed =
+        std::env::var("STARFISH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    println!("seed {seed}");
+    churn(seed, 24, Duration::from_secs(300)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "64 nodes take a while to find each other: run it alone, with --ignored"]
+async fn half_of_sixty_four_nodes_may_vanish() {
+    let mut bench = Bench::start(64).await;
+    for (index, (path, bytes)) in contents().into_iter().enumerate() {
+        bench.node(index * 10).put(&path, bytes).await;
+    }
+    bench.durable().await;
+    for index in 0..32 {
+        bench.kill(index).await;
+    }
+    for node in bench.alive() {
+        for (path, bytes) in contents() {
+            assert!(node.get(&path).await.unwrap() == bytes, "{path}");
+        }
+    }
 }

@@ -301,3 +301,49 @@ async fn five_thousand_small_files_go_in_and_out() {
     let diff = std::process::Command::new("diff").arg("-r").args([&from, &to]).status().unwrap();
     assert!(diff.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_file_was_can_be_listed_and_restored_even_after_it_was_removed() {
+    let swarm = TestSwarm::start(1).await;
+    let node = Node::start(swarm.network(0).clone()).await;
+    let files = &node.files;
+    let drafts = [sample(5_000), sample(100_000), sample(10)];
+    for draft in &drafts {
+        node.put("/d/text", draft.clone()).await;
+    }
+    let versions = files.versions(&at("/d/text")).await.unwrap();
+    assert_eq!(versions.iter().map(|version| version.size).collect::<Vec<_>>(), [10, 100_000, 5_000]);
+    assert!(versions[0].until_ms.is_none() && versions[1].until_ms.is_some());
+
+    files.restore(&at("/d/text"), &versions[2].id).await.unwrap();
+    assert!(node.get("/d/text").await.unwrap() == drafts[0]);
+    files.remove(&at("/d"), Removal::Recursive).await.unwrap();
+    let versions = files.versions(&at("/d/text")).await.unwrap();
+    assert!(versions.len() == 4 && versions.iter().all(|version| version.until_ms.is_some()));
+    let longest = versions.iter().find(|version| version.size == 100_000).unwrap();
+    files.restore(&at("/d/text"), &longest.id).await.unwrap();
+    assert!(node.get("/d/text").await.unwrap() == drafts[1]);
+
+    let missing = files.restore(&at("/d/text"), "ffffffffff").await.unwrap_err();
+    assert!(matches!(missing, VfsError::Invalid { .. }), "{missing}");
+    assert!(matches!(files.versions(&at("/nothing")).await.unwrap_err(), VfsError::NotFound { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_no_version_refers_to_is_freed() {
+    let swarm = TestSwarm::start(1).await;
+    let node = Node::start(swarm.network(0).clone()).await;
+    let inner = &node.files.inner;
+    node.put("/f", sample(100_000)).await;
+    node.put("/f", sample(200_000)).await;
+    let (orphan, bytes) = (sample(50_000), sample(50_000));
+    inner.store.add(crate::BlobHash::of(&orphan), bytes, false).await.unwrap();
+    let collect = || gc::collect(&inner.store, &inner.tree, &inner.segments, Duration::ZERO);
+    let freed = collect().await.unwrap();
+    assert_eq!((freed.items, freed.bytes), (1, 50_000));
+    assert_eq!(inner.store.holdings().kept_bytes, 300_000);
+    assert_eq!(collect().await.unwrap(), gc::Freed::default());
+    let oldest = node.files.versions(&at("/f")).await.unwrap().pop().unwrap();
+    node.files.restore(&at("/f"), &oldest.id).await.unwrap();
+    assert!(node.get("/f").await.unwrap() == sample(100_000));
+}

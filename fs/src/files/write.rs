@@ -64,7 +64,7 @@ impl Files {
         let inode = match existing {
             Some(found) => {
                 let present = self.inner.tree.read().entry("", &found).mode;
-                edits.replace(found.inode(), &Content::File(file), mode(present))?;
+                self.replace(found.inode(), &Content::File(file), mode(present), &mut edits).await?;
                 found.inode()
             }
             None => edits.create(&place, &Content::File(file), mode(DEFAULT_FILE_MODE))?,

@@ -43,7 +43,7 @@ impl Scores {
 
     /// Whether a peer is asked at all while others can help.
     pub(crate) fn is_trusted(&self, peer: &PeerId, now: Instant) -> bool {
-        !self.0.get(peer).is_some_and(|score| score.avoid_until.is_some_and(|until| now < until))
+        self.0.get(peer).and_then(|score| score.avoid_until).is_none_or(|until| now >= until)
     }
 
     /// How often each peer gave wrong bytes.

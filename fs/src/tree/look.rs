@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cell::{Inode, MAX_INLINE, Place, Stamp};
+use super::cell::{Inode, Mode, Place, Stamp};
 use super::{DEFAULT_DIR_MODE, DEFAULT_FILE_MODE, Found, LINK_MODE, Listed, Miss, Tree, name};
 use crate::hash::BlobHash;
 use crate::path::VfsPath;
@@ -91,6 +91,39 @@ impl Tree {
         Some(Place { removed: Some(node.content.stamp), ..place })
     }
 
+    /// The stamp of an inode's content, if it has any.
+    pub(crate) fn stamp(&self, inode: Inode) -> Option<Stamp> {
+        let node = self.nodes.get(&inode)?;
+        node.content.value.as_ref().map(|_| node.content.stamp)
+    }
+
+    /// An inode's attributes.
+    pub(crate) fn mode(&self, inode: Inode) -> Mode {
+        let mode = self.nodes.get(&inode).and_then(|node| node.mode.value);
+        mode.unwrap_or(Mode { mode: DEFAULT_FILE_MODE, mtime_ms: 0 })
+    }
+
+    /// When an inode was removed, in milliseconds since the Unix epoch; `None` if it was not.
+    pub(crate) fn removed_at(&self, inode: Inode) -> Option<u64> {
+        let node = self.nodes.get(&inode).filter(|node| node.is_removed())?;
+        Some(super::version::millis(node.place.stamp))
+    }
+
+    /// Every inode that is or was at a path, as their last places tell.
+    pub(crate) fn trace(&self, path: &VfsPath) -> Vec<Inode> {
+        let mut at = vec![Inode::ROOT];
+        for name in path.names() {
+            let is_here = |node: &super::Node| {
+                node.place
+                    .value
+                    .as_ref()
+                    .is_some_and(|place| place.name == name && at.contains(&place.parent))
+            };
+            at = self.nodes.iter().filter(|(_, node)| is_here(node)).map(|(inode, _)| *inode).collect();
+        }
+        at
+    }
+
     /// Whether this content of an inode, or a later one, has been seen.
     pub(crate) fn knows(&self, inode: Inode, stamp: Stamp) -> bool {
         self.nodes.get(&inode).is_some_and(|node| node.content.stamp >= stamp)
@@ -111,12 +144,9 @@ impl Tree {
         chain
     }
 
-    /// Files whose bytes are segments, with the hashes of their contents.
-    pub(crate) fn segmented(&self) -> impl Iterator<Item = (Inode, BlobHash)> {
-        self.nodes.iter().filter(|(_, node)| node.is_live()).filter_map(|(inode, node)| {
-            let summary = node.content.value.as_ref()?;
-            Some((*inode, summary.hash.filter(|_| summary.size > MAX_INLINE as u64)?))
-        })
+    /// All files, those that were removed among them, with the hashes of their contents.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (Inode, BlobHash)> {
+        self.nodes.iter().filter_map(|(inode, node)| Some((*inode, node.content.value.as_ref()?.hash?)))
     }
 
     /// The bytes of all files, each content counted once.

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 use starfish_memory::{Cell, Memory, Observer, Space};
 
 use super::cell::Field;
+use super::version::{self, Old, Retention};
 use super::{Change, Content, Inode, Mode, Place, Stamp, Tree};
 use crate::vfs::VfsError;
 
@@ -33,12 +34,12 @@ pub(crate) struct TreeStore {
 
 /// Changes of some inodes. Those of one inode are never torn apart.
 #[derive(Debug, Default)]
-pub(crate) struct Edits(Vec<InodeEdit>);
+pub(crate) struct Edits(Vec<InodeEdit>, Vec<(Inode, Vec<u8>)>);
 
 #[derive(Debug)]
 struct InodeEdit {
     inode: Inode,
-    cells: Vec<(&'static [u8], Vec<u8>)>,
+    cells: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What memory calls; it must not keep the tree alive after the node's files are closed.
@@ -80,13 +81,32 @@ impl Edits {
         Ok(())
     }
 
+    /// Other content, and what it was before kept under the stamp that it was written with.
+    pub(crate) fn replace_keeping(
+        &mut self,
+        inode: Inode,
+        content: &Content,
+        mode: Mode,
+        (stamp, old, old_mode, until_ms): (Stamp, Content, Mode, u64),
+    ) -> Result<(), VfsError> {
+        let old = Old { content: old, mode: old_mode, until_ms };
+        let (_, bytes) = encoded(&old)?;
+        self.push(inode, vec![encoded(content)?, encoded(&mode)?, (version::field(stamp), bytes)]);
+        Ok(())
+    }
+
+    /// Old contents that are kept no longer.
+    pub(crate) fn forget(&mut self, inode: Inode, stamps: &[Stamp]) {
+        self.1.extend(stamps.iter().map(|stamp| (inode, version::field(*stamp))));
+    }
+
     /// Other attributes.
     pub(crate) fn mode(&mut self, inode: Inode, mode: Mode) -> Result<(), VfsError> {
         self.push(inode, vec![encoded(&mode)?]);
         Ok(())
     }
 
-    fn push(&mut self, inode: Inode, cells: Vec<(&'static [u8], Vec<u8>)>) {
+    fn push(&mut self, inode: Inode, cells: Vec<(Vec<u8>, Vec<u8>)>) {
         self.0.push(InodeEdit { inode, cells });
     }
 }
@@ -130,8 +150,56 @@ impl TreeStore {
         Ok(content.and_then(|(_, value)| Content::decode(value)))
     }
 
+    /// What an inode is now, with the stamp of its content.
+    pub(crate) async fn current(&self, inode: Inode) -> Result<Option<(Stamp, Content, Mode)>, VfsError> {
+        let (stamp, mode) = {
+            let tree = self.read();
+            (tree.stamp(inode), tree.mode(inode))
+        };
+        let (Some(stamp), Some(content)) = (stamp, self.content(inode).await?) else { return Ok(None) };
+        Ok(Some((stamp, content, mode)))
+    }
+
+    /// What an inode was before, with the stamps of these contents.
+    pub(crate) async fn old(&self, inode: Inode) -> Result<Vec<(Stamp, Old)>, VfsError> {
+        let fields = self.space.fields(&inode.0).await.map_err(|error| failed("read the tree", error))?;
+        let old =
+            fields.iter().filter_map(|(field, value)| Some((version::stamp_of(field)?, Old::decode(value)?)));
+        Ok(old.collect())
+    }
+
+    /// All contents of an inode that are to be kept: the one that holds, or held until it was removed, and those before
+    /// it; and the stamps of those that have had their time.
+    pub(crate) async fn retained(
+        &self,
+        inode: Inode,
+        now_ms: u64,
+        retention: Retention,
+    ) -> Result<(Vec<Content>, Vec<Stamp>), VfsError> {
+        let removed = self.read().removed_at(inode);
+        let old = self.old(inode).await?;
+        let until: Vec<u64> = old.iter().map(|(_, old)| old.until_ms).chain(removed).collect();
+        let expired = version::expired(&until, now_ms, retention);
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        for ((stamp, old), is_expired) in old.into_iter().zip(&expired) {
+            if *is_expired { gone.push(stamp) } else { kept.push(old.content) }
+        }
+        let is_gone = removed.is_some() && expired.last() == Some(&true);
+        if !is_gone {
+            kept.extend(self.content(inode).await?);
+        }
+        Ok((kept, gone))
+    }
+
     /// Makes changes, in order; what fits a batch is atomic. On return they are on disk and in the tree.
     pub(crate) async fn commit(&self, edits: Edits) -> Result<(), VfsError> {
+        for forgotten in edits.1.chunks(MAX_BATCH_CELLS) {
+            let mut batch = self.space.batch();
+            for (inode, field) in forgotten {
+                batch.delete(inode.0.to_vec(), field.clone());
+            }
+            self.memory.commit(batch).await.map_err(|error| failed("change the tree", error))?;
+        }
         let mut edits = edits.0.into_iter().peekable();
         while edits.peek().is_some() {
             let (mut batch, mut cells, mut bytes) = (self.space.batch(), 0, 0);
@@ -168,8 +236,8 @@ fn change_of(cell: &Cell) -> Option<(Inode, Stamp, Change)> {
     Some((inode, stamp, change))
 }
 
-fn encoded<F: Field>(value: &F) -> Result<(&'static [u8], Vec<u8>), VfsError> {
-    Ok((F::NAME, value.encode().map_err(|error| failed("encode a cell", error))?))
+fn encoded<F: Field>(value: &F) -> Result<(Vec<u8>, Vec<u8>), VfsError> {
+    Ok((F::NAME.to_vec(), value.encode().map_err(|error| failed("encode a cell", error))?))
 }
 
 fn failed(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> VfsError {

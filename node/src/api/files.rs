@@ -51,13 +51,46 @@ pub(super) fn routes(files: &Arc<dyn Vfs>) -> Vec<Route> {
 /// Usage is this node's own, and so not a matter of [`Vfs`].
 pub(super) fn usage_routes(files: &starfish_fs::Files) -> Vec<Route> {
     vec![
-        Route::new(Verb::Get, "/api/v1/fs/usage", "What the files amount to", files, usage)
-            .gives(Content::Json("{files, dirs, blobs, bytes, free, total}")),
+        Route::new(Verb::Get, "/api/v1/fs/usage", "What the files amount to", files, usage).gives(
+            Content::Json("{files, dirs, content, blobs, bytes, cached, swarm, members, free, total}"),
+        ),
+        Route::new(
+            Verb::Get,
+            "/api/v1/fs/waiting",
+            "What was written here and is not at full durability yet",
+            files,
+            waiting,
+        )
+        .query(&[("path", "at or below this path; everything if missing")])
+        .gives(Content::Json("{files, bytes, why}")),
+        Route::new(
+            Verb::Get,
+            "/api/v1/fs/shortfall",
+            "Files of the whole swarm below full durability, and why",
+            files,
+            shortfall,
+        )
+        .gives(Content::Json("{files, unreadable, why: [[reason, files]]}")),
     ]
 }
 
 async fn usage(State(files): State<starfish_fs::Files>) -> Result<axum::Json<starfish_fs::Usage>, ApiError> {
-    files.usage().await.map(axum::Json).map_err(|error| ApiError::internal(&error))
+    files.usage().map(axum::Json).map_err(|error| ApiError::internal(&error))
+}
+
+async fn waiting(
+    State(files): State<starfish_fs::Files>,
+    query: Query,
+) -> Result<axum::Json<starfish_fs::Waiting>, ApiError> {
+    let path = match query.text("path")? {
+        Some(path) => VfsPath::parse(path)?,
+        None => VfsPath::root(),
+    };
+    Ok(axum::Json(files.waiting(&path)))
+}
+
+async fn shortfall(State(files): State<starfish_fs::Files>) -> axum::Json<starfish_fs::Shortfall> {
+    axum::Json(files.shortfall().await)
 }
 
 async fn stat(State(files): Files, query: Query) -> EntryAnswer {

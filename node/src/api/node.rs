@@ -41,6 +41,15 @@ pub(super) fn routes(node: &Arc<Control>) -> Vec<Route> {
         .takes(Content::Json("{peer} or {ticket}")),
         Route::new(Verb::Put, "/api/v1/blocks/{peer}", "Refuse a peer on this node only", node, block),
         Route::new(Verb::Delete, "/api/v1/blocks/{peer}", "Refuse it no longer", node, unblock),
+        Route::new(
+            Verb::Post,
+            "/api/v1/handover",
+            "Give others what this node keeps of their files; breaking off is safe",
+            node,
+            hand_over,
+        ),
+        Route::new(Verb::Get, "/api/v1/handover", "How far that is", node, handover)
+            .gives(Content::Json("{total, done}")),
         Route::new(Verb::Post, "/api/v1/leave", "Leave the swarm for good, and stop", node, leave),
         Route::new(Verb::Post, "/api/v1/stop", "Stop the node", node, stop),
     ]
@@ -84,6 +93,15 @@ async fn unblock(State(node): Node, segments: Segments) -> Result<StatusCode, Ap
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn hand_over(State(node): Node) -> Result<StatusCode, ApiError> {
+    node.hand_over().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn handover(State(node): Node) -> JsonAnswer<starfish_fs::Handover> {
+    JsonAnswer(node.files.handover())
+}
+
 async fn leave(State(node): Node) -> StatusCode {
     node.leave().await;
     StatusCode::ACCEPTED
@@ -92,6 +110,13 @@ async fn leave(State(node): Node) -> StatusCode {
 async fn stop(State(node): Node) -> StatusCode {
     node.stop();
     StatusCode::ACCEPTED
+}
+
+impl From<starfish_fs::HandoverError> for ApiError {
+    fn from(error: starfish_fs::HandoverError) -> Self {
+        let refusal = Self::unavailable("not-handed-over", chain(&error));
+        refusal.with_hint("try again later, or leave with --force: what only this node has is put aside")
+    }
 }
 
 impl From<InviteError> for ApiError {

@@ -5,10 +5,12 @@ use std::time::Duration;
 use http::Method;
 use serde_json::json;
 use starfish_dht::PeerId;
+use starfish_fs::path::VfsPath;
 
 use super::connection::empty;
 use super::{Client, ClientError, request};
 use crate::lock::NodeLock;
+use crate::percent;
 use crate::task::WorkerInfo;
 use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RevokeRequest, Status};
 
@@ -39,6 +41,26 @@ impl Client {
     /// What the files of the swarm and of this node amount to.
     pub async fn usage(&self) -> Result<starfish_fs::Usage, ClientError> {
         self.get("/api/v1/fs/usage").await
+    }
+
+    /// What was written through this node at or below a path and is not at full durability yet.
+    pub async fn waiting(&self, path: &VfsPath) -> Result<starfish_fs::Waiting, ClientError> {
+        self.get(&format!("/api/v1/fs/waiting?path={}", percent::encode(path.as_str().as_bytes()))).await
+    }
+
+    /// Files of the whole swarm below full durability.
+    pub async fn shortfall(&self) -> Result<starfish_fs::Shortfall, ClientError> {
+        self.get("/api/v1/fs/shortfall").await
+    }
+
+    /// Has the node give others what it keeps of their files; breaking off is safe.
+    pub async fn hand_over(&self) -> Result<(), ClientError> {
+        self.order("/api/v1/handover", &json!({})).await
+    }
+
+    /// How far [`Client::hand_over`] is.
+    pub async fn handover(&self) -> Result<starfish_fs::Handover, ClientError> {
+        self.get("/api/v1/handover").await
     }
 
     /// Makes a ticket.

@@ -35,4 +35,16 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 
 # How log lines look: "text" or "json". What is logged is in RUST_LOG.
 #log_format = "text"
+
+# The most that this node keeps of the swarm's files, such as "200G"; unset, what the disk has but for a reserve.
+#storage.quota = "200G"
+
+# The most that stays here of files that were read lately.
+#storage.cache = "256M"
+
+# How long a member that fell silent is waited for before what it held is made anew on others.
+#repair.grace = "10m"
+
+# Bytes per second that are moved or made anew when members come and go.
+#repair.rate = "64M"
 "##;

@@ -13,8 +13,8 @@ use tracing::debug;
 
 use crate::task::Tasks;
 
-/// How often the disk is asked. A beacon goes out every two seconds; space does not change that fast.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often the disk is asked: as often as a beacon goes out.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The latest answers.
 #[derive(Clone, Debug)]
@@ -62,9 +62,9 @@ async fn watch(files: &Files, disk: &Disk) {
     let mut tick = tokio::time::interval(LOOK_EVERY);
     loop {
         tick.tick().await;
-        match files.usage().await {
+        match files.usage() {
             Ok(usage) => {
-                disk.free.store(usage.free, Ordering::Relaxed);
+                disk.free.store(files.room().unwrap_or(usage.free), Ordering::Relaxed);
                 disk.used.store(usage.bytes, Ordering::Relaxed);
             }
             Err(error) => debug!(%error, "cannot tell how much space is left"),

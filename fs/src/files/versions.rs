@@ -1,0 +1,148 @@
+//! What a file was before, and making it so again.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Files, about, now_ms};
+use crate::hash::BlobHash;
+use crate::links::Last;
+use crate::path::VfsPath;
+use crate::tree::cell::FileContent;
+use crate::tree::store::Edits;
+use crate::tree::version::{Retention, expired, millis};
+use crate::tree::{Content, Found, Inode, Mode, Place, Stamp};
+use crate::vfs::{Entry, Parents, Vfs, VfsError};
+
+/// One content that a file has or had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its name, for [`Files::restore`].
+    pub id: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// BLAKE3 of the content.
+    pub hash: String,
+    /// When it was written, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// When it was replaced or removed; `None` for the one that holds.
+    pub until_ms: Option<u64>,
+}
+
+/// A version and what it is made of.
+struct Kept {
+    inode: Inode,
+    version: Version,
+    file: FileContent,
+    mode: Mode,
+}
+
+impl Files {
+    /// What was and is at a path, the newest first: contents of the file that is there, and of files of that name that
+    /// were removed.
+    pub async fn versions(&self, path: &VfsPath) -> Result<Vec<Version>, VfsError> {
+        Ok(self.all_versions(path).await?.into_iter().map(|found| found.version).collect())
+    }
+
+    /// Makes a file what it was in a version, which is named by (the beginning of) its id. What holds now becomes an older
+    /// version, and missing directories are made.
+    pub async fn restore(&self, path: &VfsPath, id: &str) -> Result<Entry, VfsError> {
+        let at = self.resolve(path, Last::Follow)?;
+        let mut matching = self
+            .all_versions(&at)
+            .await?
+            .into_iter()
+            .filter(|found| !id.is_empty() && found.version.id.starts_with(id));
+        let Some(wanted) = matching.next() else {
+            return Err(VfsError::Invalid { path: path.clone(), reason: "has no such version" });
+        };
+        if matching.next().is_some() {
+            return Err(VfsError::Invalid {
+                path: path.clone(),
+                reason: "has several versions that begin so",
+            });
+        }
+        if let Some(parent) = at.parent() {
+            self.mkdir(&parent, Parents::Create).await?;
+        }
+        let _guard = self.inner.locks.entry(&at).await;
+        let spot = self.spot(&at).map_err(|error| about(error, path))?;
+        let mode = Mode { mtime_ms: now_ms(), ..wanted.mode };
+        let content = Content::File(wanted.file);
+        let mut edits = Edits::default();
+        match spot.existing {
+            Some(Found::Dir(_)) => return Err(VfsError::IsADirectory { path: path.clone() }),
+            Some(Found::Leaf(inode)) => self.replace(inode, &content, mode, &mut edits).await?,
+            None => {
+                let place = Place { parent: spot.parent, name: spot.name, removed: None };
+                edits.place(wanted.inode, &place)?;
+                edits.replace(wanted.inode, &content, mode)?;
+            }
+        }
+        self.inner.tree.commit(edits).await?;
+        self.entry(&at)
+    }
+
+    /// Adds to `edits` that a file has other content from now on; what it had is kept as a version.
+    pub(super) async fn replace(
+        &self,
+        inode: Inode,
+        content: &Content,
+        mode: Mode,
+        edits: &mut Edits,
+    ) -> Result<(), VfsError> {
+        let old = self.inner.tree.current(inode).await?;
+        match old {
+            Some((stamp, old @ Content::File(_), old_mode)) if old != *content => {
+                edits.replace_keeping(inode, content, mode, (stamp, old, old_mode, now_ms()))
+            }
+            _ => edits.replace(inode, content, mode),
+        }
+    }
+
+    async fn all_versions(&self, path: &VfsPath) -> Result<Vec<Kept>, VfsError> {
+        let at = self.resolve(path, Last::Follow)?;
+        let inodes = self.inner.tree.read().trace(&at);
+        let mut all = Vec::new();
+        for inode in inodes {
+            all.extend(self.versions_of(inode).await?);
+        }
+        if all.is_empty() {
+            return match self.find(&at) {
+                Ok(Found::Dir(_)) => Err(VfsError::IsADirectory { path: path.clone() }),
+                _ => Err(VfsError::NotFound { path: path.clone() }),
+            };
+        }
+        all.sort_by_key(|found| {
+            std::cmp::Reverse((found.version.until_ms.is_none(), found.version.since_ms))
+        });
+        Ok(all)
+    }
+
+    async fn versions_of(&self, inode: Inode) -> Result<Vec<Kept>, VfsError> {
+        let removed = self.inner.tree.read().removed_at(inode);
+        let mut all = Vec::new();
+        if let Some((stamp, Content::File(file), mode)) = self.inner.tree.current(inode).await? {
+            all.push(found(inode, stamp, file, mode, removed));
+        }
+        for (stamp, old) in self.inner.tree.old(inode).await? {
+            if let Content::File(file) = old.content {
+                all.push(found(inode, stamp, file, old.mode, Some(old.until_ms)));
+            }
+        }
+        let now = now_ms();
+        let until: Vec<u64> = all.iter().map(|found| found.version.until_ms.unwrap_or(now)).collect();
+        let gone = expired(&until, now, Retention::default());
+        Ok(all.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(found, _)| found).collect())
+    }
+}
+
+fn found(inode: Inode, stamp: Stamp, file: FileContent, mode: Mode, until_ms: Option<u64>) -> Kept {
+    let name = [&inode.0[..], &stamp.time.to_be_bytes(), &stamp.author].concat();
+    let version = Version {
+        id: BlobHash::of(&name).short(),
+        size: file.size,
+        hash: file.hash.to_string(),
+        since_ms: millis(stamp),
+        until_ms,
+    };
+    Kept { inode, version, file, mode }
+}

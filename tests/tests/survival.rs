@@ -1,0 +1,148 @@
+//! Files outlive nodes: any half of a swarm of real processes is killed at once, and every survivor reads everything.
+
+use std::fs;
+use std::path::Path;
+
+use starfish_tests::{Node, Start, Swarm, assert_same_folders, same_bytes, wait_until};
+
+/// How soon a silent member counts as gone in these tests.
+const GRACE: &str = "1s";
+
+fn start() -> Start {
+    Start::default().with_env("STARFISH_REPAIR_GRACE", GRACE)
+}
+
+fn swarm(size: usize) -> Swarm {
+    Swarm::start_as(vec![start(); size])
+}
+
+/// Bytes that a node's store takes on its disk.
+fn stored(node: &Node) -> u64 {
+    fn walk(folder: &Path) -> u64 {
+        let entries = fs::read_dir(folder).unwrap().flatten();
+        let size = |entry: fs::DirEntry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => walk(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        };
+        entries.map(size).sum()
+    }
+    let files = node.data_dir().join("swarm/files");
+    // The journal of the index is as long as the engine makes it from the start; what counts is what is kept.
+    fs::read_dir(files)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name() != "index")
+        .map(|entry| walk(&entry.path()))
+        .sum()
+}
+
+/// Kills some nodes; the others must have everything of `folder` and `file` at once.
+fn survive(size: usize, doomed: &[usize]) {
+    let swarm = swarm(size);
+    let folder = swarm.scratch().folder("folder", 60);
+    let file = swarm.scratch().random("file", 9 << 20);
+    swarm.node(0).ok(["put", &folder, "/folder"]);
+    swarm.node(size - 1).ok(["put", &file, "/file"]);
+    swarm.node(size - 1).ok(["mem", "set", "key", "value"]);
+    swarm.wait_same_memory();
+    for index in doomed {
+        swarm.node(*index).kill9();
+    }
+    for (number, node) in swarm.nodes().iter().filter(|node| node.is_running()).enumerate() {
+        let copy = swarm.scratch().path(&format!("folder-{number}"));
+        node.ok(["get", "/folder", &copy]);
+        assert_same_folders(&folder, &copy);
+        let copy = swarm.scratch().path(&format!("file-{number}"));
+        node.ok(["get", "/file", &copy]);
+        assert!(same_bytes(&file, &copy));
+        assert_eq!(node.ok(["mem", "get", "key"]), "value\n");
+    }
+}
+
+#[test]
+fn one_of_two_may_die() {
+    survive(2, &[0]);
+    survive(2, &[1]);
+}
+
+#[test]
+fn any_two_of_five_may_die() {
+    survive(5, &[0, 4]);
+    survive(5, &[1, 3]);
+}
+
+#[test]
+fn the_first_five_of_ten_may_die() {
+    survive(10, &[0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_file_takes_about_twice_its_length_on_all_disks_together() {
+    let swarm = swarm(5);
+    let file = swarm.scratch().random("file", 16 << 20);
+    swarm.node(0).ok(["put", &file, "/file"]);
+    wait_until("what is only cached is gone or small", || {
+        let cached: u64 =
+            swarm.nodes().iter().map(|node| node.json(["df"])["cached"].as_u64().unwrap()).sum();
+        let kept: u64 = swarm.nodes().iter().map(stored).sum::<u64>() - cached;
+        kept as f64 <= 2.1 * f64::from(16 << 20)
+    });
+    wait_until("df says so", || {
+        let usage = swarm.node(3).json(["df"]);
+        let (swarm, content) = (usage["swarm"].as_f64().unwrap(), usage["content"].as_f64().unwrap());
+        usage["members"] == 5 && (1.6..2.1).contains(&(swarm / content))
+    });
+}
+
+#[test]
+fn what_a_dead_node_held_is_made_anew_so_that_another_may_die() {
+    let swarm = swarm(4);
+    let file = swarm.scratch().random("file", 5 << 20);
+    swarm.node(0).ok(["put", &file, "/file"]);
+    swarm.node(0).kill9();
+    let two = swarm.node(2);
+    wait_until("the dead one is gone", || two.json(["status"])["n_alive"] == 2);
+    // Three are left, and hold three quarters; when the share of each is a half again, any one of them may go.
+    wait_until("the others have made its share", || {
+        let kept: u64 = (1..4).map(|index| swarm.node(index).json(["df"])["bytes"].as_u64().unwrap()).sum();
+        kept as f64 > 1.9 * f64::from(5 << 20)
+    });
+    swarm.node(1).kill9();
+    for node in swarm.nodes().iter().filter(|node| node.is_running()) {
+        let copy = swarm.scratch().path(&format!("copy-{}", node.name()));
+        node.ok(["get", "/file", &copy]);
+        assert!(same_bytes(&file, &copy));
+    }
+}
+
+#[test]
+fn a_node_that_leaves_takes_nothing_with_it() {
+    let swarm = swarm(3);
+    let file = swarm.scratch().random("file", 5 << 20);
+    swarm.node(0).ok(["put", &file, "/file"]);
+    swarm.node(0).ok(["leave"]);
+    swarm.node(0).ended();
+    // Two are left: one more may go, at once.
+    swarm.node(1).kill9();
+    let copy = swarm.scratch().path("copy");
+    swarm.node(2).ok(["get", "/file", &copy]);
+    assert!(same_bytes(&file, &copy));
+}
+
+#[test]
+fn what_was_put_and_not_yet_spread_is_spread_after_a_crash() {
+    let mut swarm = swarm(1);
+    let file = swarm.scratch().random("file", 5 << 20);
+    swarm.node(0).ok(["put", "--wait", "local", &file, "/file"]);
+    swarm.node(0).kill9();
+    swarm.node(0).restart();
+    swarm.add_as(start());
+    let late = swarm.node(1);
+    wait_until("the newcomer holds its share", || late.json(["df"])["bytes"].as_u64().unwrap() >= 5 << 20);
+    wait_until("all is at full durability", || late.ok(["status"]).contains("all at full durability"));
+    swarm.node(0).kill9();
+    let copy = swarm.scratch().path("copy");
+    late.ok(["get", "/file", &copy]);
+    assert!(same_bytes(&file, &copy));
+}
