@@ -7,6 +7,9 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod browser;
 mod common;
+mod dav;
+mod gateway;
 mod guards;
 mod node;
