@@ -78,7 +78,7 @@ fn table(services: &Services) -> Vec<Route> {
     table.extend(content::routes(&tree));
     table.extend(memory::routes(&memory::Resource { memory, stopping: stopping.clone() }));
     table.extend(jobs::routes(&jobs::Resource { compute, stopping }));
-    table.extend(gateway::routes(&tree));
+    table.extend(gateway::routes(&tree, control));
     let _ = document.set(Bytes::from(route::openapi(&table).to_string()));
     table
 }

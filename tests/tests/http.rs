@@ -50,6 +50,11 @@ fn curl(node: &Node, words: &[&str]) -> Command {
     command
 }
 
+/// What somebody gets who has nothing but the link.
+fn fetch(url: &str) -> (String, bool) {
+    run(Command::new("curl").args(["--silent", "--fail", "--noproxy", "*", url]))
+}
+
 #[test]
 fn a_large_file_goes_in_on_one_node_and_comes_out_on_another_in_pieces() {
     let Some(()) = tool("curl") else { return };
@@ -113,6 +118,47 @@ fn rclone_copies_a_folder_there_and_back() {
     }
     assert!(rclone(&["purge", ":webdav:there"]).1);
     assert!(!rclone(&["lsf", ":webdav:there"]).1);
+}
+
+#[test]
+fn a_share_link_works_at_every_node_until_it_or_its_maker_is_revoked() {
+    let Some(()) = tool("curl") else { return };
+    let swarm = Swarm::start(2);
+    let (one, other) = (swarm.node(0), swarm.node(1));
+    for (path, content) in [("/docs/a.txt", "the tide is in"), ("/secret", "nobody reads this")] {
+        let file = swarm.scratch().write("file", content);
+        one.ok(["put", &file, path]);
+    }
+    swarm.wait_same_memory();
+    let link = other.ok(["share", "/docs", "--expires", "1h"]).trim().to_owned();
+    let second = other.ok(["share", "/docs"]).trim().to_owned();
+    swarm.wait_same_memory();
+    let (here, there) = (one.api_address().to_string(), other.api_address().to_string());
+    assert!(link.starts_with(&format!("http://{there}/s/")) && link.ends_with("/docs/"), "{link}");
+
+    for link in [link.clone(), link.replace(&there, &here)] {
+        assert!(fetch(&link).0.contains("<a href=\"a.txt\">"));
+        assert_eq!(fetch(&format!("{link}a.txt")).0, "the tide is in");
+        assert!(!fetch(&link.replace("/docs/", "/secret")).1);
+        let climbing = ["--silent", "--fail", "--noproxy", "*", "--path-as-is", &format!("{link}../secret")];
+        assert!(!run(Command::new("curl").args(climbing)).1);
+        let removing =
+            ["--silent", "--fail", "--noproxy", "*", "--request", "DELETE", &format!("{link}a.txt")];
+        assert!(!run(Command::new("curl").args(removing)).1);
+    }
+    assert_eq!(one.run(["share", "/none"]).code, 4, "there is no such file");
+    let expired = one.ok(["share", "/docs", "--expires", "0s"]);
+    assert!(!fetch(expired.trim()).1);
+    for node in swarm.nodes() {
+        assert!(!node.logs().contains(&link[link.len() - 60..]), "a link is a secret");
+    }
+
+    let here = |link: &str| link.replace(&there, &here);
+    one.ok(["revoke", &link]);
+    assert!(!fetch(&here(&link)).1 && fetch(&here(&second)).1);
+    wait_until("the link is revoked everywhere", || !fetch(&link).1);
+    one.ok(["revoke", &other.id()]);
+    assert!(!fetch(&here(&second)).1);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod peers;
 mod put;
 mod revoke;
 mod run;
+mod share;
 mod shell;
 mod status;
 mod transfer;
@@ -70,7 +71,7 @@ pub enum Verb {
     Peers(peers::Peers),
     /// Make a ticket that lets another machine in.
     Invite(invite::Invite),
-    /// Revoke a member or a ticket, for good and everywhere.
+    /// Revoke a member, a ticket or a share link, for good and everywhere.
     Revoke(revoke::Revoke),
     /// Leave the swarm and stop the node.
     Leave(leave::Leave),
@@ -78,6 +79,8 @@ pub enum Verb {
     Put(put::Put),
     /// Copy a file or folder of the tree to this machine.
     Get(get::Get),
+    /// Make a link that lets others read a file or folder.
+    Share(share::Share),
     /// Show how much the swarm's files take, here and in all.
     Df(df::Df),
     /// Read and write the shared memory.
@@ -169,6 +172,7 @@ pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i3
         Verb::Leave(leave) => leave.run(context).boxed(),
         Verb::Put(put) => put.run(context).boxed(),
         Verb::Get(get) => get.run(context).boxed(),
+        Verb::Share(share) => share.run(context).boxed(),
         Verb::Df(df) => df.run(context).boxed(),
         Verb::Mem(mem) => mem.run(context).boxed(),
         Verb::Run(run) => run.run(context).boxed(),

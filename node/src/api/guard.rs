@@ -7,7 +7,7 @@
 //!
 //! Browsers and WebDAV clients know no bearer tokens, so the files take the token as the password of HTTP Basic too.
 //! Browsers send a password along with whatever any page makes them fetch, so then the request must be the user's
-//! own.
+//! own. A share link is read without a token: it is one itself.
 
 use std::io;
 
@@ -88,6 +88,12 @@ impl Token {
     }
 }
 
+/// Whether no token is asked for.
+fn is_open<B>(request: &http::Request<B>) -> bool {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    request.uri().path() == OPEN_PATH || (reads && gateway::is_share(request.uri().path()))
+}
+
 /// Whether a page of elsewhere made the browser ask, other than by a link that the user followed. Such a request need
 /// not have an `Origin`; what is no browser says nothing of this kind.
 fn is_by_another_page<B>(request: &http::Request<B>) -> bool {
@@ -161,7 +167,7 @@ impl Guard {
             return Err(foreign_origin());
         }
         match self {
-            Self::Tcp { token, .. } if request.uri().path() != OPEN_PATH => token.admit(request),
+            Self::Tcp { token, .. } if !is_open(request) => token.admit(request),
             _ => Ok(()),
         }
     }
@@ -258,6 +264,21 @@ mod tests {
         ];
         assert_eq!(ask("/fs/a", "x:secret", &by_a_link), Ok(()));
         assert_eq!(ask("/fs/a", "x:secret", &[("sec-fetch-site", "same-origin")]), Ok(()));
+    }
+
+    #[test]
+    fn a_share_link_is_read_without_a_token_and_from_here_only() {
+        let guard = Guard::Tcp { port: 1, token: Token::new("secret") };
+        let ask = |method: Method, host: &str| {
+            let request = http::Request::builder().method(method).uri("/s/token/a").header("host", host);
+            guard.admit(&request.body(()).unwrap()).map_err(|refusal| refusal.body.code)
+        };
+        assert_eq!(ask(Method::GET, "localhost:1"), Ok(()));
+        assert_eq!(ask(Method::HEAD, "localhost:1"), Ok(()));
+        assert_eq!(ask(Method::GET, "evil.example:1"), Err("foreign-host".into()));
+        for method in [Method::PUT, Method::DELETE, Method::POST] {
+            assert_eq!(ask(method, "localhost:1"), Err("no-token".into()));
+        }
     }
 
     #[test]

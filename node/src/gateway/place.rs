@@ -37,6 +37,11 @@ impl Place {
     }
 }
 
+/// The path as it is written in a URL.
+pub(super) fn encode(path: &VfsPath) -> String {
+    path.names().map(|name| format!("/{}", percent::encode(name.as_bytes()))).collect()
+}
+
 fn bad_url(message: &str) -> ApiError {
     ApiError::bad_request("bad-url", message)
 }
@@ -75,5 +80,11 @@ mod tests {
         for rest in ["/%", "/%zz", "/%ff"] {
             assert_eq!(parse(rest), Err("bad-url".into()), "{rest}");
         }
+    }
+
+    #[test]
+    fn a_path_survives_the_url() {
+        let path = VfsPath::parse("/a b/ü?#%/c:d").unwrap();
+        assert_eq!(Place::parse(&encode(&path)).unwrap().path, path);
     }
 }

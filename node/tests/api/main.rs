@@ -13,3 +13,4 @@ mod dav;
 mod gateway;
 mod guards;
 mod node;
+mod share;
