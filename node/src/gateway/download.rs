@@ -144,7 +144,7 @@ fn part(asked: &Parts, version: &Version, size: u64) -> Wanted {
 async fn open(view: View<'_>, entry: &Entry, part: Range<u64>) -> Result<Option<ByteStream>, VfsError> {
     let mut content = view.files.read(view.path, part).await?;
     // What was opened stays as it is, so a version that is there before and after is the one that was opened.
-    if follow::stat(&**view.files, view.path).await?.hash != entry.hash {
+    if follow::stat(&**view.files, view.path).await? != *entry {
         return Ok(None);
     }
     // A reason to refuse shows with the first bytes; only then is the status decided.
