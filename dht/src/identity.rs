@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use libp2p::PeerId;
-use libp2p::identity::Keypair;
+use libp2p::identity::{Keypair, ed25519};
 use libp2p::multihash::Multihash;
 
 /// The multihash code `identity`: the PeerId of an ed25519 key holds the key itself.
@@ -91,6 +91,11 @@ impl Identity {
         self.keypair.sign(message).unwrap_or_default()
     }
 
+    /// The key's secret half, for those in this crate who sign in a form of their own.
+    pub(crate) fn secret(&self) -> Option<ed25519::SecretKey> {
+        Some(self.keypair.clone().try_into_ed25519().ok()?.secret())
+    }
+
     pub(crate) fn keypair(&self) -> &Keypair {
         &self.keypair
     }
@@ -114,6 +119,22 @@ pub fn verify(peer: &PeerId, message: &[u8], signature: &[u8]) -> bool {
     multihash.code() == IDENTITY_HASH
         && libp2p::identity::PublicKey::try_decode_protobuf(multihash.digest())
             .is_ok_and(|key| key.verify(message, signature))
+}
+
+/// The public key that `peer` is the name of.
+pub(crate) fn key_of(peer: &PeerId) -> Option<[u8; 32]> {
+    let multihash: &Multihash<64> = peer.as_ref();
+    if multihash.code() != IDENTITY_HASH {
+        return None;
+    }
+    let key = libp2p::identity::PublicKey::try_decode_protobuf(multihash.digest()).ok()?;
+    Some(key.try_into_ed25519().ok()?.to_bytes())
+}
+
+/// Whose public key this is.
+pub(crate) fn peer_of(key: &[u8]) -> Option<PeerId> {
+    let key = ed25519::PublicKey::try_from_bytes(key).ok()?;
+    Some(libp2p::identity::PublicKey::from(key).to_peer_id())
 }
 
 impl fmt::Debug for Identity {
@@ -146,6 +167,14 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, b"garbage").unwrap();
         assert!(matches!(Identity::load_or_create(&path), Err(IdentityError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_name_and_its_public_key_lead_to_each_other() {
+        let peer = Identity::generate().peer_id();
+        assert_eq!(peer_of(&key_of(&peer).unwrap()), Some(peer));
+        assert_eq!(key_of(&PeerId::random()), None);
+        assert_eq!(peer_of(b"short"), None);
     }
 
     #[test]

@@ -6,16 +6,16 @@
 //! the sender waits while the reader is slow.
 
 mod answer;
-mod content;
+pub(crate) mod content;
 pub(crate) mod error;
-mod extract;
+pub(crate) mod extract;
 mod files;
 pub(crate) mod guard;
 mod health;
 mod jobs;
 mod memory;
 mod node;
-mod route;
+pub(crate) mod route;
 pub(crate) mod serve;
 
 use std::sync::{Arc, OnceLock};
@@ -31,6 +31,7 @@ use self::error::ApiError;
 use self::guard::Guard;
 use self::route::{Content, Route, Verb};
 use crate::control::Control;
+use crate::gateway;
 use crate::metrics::Metrics;
 
 /// The largest JSON body: a batch of paths or a task's arguments fit many times over.
@@ -46,7 +47,9 @@ pub(crate) struct Services {
 /// The whole API behind `guard`.
 pub(crate) fn router(services: &Services, guard: Guard) -> Router {
     // Layers wrap what is there already, so the last one is the first to see a request.
+    let tree: Arc<dyn Vfs> = Arc::new(services.control.files.clone());
     route::router(table(services))
+        .merge(gateway::dav(&tree))
         .fallback(async || ApiError::not_found("no-such-route", "there is no such resource"))
         .method_not_allowed_fallback(async || {
             let status = http::StatusCode::METHOD_NOT_ALLOWED;
@@ -75,6 +78,7 @@ fn table(services: &Services) -> Vec<Route> {
     table.extend(content::routes(&tree));
     table.extend(memory::routes(&memory::Resource { memory, stopping: stopping.clone() }));
     table.extend(jobs::routes(&jobs::Resource { compute, stopping }));
+    table.extend(gateway::routes(&tree, control));
     let _ = document.set(Bytes::from(route::openapi(&table).to_string()));
     table
 }

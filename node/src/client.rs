@@ -8,6 +8,7 @@ mod files;
 mod jobs;
 mod memory;
 mod node;
+mod share;
 
 use std::io;
 use std::path::PathBuf;

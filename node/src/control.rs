@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::data_dir::DataDir;
+use crate::gateway;
 use crate::membership::swarm_of;
 use crate::process::{Uptime, resident_bytes};
 use crate::revocation::{Ledger, RevokeError, Revoked};
@@ -86,6 +87,8 @@ pub(crate) enum InviteError {
 pub(crate) enum RevocationError {
     #[error(transparent)]
     Ticket(#[from] TicketError),
+    #[error("this is no share link")]
+    Link,
     #[error("the ticket is not of this swarm")]
     OtherSwarm,
     #[error("a node cannot revoke itself: leave the swarm instead")]
@@ -190,6 +193,10 @@ impl Control {
             RevokeRequest::Ticket(text) => {
                 let ticket: Ticket = text.parse()?;
                 let id = ticket.token.revocation_id(swarm).ok_or(RevocationError::OtherSwarm)?;
+                Revoked::Token(id)
+            }
+            RevokeRequest::Link(text) => {
+                let id = gateway::revocation_id(&text).ok_or(RevocationError::Link)?;
                 Revoked::Token(id)
             }
         };

@@ -8,6 +8,7 @@ pub mod client;
 mod config;
 mod control;
 mod data_dir;
+mod gateway;
 mod lifecycle;
 mod lock;
 pub mod logs;

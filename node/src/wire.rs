@@ -6,6 +6,7 @@ pub mod frame;
 mod jobs;
 mod memory;
 mod problem;
+mod share;
 mod vfs;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub use self::{
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
     memory::{Counted, Deleted, IncrementRequest, KeyValueBody, WatchEvent},
     problem::{Problem, ProblemBody},
+    share::{Share, ShareRequest},
     vfs::{IoKind, WirePathError, WireVfsError},
 };
 
@@ -122,6 +124,18 @@ pub enum RevokeRequest {
     Peer(PeerId),
     /// A ticket; who has become a member with it stays one.
     Ticket(String),
+    /// A share link, or the voucher in it.
+    Link(String),
+}
+
+/// `POST /api/v1/fs/restore`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// The file.
+    pub path: VfsPath,
+    /// (The beginning of) the id of what it was.
+    pub version: String,
 }
 
 /// `POST /api/v1/fs/mkdir`.

@@ -19,11 +19,13 @@ mod peers;
 mod put;
 mod revoke;
 mod run;
+mod share;
 mod shell;
 mod status;
 mod transfer;
 mod up;
 mod verbs;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,7 +73,7 @@ pub enum Verb {
     Peers(peers::Peers),
     /// Make a ticket that lets another machine in.
     Invite(invite::Invite),
-    /// Revoke a member or a ticket, for good and everywhere.
+    /// Revoke a member, a ticket or a share link, for good and everywhere.
     Revoke(revoke::Revoke),
     /// Leave the swarm and stop the node.
     Leave(leave::Leave),
@@ -79,8 +81,13 @@ pub enum Verb {
     Put(put::Put),
     /// Copy a file or folder of the tree to this machine.
     Get(get::Get),
+    /// Make a link that lets others read a file or folder.
+    Share(share::Share),
     /// Show how much the swarm's files take, here and in all.
     Df(df::Df),
+    Log(versions::Log),
+    Restore(versions::Restore),
+    Snapshot(versions::Snapshot),
     /// Read and write the shared memory.
     Mem(mem::Mem),
     /// Run a WASM program somewhere in the swarm, as if it ran here.
@@ -170,7 +177,11 @@ pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i3
         Verb::Leave(leave) => leave.run(context).boxed(),
         Verb::Put(put) => put.run(context).boxed(),
         Verb::Get(get) => get.run(context).boxed(),
+        Verb::Share(share) => share.run(context).boxed(),
         Verb::Df(df) => df.run(context).boxed(),
+        Verb::Log(log) => log.run(context).boxed(),
+        Verb::Restore(restore) => restore.run(context).boxed(),
+        Verb::Snapshot(snapshot) => snapshot.run(context).boxed(),
         Verb::Mem(mem) => mem.run(context).boxed(),
         Verb::Run(run) => run.run(context).boxed(),
         Verb::Jobs(jobs) => jobs.run(context).boxed(),

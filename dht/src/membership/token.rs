@@ -18,7 +18,7 @@ const MAX_TOKEN_BYTES: usize = 4096;
 
 /// Bounds for evaluating a stranger's Datalog. Facts and iterations bound the work itself; the time is
 /// generous, because on a loaded machine a thread may simply not be scheduled for a while.
-const LIMITS: AuthorizerLimits =
+pub(super) const LIMITS: AuthorizerLimits =
     AuthorizerLimits { max_facts: 200, max_iterations: 20, max_time: Duration::from_secs(2) };
 
 /// The name of a swarm: the public half of the key that signed its first token.
@@ -230,7 +230,7 @@ fn allows(biscuit: &Biscuit, peer: PeerId, right: Right, now: SystemTime) -> Res
 }
 
 /// The failed checks in one line, without the library's wrapping.
-fn describe(error: &error::Token) -> String {
+pub(super) fn describe(error: &error::Token) -> String {
     let error::Token::FailedLogic(
         error::Logic::Unauthorized { checks, .. } | error::Logic::NoMatchingPolicy { checks },
     ) = error

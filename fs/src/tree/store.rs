@@ -11,7 +11,7 @@ use starfish_memory::{Cell, Memory, Observer, Space};
 
 use super::cell::Field;
 use super::version::{self, Old, Retention};
-use super::{Change, Content, Inode, Mode, Place, Stamp, Tree};
+use super::{Change, Content, Found, Inode, Mode, Place, Stamp, Tree};
 use crate::vfs::VfsError;
 
 /// The space that the tree has in memory.
@@ -23,6 +23,9 @@ const SPACE: &str = "fs";
 const MAX_BATCH_CELLS: usize = 512;
 /// The most bytes committed at once.
 const MAX_BATCH_BYTES: usize = 512 * 1024;
+
+/// How often the tree is waited for, when what is read is being replaced all the time.
+const MAX_CATCH_UPS: usize = 8;
 
 /// The tree of this node, and the way to change it.
 #[derive(Clone, Debug)]
@@ -143,8 +146,31 @@ impl TreeStore {
         self.tree.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What an inode is, bytes and all.
+    /// What an inode is, bytes and all: the version that the tree shows.
     pub(crate) async fn content(&self, inode: Inode) -> Result<Option<Content>, VfsError> {
+        for _ in 0..MAX_CATCH_UPS {
+            let content = self.stored(inode).await?;
+            if self.shows(inode, content.as_ref()) {
+                return Ok(content);
+            }
+            // A commit is on disk a moment before it is in the tree. An empty one behind it waits for that.
+            let empty = self.space.batch();
+            self.memory.commit(empty).await.map_err(|error| failed("wait for the tree", error))?;
+        }
+        self.stored(inode).await
+    }
+
+    /// Whether the tree has the same content for the inode.
+    fn shows(&self, inode: Inode, content: Option<&Content>) -> bool {
+        let shown = self.read().entry("", &Found::Leaf(inode));
+        match content {
+            Some(Content::File(file)) => shown.hash == Some(file.hash.to_string()),
+            Some(Content::Symlink { target }) => shown.target.as_ref() == Some(target),
+            Some(Content::Dir) | None => true,
+        }
+    }
+
+    async fn stored(&self, inode: Inode) -> Result<Option<Content>, VfsError> {
         let fields = self.space.fields(&inode.0).await.map_err(|error| failed("read the tree", error))?;
         let content = fields.iter().find(|(field, _)| field == Content::NAME);
         Ok(content.and_then(|(_, value)| Content::decode(value)))

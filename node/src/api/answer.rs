@@ -12,6 +12,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use tracing::{Instrument, debug, error, info_span};
 
 use super::error::ApiError;
+use crate::gateway;
 use crate::metrics::Metrics;
 
 /// Every answer carries it, every log line of the request too.
@@ -21,7 +22,7 @@ const REQUEST_ID: &str = "x-request-id";
 pub(super) async fn finish(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
     let id = format!("{:016x}", rand::random::<u64>());
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let path = gateway::loggable(request.uri().path()).to_owned();
     let span = info_span!("request", request_id = %id);
     let begun = Instant::now();
     async {

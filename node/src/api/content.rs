@@ -120,7 +120,7 @@ async fn write(
     let mode =
         mode.transpose().map_err(|error| ApiError::bad_request("bad-query", format!("mode: {error}")))?;
     let attributes = Attributes { mode, mtime_ms: query.parsed("mtime_ms")? };
-    let body = Upload(Arc::new(Mutex::new(request.into_body().into_data_stream())));
+    let body = Upload::new(request.into_body());
     match files.write(&path, body.content(), attributes).await {
         Ok(entry) => Ok(axum::Json(entry)),
         Err(error) => {
@@ -131,9 +131,13 @@ async fn write(
 }
 
 /// A request's body that can still be emptied after the file system has let go of it.
-struct Upload(Arc<Mutex<BodyDataStream>>);
+pub(crate) struct Upload(Arc<Mutex<BodyDataStream>>);
 
 impl Upload {
+    pub(crate) fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(body.into_data_stream())))
+    }
+
     fn chunks(&self) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send + use<> {
         let body = Arc::clone(&self.0);
         stream::poll_fn(move |context| {
@@ -141,7 +145,7 @@ impl Upload {
         })
     }
 
-    fn content(&self) -> ByteStream {
+    pub(crate) fn content(&self) -> ByteStream {
         Box::pin(self.chunks().map(|chunk| {
             chunk.map_err(|error| VfsError::Io {
                 what: "reading what the client sends".to_owned(),
@@ -151,7 +155,7 @@ impl Upload {
     }
 
     /// HTTP/1 answers after the body: a sender that is cut off instead may never see the answer.
-    async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         let mut rest = std::pin::pin!(self.chunks());
         let emptied = async { while rest.next().await.is_some_and(|chunk| chunk.is_ok()) {} };
         // When the time is over, hyper closes the connection.

@@ -10,7 +10,7 @@ use starfish_fs::vfs::{Attributes, Entry, Parents, Removal, Vfs};
 use super::error::ApiError;
 use super::extract::{Json, Query};
 use super::route::{Content, Route, Verb};
-use crate::wire::{AttributesRequest, FromTo, MkdirRequest, RemoveRequest, SymlinkRequest};
+use crate::wire::{AttributesRequest, FromTo, MkdirRequest, RemoveRequest, RestoreRequest, SymlinkRequest};
 
 type Files = State<Arc<dyn Vfs>>;
 type EntryAnswer = Result<axum::Json<Entry>, ApiError>;
@@ -63,6 +63,12 @@ pub(super) fn usage_routes(files: &starfish_fs::Files) -> Vec<Route> {
         )
         .query(&[("path", "at or below this path; everything if missing")])
         .gives(Content::Json("{files, bytes, why}")),
+        Route::new(Verb::Get, "/api/v1/fs/versions", "What a file is and was", files, versions)
+            .query(&[("path", "absolute path in the tree")])
+            .gives(Content::Json("[{id, size, hash, since_ms, until_ms}]")),
+        Route::new(Verb::Post, "/api/v1/fs/restore", "Make a file what it was", files, restore)
+            .takes(Content::Json("{path, version}"))
+            .gives(Content::Json("Entry")),
         Route::new(
             Verb::Get,
             "/api/v1/fs/shortfall",
@@ -87,6 +93,20 @@ async fn waiting(
         None => VfsPath::root(),
     };
     Ok(axum::Json(files.waiting(&path)))
+}
+
+async fn versions(
+    State(files): State<starfish_fs::Files>,
+    query: Query,
+) -> Result<axum::Json<Vec<starfish_fs::Version>>, ApiError> {
+    Ok(axum::Json(files.versions(&path(&query)?).await?))
+}
+
+async fn restore(
+    State(files): State<starfish_fs::Files>,
+    Json(request): Json<RestoreRequest>,
+) -> EntryAnswer {
+    Ok(axum::Json(files.restore(&request.path, &request.version).await?))
 }
 
 async fn shortfall(State(files): State<starfish_fs::Files>) -> axum::Json<starfish_fs::Shortfall> {

@@ -4,20 +4,28 @@
 //! So over TCP a request must carry the token from the data folder, must name this very server in `Host`
 //! (and in the URL, should it name one), and must not come from a foreign `Origin`. The Unix socket is
 //! guarded by its folder's permissions; the rest is checked there too, in case a proxy forwards to it.
+//!
+//! Browsers and WebDAV clients know no bearer tokens, so the files take the token as the password of HTTP Basic too.
+//! Browsers send a password along with whatever any page makes them fetch, so then the request must be the user's
+//! own. A share link is read without a token: it is one itself.
 
 use std::io;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
-use http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::error::ApiError;
 use crate::data_dir::{DataDir, write_private};
+use crate::gateway;
 
 /// The only path that tells something to those without a token: that the node lives.
 const OPEN_PATH: &str = "/healthz";
+
+/// What makes a browser ask for the token.
+const CHALLENGE: &str = r#"Basic realm="Starfish: any name, the API token as password", charset="UTF-8""#;
 
 /// Entropy of a token, in bytes.
 const TOKEN_BYTES: usize = 32;
@@ -54,12 +62,73 @@ impl Token {
         Self(blake3::hash(text.as_bytes()))
     }
 
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        let presented = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().split_at_checked(7));
+    fn is(&self, presented: &[u8]) -> bool {
         // `blake3::Hash` compares in constant time.
-        presented.is_some_and(|(scheme, token)| {
-            scheme.eq_ignore_ascii_case(b"bearer ") && blake3::hash(token) == self.0
-        })
+        blake3::hash(presented) == self.0
+    }
+}
+
+impl Token {
+    fn admit<B>(&self, request: &http::Request<B>) -> Result<(), ApiError> {
+        match Presented::find(request.headers()) {
+            Some(Presented::Bearer(token)) if self.is(&token) => Ok(()),
+            Some(Presented::Basic(token))
+                if self.is(&token) && gateway::takes_passwords(request.uri().path()) =>
+            {
+                if is_by_another_page(request) {
+                    return Err(foreign_origin());
+                }
+                Ok(())
+            }
+            _ => Err(ApiError::new(StatusCode::UNAUTHORIZED, "no-token", "the token is missing or wrong")
+                .with_hint(
+                    "send `Authorization: Bearer TOKEN`; the token is in `api.token` of the data folder",
+                )),
+        }
+    }
+}
+
+/// Whether no token is asked for.
+fn is_open<B>(request: &http::Request<B>) -> bool {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    request.uri().path() == OPEN_PATH || (reads && gateway::is_share(request.uri().path()))
+}
+
+/// Whether a page of elsewhere made the browser ask, other than by a link that the user followed. Such a request need
+/// not have an `Origin`; what is no browser says nothing of this kind.
+fn is_by_another_page<B>(request: &http::Request<B>) -> bool {
+    let says = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
+    let is_followed_link = request.method() == Method::GET
+        && says("sec-fetch-mode") == Some(b"navigate")
+        && says("sec-fetch-dest") == Some(b"document");
+    match says("sec-fetch-site") {
+        None | Some(b"same-origin" | b"none") => false,
+        Some(_) => !is_followed_link,
+    }
+}
+
+fn foreign_origin() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "foreign-origin", "pages of other origins may not ask")
+}
+
+/// How the token is shown.
+enum Presented {
+    Bearer(Vec<u8>),
+    /// As a password; the user's name is of no interest.
+    Basic(Vec<u8>),
+}
+
+impl Presented {
+    fn find(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(AUTHORIZATION)?.as_bytes();
+        let space = value.iter().position(|&byte| byte == b' ')?;
+        let (scheme, token) = (&value[..space], &value[space + 1..]);
+        if scheme.eq_ignore_ascii_case(b"bearer") {
+            return Some(Self::Bearer(token.to_vec()));
+        }
+        let credentials = data_encoding::BASE64.decode(token).ok()?;
+        let colon = credentials.iter().position(|&byte| byte == b':')?;
+        scheme.eq_ignore_ascii_case(b"basic").then(|| Self::Basic(credentials[colon + 1..].to_vec()))
     }
 }
 
@@ -69,8 +138,14 @@ pub(crate) async fn check(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    guard.admit(&request)?;
-    Ok(next.run(request).await)
+    let Err(refusal) = guard.admit(&request) else { return Ok(next.run(request).await) };
+    let is_challenged =
+        refusal.status == StatusCode::UNAUTHORIZED && gateway::takes_passwords(request.uri().path());
+    let mut response = refusal.into_response();
+    if is_challenged {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+    }
+    Ok(response)
 }
 
 impl Guard {
@@ -89,20 +164,10 @@ impl Guard {
             !origin.is_some_and(|origin| self.is_ours(origin))
         };
         if headers.get_all(ORIGIN).iter().any(is_foreign) {
-            return Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "foreign-origin",
-                "pages of other origins may not ask",
-            ));
+            return Err(foreign_origin());
         }
         match self {
-            Self::Tcp { token, .. } if request.uri().path() != OPEN_PATH && !token.admits(headers) => {
-                let refusal =
-                    ApiError::new(StatusCode::UNAUTHORIZED, "no-token", "the token is missing or wrong");
-                Err(refusal.with_hint(
-                    "send `Authorization: Bearer TOKEN`; the token is in `api.token` of the data folder",
-                ))
-            }
+            Self::Tcp { token, .. } if !is_open(request) => token.admit(request),
             _ => Ok(()),
         }
     }
@@ -167,6 +232,53 @@ mod tests {
         assert_eq!(verdict(&guard, "/healthz", &[("host", "localhost:1")]), Ok(()));
         assert_eq!(verdict(&guard, "/healthz", &[("host", "evil:1")]), Err("foreign-host".into()));
         assert_eq!(verdict(&guard, "/healthz/", &[("host", "localhost:1")]), Err("no-token".into()));
+    }
+
+    #[test]
+    fn files_take_the_token_as_a_password_and_nothing_else_does() {
+        let guard = Guard::Tcp { port: 1, token: Token::new("secret") };
+        let basic = |text: &str| format!("Basic {}", data_encoding::BASE64.encode(text.as_bytes()));
+        let ask = |path: &str, password: &str, more: &[(&str, &str)]| {
+            let (host, value) = (("host", "localhost:1"), basic(password));
+            verdict(&guard, path, &[&[host, ("authorization", &*value)], more].concat())
+        };
+        for path in ["/fs", "/fs/a", "/dav", "/dav/a/b"] {
+            assert_eq!(ask(path, "anybody:secret", &[]), Ok(()), "{path}");
+            assert_eq!(ask(path, ":secret", &[]), Ok(()), "{path}");
+            for wrong in ["secret", "secret:", "anybody:wrong", "anybody:secret:", ""] {
+                assert_eq!(ask(path, wrong, &[]), Err("no-token".into()), "{path} {wrong}");
+            }
+        }
+        for path in ["/", "/api/v1/status", "/metrics", "/fsx", "/davy", "/s", "/api/v1/fs/list"] {
+            assert_eq!(ask(path, "anybody:secret", &[]), Err("no-token".into()), "{path}");
+        }
+
+        let by_a_page = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")];
+        assert_eq!(ask("/fs/a", "x:secret", &by_a_page), Err("foreign-origin".into()));
+        let from_another_port = [("sec-fetch-site", "same-site")];
+        assert_eq!(ask("/fs/a", "x:secret", &from_another_port), Err("foreign-origin".into()));
+        let by_a_link = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
+        assert_eq!(ask("/fs/a", "x:secret", &by_a_link), Ok(()));
+        assert_eq!(ask("/fs/a", "x:secret", &[("sec-fetch-site", "same-origin")]), Ok(()));
+    }
+
+    #[test]
+    fn a_share_link_is_read_without_a_token_and_from_here_only() {
+        let guard = Guard::Tcp { port: 1, token: Token::new("secret") };
+        let ask = |method: Method, host: &str| {
+            let request = http::Request::builder().method(method).uri("/s/token/a").header("host", host);
+            guard.admit(&request.body(()).unwrap()).map_err(|refusal| refusal.body.code)
+        };
+        assert_eq!(ask(Method::GET, "localhost:1"), Ok(()));
+        assert_eq!(ask(Method::HEAD, "localhost:1"), Ok(()));
+        assert_eq!(ask(Method::GET, "evil.example:1"), Err("foreign-host".into()));
+        for method in [Method::PUT, Method::DELETE, Method::POST] {
+            assert_eq!(ask(method, "localhost:1"), Err("no-token".into()));
+        }
     }
 
     #[test]

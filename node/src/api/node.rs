@@ -34,11 +34,11 @@ pub(super) fn routes(node: &Arc<Control>) -> Vec<Route> {
         Route::new(
             Verb::Post,
             "/api/v1/revoke",
-            "End the rights of a member or a ticket, on every node",
+            "End the rights of a member, a ticket or a share link, on every node",
             node,
             revoke,
         )
-        .takes(Content::Json("{peer} or {ticket}")),
+        .takes(Content::Json("{peer}, {ticket} or {link}")),
         Route::new(Verb::Put, "/api/v1/blocks/{peer}", "Refuse a peer on this node only", node, block),
         Route::new(Verb::Delete, "/api/v1/blocks/{peer}", "Refuse it no longer", node, unblock),
         Route::new(
@@ -137,7 +137,7 @@ impl From<RevocationError> for ApiError {
     fn from(error: RevocationError) -> Self {
         let message = chain(&error);
         match error {
-            RevocationError::Ticket(_) | RevocationError::OtherSwarm => {
+            RevocationError::Ticket(_) | RevocationError::OtherSwarm | RevocationError::Link => {
                 Self::bad_request("bad-ticket", message)
             }
             RevocationError::Oneself => {

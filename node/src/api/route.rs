@@ -7,12 +7,13 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 /// One method on one path.
-pub(super) struct Route {
-    pub(super) method: Verb,
-    /// In the pattern language of OpenAPI, which is also the router's: `/api/v1/jobs/{id}`.
-    pub(super) path: &'static str,
+pub(crate) struct Route {
+    pub(crate) method: Verb,
+    /// In the pattern language of OpenAPI, which is also the router's: `/api/v1/jobs/{id}`. What is behind a `{*name}`
+    /// may hold slashes; OpenAPI knows no such thing and is told `{name}`.
+    pub(crate) path: &'static str,
     /// What it does, in a line.
-    pub(super) summary: &'static str,
+    pub(crate) summary: &'static str,
     query: &'static [(&'static str, &'static str)],
     takes: Content,
     gives: Content,
@@ -21,7 +22,7 @@ pub(super) struct Route {
 
 /// The methods that this API uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     Get,
     Put,
     Post,
@@ -30,7 +31,7 @@ pub(super) enum Verb {
 
 /// What a body holds, in words; `Nothing` for no body.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Nothing,
     Json(&'static str),
     Bytes(&'static str),
@@ -39,7 +40,7 @@ pub(super) enum Content {
 }
 
 impl Verb {
-    pub(super) fn method(self) -> Method {
+    pub(crate) fn method(self) -> Method {
         match self {
             Self::Get => Method::GET,
             Self::Put => Method::PUT,
@@ -59,7 +60,7 @@ impl Verb {
 }
 
 impl Route {
-    pub(super) fn new<H, T, S>(
+    pub(crate) fn new<H, T, S>(
         method: Verb,
         path: &'static str,
         summary: &'static str,
@@ -76,23 +77,24 @@ impl Route {
     }
 
     /// The parameters after `?`, each with what it means.
-    pub(super) fn query(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
+    pub(crate) fn query(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
         self.query = query;
         self
     }
 
-    pub(super) fn takes(mut self, takes: Content) -> Self {
+    pub(crate) fn takes(mut self, takes: Content) -> Self {
         self.takes = takes;
         self
     }
 
-    pub(super) fn gives(mut self, gives: Content) -> Self {
+    pub(crate) fn gives(mut self, gives: Content) -> Self {
         self.gives = gives;
         self
     }
 
     fn describe(&self) -> Value {
         let in_path = self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let in_path = in_path.map(|name| name.trim_start_matches('*'));
         let in_path = in_path
             .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
         let in_query = self.query.iter().map(|(name, meaning)| {
@@ -135,15 +137,15 @@ fn answer(gives: Content) -> Value {
 }
 
 /// The router of the table.
-pub(super) fn router(table: Vec<Route>) -> Router {
+pub(crate) fn router(table: Vec<Route>) -> Router {
     table.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler))
 }
 
 /// The OpenAPI document of the table.
-pub(super) fn openapi(table: &[Route]) -> Value {
+pub(crate) fn openapi(table: &[Route]) -> Value {
     let mut paths = Map::new();
     for route in table {
-        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        let path = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
         path[route.method.method().as_str().to_ascii_lowercase()] = route.describe();
     }
     json!({

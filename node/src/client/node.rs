@@ -6,13 +6,14 @@ use http::Method;
 use serde_json::json;
 use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
+use starfish_fs::vfs::Entry;
 
 use super::connection::empty;
 use super::{Client, ClientError, request};
 use crate::lock::NodeLock;
 use crate::percent;
 use crate::task::WorkerInfo;
-use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RevokeRequest, Status};
+use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RestoreRequest, RevokeRequest, Status};
 
 /// How often the lock is looked at; a stop takes some tens of milliseconds.
 const DOWN_POLL: Duration = Duration::from_millis(10);
@@ -46,6 +47,17 @@ impl Client {
     /// What was written through this node at or below a path and is not at full durability yet.
     pub async fn waiting(&self, path: &VfsPath) -> Result<starfish_fs::Waiting, ClientError> {
         self.get(&format!("/api/v1/fs/waiting?path={}", percent::encode(path.as_str().as_bytes()))).await
+    }
+
+    /// What a file is and was, the newest first.
+    pub async fn versions(&self, path: &VfsPath) -> Result<Vec<starfish_fs::Version>, ClientError> {
+        self.get(&format!("/api/v1/fs/versions?path={}", percent::encode(path.as_str().as_bytes()))).await
+    }
+
+    /// Makes a file what it was in a version.
+    pub async fn restore(&self, path: &VfsPath, version: &str) -> Result<Entry, ClientError> {
+        let request = RestoreRequest { path: path.clone(), version: version.to_owned() };
+        self.post("/api/v1/fs/restore", &request).await
     }
 
     /// Files of the whole swarm below full durability.

@@ -135,8 +135,13 @@ async fn every_documented_route_is_there() {
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.len() > 25, "only {} paths", paths.len());
     for (path, operations) in paths {
-        let concrete =
-            path.replace("{space}", "a").replace("{key}", "k").replace("{id}", "i").replace("{peer}", "p");
+        let concrete = path
+            .replace("{space}", "a")
+            .replace("{key}", "k")
+            .replace("{id}", "i")
+            .replace("{peer}", "p")
+            .replace("{path}", "f")
+            .replace("{token}", "t");
         // No route knows this method, so the answer tells whether the path is known.
         assert_eq!(ask("PATCH", &concrete).await.0, 405, "{path}");
         for method in operations.as_object().unwrap().keys() {

@@ -7,6 +7,10 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod browser;
 mod common;
+mod dav;
+mod gateway;
 mod guards;
 mod node;
+mod share;
