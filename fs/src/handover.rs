@@ -32,10 +32,12 @@ pub enum HandoverError {
     #[error("no other member is there to take what this node holds")]
     Alone,
     /// Others did not take everything.
-    #[error("{segments} segments could not be handed over: others have no room, or cannot be reached")]
+    #[error("{segments} segments could not be handed over: {why}")]
     Refused {
         /// How many.
         segments: u64,
+        /// Why the last of them was not taken.
+        why: String,
     },
     /// The store failed.
     #[error("the store failed: {0}")]
@@ -54,7 +56,7 @@ pub(crate) async fn hand_over(
     let mut others = view.clone();
     others.alive.retain(|member| member.peer != local);
     let failed = |error: std::io::Error| HandoverError::Store(error.to_string());
-    let (mut after, mut refused) = (None, 0);
+    let (mut after, mut refused, mut why) = (None, 0, String::new());
     progress.total.store(store.holdings().kept_bytes, Ordering::Relaxed);
     loop {
         let page = store.page(Kind::Shards, after, PAGE).await.map_err(failed)?;
@@ -63,15 +65,23 @@ pub(crate) async fn hand_over(
             return Err(HandoverError::Alone);
         }
         after = Some(*last);
-        refused += hand_over_page(store, peers, &others, &page).await;
+        for refusal in hand_over_page(store, peers, &others, &page).await {
+            refused += 1;
+            why = refusal;
+        }
         let bytes: u64 = page.iter().map(|(_, meta)| meta.stored).sum();
         progress.done.fetch_add(bytes, Ordering::Relaxed);
     }
-    if refused == 0 { Ok(()) } else { Err(HandoverError::Refused { segments: refused }) }
+    if refused == 0 { Ok(()) } else { Err(HandoverError::Refused { segments: refused, why }) }
 }
 
-/// How many segments of the page were not taken.
-async fn hand_over_page(store: &Store, peers: &Peers, others: &View, page: &[(BlobHash, Meta)]) -> u64 {
+/// Why segments of the page were not taken.
+async fn hand_over_page(
+    store: &Store,
+    peers: &Peers,
+    others: &View,
+    page: &[(BlobHash, Meta)],
+) -> Vec<String> {
     let segments: Vec<BlobHash> = page.iter().map(|(segment, _)| *segment).collect();
     let mut held: Vec<Vec<IndexSet>> = vec![vec![IndexSet::default(); others.alive.len()]; page.len()];
     for (position, peer) in others.peers().enumerate() {
@@ -87,15 +97,15 @@ async fn hand_over_page(store: &Store, peers: &Peers, others: &View, page: &[(Bl
             by_peer.entry(peer).or_default().push(Part { segment: *segment, len: meta.len, indices });
         }
     }
-    let mut refused = std::collections::HashSet::new();
+    let mut refused = std::collections::HashMap::new();
     for (peer, parts) in by_peer {
         for part in parts {
-            if !give(store, peers, peer, &part).await {
-                refused.insert(part.segment);
+            if let Err(why) = give_to_any(store, peers, others, peer, &part).await {
+                refused.insert(part.segment, why);
             }
         }
     }
-    refused.len() as u64
+    refused.into_values().collect()
 }
 
 /// Who gets what of a segment: those that hold the least, until the promise holds without this node.
@@ -125,18 +135,33 @@ fn shares(others: &View, segment: &BlobHash, meta: &Meta, held: &[IndexSet]) -> 
     peers.into_iter().zip(shares).filter(|(_, share)| !share.is_empty()).collect()
 }
 
-async fn give(store: &Store, peers: &Peers, to: PeerId, part: &Part) -> bool {
-    let Ok(Some(bundle)) = store.shards(part.segment).await else { return true };
+/// Gives shards to the one that should have them, or if it does not take them to any other.
+async fn give_to_any(
+    store: &Store,
+    peers: &Peers,
+    others: &View,
+    first: PeerId,
+    part: &Part,
+) -> Result<(), String> {
+    let Err(why) = give(store, peers, first, part).await else { return Ok(()) };
+    for peer in others.peers().filter(|peer| *peer != first) {
+        if give(store, peers, peer, part).await.is_ok() {
+            return Ok(());
+        }
+    }
+    Err(why)
+}
+
+async fn give(store: &Store, peers: &Peers, to: PeerId, part: &Part) -> Result<(), String> {
+    let Ok(Some(bundle)) = store.shards(part.segment).await else { return Ok(()) };
     let offer = [(part.segment, bundle.only(&part.indices))];
     match peers.push(to, &offer).await {
-        Ok(kept) if kept == [Kept::Yes] => store.drop_shards(part.segment, part.indices).await.is_ok(),
-        Ok(kept) => {
-            tracing::debug!(%to, ?kept, "shards were not taken");
-            false
+        Ok(kept) if kept == [Kept::Yes] => {
+            store.drop_shards(part.segment, part.indices).await.map_err(|error| error.to_string())
         }
-        Err(error) => {
-            tracing::debug!(%to, %error, "shards were not taken");
-            false
-        }
+        Ok(kept) if kept == [Kept::NoRoom] => Err(format!("{to} has no room")),
+        Ok(kept) if kept == [Kept::NotMine] => Err(format!("{to} sees other members than this node")),
+        Ok(_) => Err(format!("{to} could not write them")),
+        Err(error) => Err(format!("{error:#}")),
     }
 }

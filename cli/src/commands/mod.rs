@@ -85,8 +85,11 @@ pub enum Verb {
     Share(share::Share),
     /// Show how much the swarm's files take, here and in all.
     Df(df::Df),
+    /// List what a file is and was.
     Log(versions::Log),
+    /// Make a file what it was.
     Restore(versions::Restore),
+    /// Keep a folder as it is now under a name.
     Snapshot(versions::Snapshot),
     /// Read and write the shared memory.
     Mem(mem::Mem),

@@ -6,7 +6,7 @@ use super::Context;
 use crate::output::human;
 use crate::output::table::Table;
 use crate::shell::fs::path::VfsPath;
-use crate::shell::fs::vfs::{Parents, Removal, Vfs};
+use crate::shell::fs::vfs::{Parents, Removal};
 
 /// Where snapshots lie, each under its name.
 const SNAPSHOTS: &str = "/.snapshots";
@@ -85,8 +85,10 @@ impl Log {
 
 impl Restore {
     pub(super) async fn run(self, context: Context) -> anyhow::Result<i32> {
-        let (path, version) =
-            self.version.rsplit_once('@').context("a version is named as PATH@VERSION; see starfish log PATH")?;
+        let (path, version) = self
+            .version
+            .rsplit_once('@')
+            .context("a version is named as PATH@VERSION; see starfish log PATH")?;
         context.client.restore(&context.cwd.resolve(path)?, version).await?;
         Ok(0)
     }

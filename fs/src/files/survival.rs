@@ -90,10 +90,8 @@ impl Bench {
         let files: Vec<_> = first.files.inner.tree.read().files().collect();
         for (inode, _) in files {
             let content = first.files.inner.tree.content(inode).await.unwrap();
-            let Ok(Some(segments)) = segments_of(content, &first.files.inner.segments).await else {
-                return false;
-            };
-            for segment in segments {
+            let Ok(segments) = segments_of(content, &first.files.inner.segments).await else { return false };
+            for segment in segments.into_iter().flatten() {
                 let held: Vec<_> =
                     self.alive().map(|node| node.files.inner.store.held(&segment.hash).unwrap()).collect();
                 let alone = held.len() == 1 && first.files.inner.store.is_kept(&segment.hash).unwrap();

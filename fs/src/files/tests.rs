@@ -307,6 +307,7 @@ async fn what_a_file_was_can_be_listed_and_restored_even_after_it_was_removed() 
     let swarm = TestSwarm::start(1).await;
     let node = Node::start(swarm.network(0).clone()).await;
     let files = &node.files;
+    files.mkdir(&at("/d"), Parents::MustExist).await.unwrap();
     let drafts = [sample(5_000), sample(100_000), sample(10)];
     for draft in &drafts {
         node.put("/d/text", draft.clone()).await;

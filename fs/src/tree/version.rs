@@ -22,11 +22,11 @@ pub(crate) struct Old {
 
 /// How long old contents are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
+pub(crate) struct Retention {
     /// After this many milliseconds they may go, ...
-    pub age_ms: u64,
+    pub(crate) age_ms: u64,
     /// ... and of one file no more than so many are kept.
-    pub count: usize,
+    pub(crate) count: usize,
 }
 
 impl Default for Retention {
@@ -59,7 +59,7 @@ pub(crate) fn stamp_of(field: &[u8]) -> Option<Stamp> {
 
 /// A stamp's time in milliseconds since the Unix epoch: its upper half counts seconds, its lower half parts of one.
 pub(crate) fn millis(stamp: Stamp) -> u64 {
-    (stamp.time >> 32) * 1000 + ((stamp.time & 0xffff_ffff) * 1000 >> 32)
+    (stamp.time >> 32) * 1000 + (((stamp.time & 0xffff_ffff) * 1000) >> 32)
 }
 
 /// Which of old contents, given by when each was replaced, have had their time.

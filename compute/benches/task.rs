@@ -1,0 +1,94 @@
+//! The smallest program as a task of a node, beside the same program run by wasmtime in one thread.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use futures::{StreamExt, TryStreamExt, stream};
+use starfish_compute::{Compute, ComputeOptions, Module, Outcome, OutputFrame, TaskSpec};
+use starfish_dht::testing::TestSwarm;
+use starfish_fs::mem_vfs::MemVfs;
+use tokio::runtime::Runtime;
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, PoolingAllocationConfig, Store};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+/// Tasks that wait at once.
+const IN_FLIGHT: usize = 32;
+
+fn hello() -> anyhow::Result<Vec<u8>> {
+    Ok(wat::parse_file(Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/hello.wat"))?)
+}
+
+async fn task(compute: &Compute, program: &bytes::Bytes) -> anyhow::Result<()> {
+    let job = compute.submit(TaskSpec::new("hello", Module::Bytes(program.clone()))).await?;
+    drop(compute.feed(job)?);
+    let mut output = compute.output(job).await?;
+    loop {
+        match output.next().await?.context("a task ends with its outcome")? {
+            OutputFrame::Exit(Outcome::Exited(0)) => return Ok(()),
+            OutputFrame::Exit(outcome) => bail!("the task ended otherwise: {outcome}"),
+            _ => {}
+        }
+    }
+}
+
+async fn tasks(compute: &Compute, program: &bytes::Bytes, n: u64) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let all = stream::iter(0..n).map(|_| task(compute, program)).buffer_unordered(IN_FLIGHT);
+    all.try_collect::<()>().await?;
+    Ok(start.elapsed())
+}
+
+fn raw(program: &[u8], n: u64) -> anyhow::Result<Duration> {
+    let mut config = Config::new();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::default()));
+    let engine = Engine::new(&config).map_err(anyhow::Error::msg)?;
+    let mut linker: Linker<WasiP1Ctx> = Linker::new(&engine);
+    wasmtime_wasi::p1::add_to_linker_sync(&mut linker, |context| context).map_err(anyhow::Error::msg)?;
+    let module = wasmtime::Module::new(&engine, program).map_err(anyhow::Error::msg)?;
+    let ready = linker.instantiate_pre(&module).map_err(anyhow::Error::msg)?;
+    let start = Instant::now();
+    for _ in 0..n {
+        let mut store = Store::new(&engine, WasiCtxBuilder::new().build_p1());
+        let instance = ready.instantiate(&mut store).map_err(anyhow::Error::msg)?;
+        let begin = instance.get_typed_func::<(), ()>(&mut store, "_start").map_err(anyhow::Error::msg)?;
+        // It may end by exiting, which wasmtime tells as an error.
+        let _ = begin.call(&mut store, ());
+    }
+    Ok(start.elapsed())
+}
+
+fn measure(criterion: &mut Criterion) -> anyhow::Result<()> {
+    let runtime = Runtime::new()?;
+    let dir = tempfile::tempdir()?;
+    let program = bytes::Bytes::from(hello()?);
+    let swarm = runtime.block_on(TestSwarm::start(1));
+    let options = ComputeOptions::new(env!("CARGO_BIN_EXE_starfish-worker").into(), Vec::new());
+    let tree = Arc::new(MemVfs::new());
+    let network = swarm.network(0).clone();
+    let compute = runtime.block_on(Compute::start(dir.path(), network, tree, options))?;
+    let mut group = criterion.benchmark_group("tasks of the smallest program");
+    group.throughput(Throughput::Elements(1)).sample_size(10);
+    group.bench_function("on a node, 32 in flight", |bencher| {
+        bencher.iter_custom(|n| {
+            runtime.block_on(tasks(&compute, &program, n)).unwrap_or(Duration::from_secs(3600))
+        });
+    });
+    group.bench_function("limit: wasmtime in one thread", |bencher| {
+        bencher.iter_custom(|n| raw(&program, n).unwrap_or(Duration::from_secs(3600)));
+    });
+    group.finish();
+    runtime.block_on(compute.stop());
+    Ok(())
+}
+
+#[expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+fn all(criterion: &mut Criterion) {
+    measure(criterion).expect("a node in this process");
+}
+
+criterion_group!(benches, all);
+criterion_main!(benches);

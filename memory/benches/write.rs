@@ -1,0 +1,78 @@
+//! Durable writes, 64 in flight, beside the same cells written to the storage engine in batches of as many.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+use futures::{StreamExt, TryStreamExt, stream};
+use starfish_dht::PeerId;
+use starfish_memory::Memory;
+use tokio::runtime::Runtime;
+
+/// Writes that wait at once, and the cells of one batch of the engine.
+const IN_FLIGHT: usize = 64;
+const VALUE: [u8; 100] = [7; 100];
+
+async fn sets(memory: &Memory, n: u64) -> anyhow::Result<Duration> {
+    let space = memory.space("bench")?;
+    let start = Instant::now();
+    stream::iter(0..n)
+        .map(|_| {
+            let space = space.clone();
+            async move {
+                let key: [u8; 16] = rand::random();
+                space.set(&key, Bytes::from_static(&VALUE), None).await
+            }
+        })
+        .buffer_unordered(IN_FLIGHT)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(start.elapsed())
+}
+
+fn batches(dir: &Path, n: u64) -> anyhow::Result<Duration> {
+    let database = Database::builder(dir).open()?;
+    let cells = database.keyspace("cells", KeyspaceCreateOptions::default)?;
+    let start = Instant::now();
+    let mut left = n;
+    while left > 0 {
+        let some = left.min(IN_FLIGHT as u64);
+        let mut batch = database.batch().durability(Some(PersistMode::SyncData));
+        for _ in 0..some {
+            batch.insert(&cells, rand::random::<[u8; 16]>(), VALUE);
+        }
+        batch.commit()?;
+        left -= some;
+    }
+    Ok(start.elapsed())
+}
+
+fn measure(criterion: &mut Criterion) -> anyhow::Result<()> {
+    let runtime = Runtime::new()?;
+    let dir = tempfile::tempdir()?;
+    let memory = Memory::open(&dir.path().join("memory"), &PeerId::random()).context("a fresh folder")?;
+    let mut group = criterion.benchmark_group("durable writes, 64 in flight");
+    group.throughput(Throughput::Elements(1)).sample_size(10);
+    group.bench_function("memory", |bencher| {
+        bencher.iter_custom(|n| runtime.block_on(sets(&memory, n)).unwrap_or(Duration::MAX));
+    });
+    group.bench_function("limit: the engine, in batches of 64", |bencher| {
+        bencher.iter_custom(|n| {
+            let dir = tempfile::tempdir().ok();
+            dir.and_then(|dir| batches(dir.path(), n).ok()).unwrap_or(Duration::MAX)
+        });
+    });
+    group.finish();
+    Ok(())
+}
+
+#[expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+fn all(criterion: &mut Criterion) {
+    measure(criterion).expect("a folder, and a store in it");
+}
+
+criterion_group!(benches, all);
+criterion_main!(benches);
