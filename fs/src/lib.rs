@@ -23,6 +23,7 @@ pub mod manifest;
 pub mod conformance;
 pub mod copying;
 pub mod mem_vfs;
+pub mod mount;
 
 pub use files::{Files, FilesOptions, OpenError, Usage};
 pub use hash::{BlobHash, HashError};
