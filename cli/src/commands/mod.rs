@@ -14,6 +14,7 @@ mod invite;
 mod jobs;
 mod leave;
 mod mem;
+mod mount;
 mod peers;
 mod put;
 mod revoke;
@@ -21,6 +22,7 @@ mod run;
 mod shell;
 mod status;
 mod transfer;
+mod umount;
 mod up;
 mod verbs;
 
@@ -80,6 +82,10 @@ pub enum Verb {
     Get(get::Get),
     /// Show how much the swarm's files take, here and in all.
     Df(df::Df),
+    /// Mount the tree on an empty folder, for every program to use.
+    Mount(mount::Mount),
+    /// Take a mount of the tree away.
+    Umount(umount::Umount),
     /// Read and write the shared memory.
     Mem(mem::Mem),
     /// Run a WASM program somewhere in the swarm, as if it ran here.
@@ -170,6 +176,8 @@ pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i3
         Verb::Put(put) => put.run(context).boxed(),
         Verb::Get(get) => get.run(context).boxed(),
         Verb::Df(df) => df.run(context).boxed(),
+        Verb::Mount(mount) => mount.run(context).boxed(),
+        Verb::Umount(umount) => umount.run(context).boxed(),
         Verb::Mem(mem) => mem.run(context).boxed(),
         Verb::Run(run) => run.run(context).boxed(),
         Verb::Jobs(jobs) => jobs.run(context).boxed(),
