@@ -53,7 +53,7 @@ async fn run_in(context: Context, verb: Option<Verb>, line: Option<String>) -> a
     let ended = match verb {
         None => commands::open_shell(context, line).await,
         // These see to ctrl-C themselves.
-        Some(verb @ (Verb::Up(_) | Verb::Shell(_))) => commands::run(verb, context).await,
+        Some(verb @ (Verb::Up(_) | Verb::Shell(_) | Verb::Mount(_))) => commands::run(verb, context).await,
         Some(verb) => tokio::select! {
             ended = commands::run(verb, context) => ended,
             Ok(()) = tokio::signal::ctrl_c() => Ok(INTERRUPTED),

@@ -35,6 +35,7 @@ pub mod manifest;
 pub mod conformance;
 pub mod copying;
 pub mod mem_vfs;
+pub mod mount;
 
 pub use durable::Waiting;
 pub use files::{Files, FilesOptions, Handover, OpenError, Usage, Version};

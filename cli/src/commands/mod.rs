@@ -15,6 +15,7 @@ mod invite;
 mod jobs;
 mod leave;
 mod mem;
+mod mount;
 mod peers;
 mod put;
 mod revoke;
@@ -23,6 +24,7 @@ mod share;
 mod shell;
 mod status;
 mod transfer;
+mod umount;
 mod up;
 mod verbs;
 mod versions;
@@ -91,6 +93,10 @@ pub enum Verb {
     Restore(versions::Restore),
     /// Keep a folder as it is now under a name.
     Snapshot(versions::Snapshot),
+    /// Mount the tree on an empty folder, for every program to use.
+    Mount(mount::Mount),
+    /// Take a mount of the tree away.
+    Umount(umount::Umount),
     /// Read and write the shared memory.
     Mem(mem::Mem),
     /// Run a WASM program somewhere in the swarm, as if it ran here.
@@ -185,6 +191,8 @@ pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i3
         Verb::Log(log) => log.run(context).boxed(),
         Verb::Restore(restore) => restore.run(context).boxed(),
         Verb::Snapshot(snapshot) => snapshot.run(context).boxed(),
+        Verb::Mount(mount) => mount.run(context).boxed(),
+        Verb::Umount(umount) => umount.run(context).boxed(),
         Verb::Mem(mem) => mem.run(context).boxed(),
         Verb::Run(run) => run.run(context).boxed(),
         Verb::Jobs(jobs) => jobs.run(context).boxed(),

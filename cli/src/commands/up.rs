@@ -168,7 +168,8 @@ pub(super) async fn start_in_background(client: &Client, words: &[OsString]) -> 
     Ok(())
 }
 
-fn spawn(log: &Path, words: &[OsString]) -> anyhow::Result<Child> {
+/// Starts this program with `words` as a process that outlives this one, and appends what it says to `log`.
+pub(super) fn spawn(log: &Path, words: &[OsString]) -> anyhow::Result<Child> {
     let anew = std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > MAX_LOG);
     let output = std::fs::OpenOptions::new()
         .create(true)
@@ -186,10 +187,11 @@ fn spawn(log: &Path, words: &[OsString]) -> anyhow::Result<Child> {
         // Signals to the terminal's group, such as ctrl-C, are not for it.
         .process_group(0)
         .spawn()
-        .context("cannot start the node")
+        .context("cannot start a process in the background")
 }
 
-fn last_lines(log: &Path, n: usize) -> String {
+/// What a log ends with.
+pub(super) fn last_lines(log: &Path, n: usize) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(n)..].join("\n")

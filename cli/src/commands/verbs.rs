@@ -11,7 +11,7 @@ use crate::shell::fs::path::VfsPath;
 use crate::shell::{Io, ProgramCall, Programs, Verb as Named, Verbs};
 
 /// Verbs that make no sense inside of a shell that a running node answers.
-const OUTSIDE_ONLY: [&str; 6] = ["up", "down", "leave", "shell", "completions", "worker"];
+const OUTSIDE_ONLY: [&str; 8] = ["up", "down", "leave", "mount", "umount", "shell", "completions", "worker"];
 
 /// What the shell asks of the node.
 #[derive(Debug)]
