@@ -58,6 +58,7 @@ pub(crate) async fn hand_over(
     let failed = |error: std::io::Error| HandoverError::Store(error.to_string());
     let (mut after, mut refused, mut why) = (None, 0, String::new());
     progress.total.store(store.holdings().kept_bytes, Ordering::Relaxed);
+    progress.done.store(0, Ordering::Relaxed);
     loop {
         let page = store.page(Kind::Shards, after, PAGE).await.map_err(failed)?;
         let Some((last, _)) = page.last() else { break };
@@ -116,14 +117,14 @@ fn shares(others: &View, segment: &BlobHash, meta: &Meta, held: &[IndexSet]) -> 
     let rank = |peer: &PeerId| ranks.iter().position(|member| member.peer == *peer);
     let mut loads: Vec<u16> = held.iter().map(|held| held.len() as u16).collect();
     let lost = others.alive.len() / 2;
-    if survives(k, &loads, lost) {
-        return Vec::new();
-    }
     let peers: Vec<PeerId> = others.peers().collect();
     let mut shares = vec![IndexSet::default(); peers.len()];
     // With k = 1 all shards are alike: one is given to whoever has none.
     let mine = if k == 1 { meta.indices.first(1) } else { meta.indices.minus(&all) };
     for index in mine.iter() {
+        if survives(k, &loads, lost) {
+            break;
+        }
         let Some(position) =
             (0..peers.len()).min_by_key(|position| (loads[*position], rank(&peers[*position])))
         else {

@@ -44,10 +44,10 @@ impl View {
         self.alive.iter().map(|member| member.peer)
     }
 
-    /// Whether `peer` may be given so many shards of a segment: no more than would be its share if half of the swarm
-    /// were gone, since whoever gives them may know of a loss that this node has not noticed.
+    /// Whether `peer` may be given so many shards of a segment: no more than would be its share if two thirds of the
+    /// swarm were gone, since whoever gives them may know of losses that this node has not noticed.
     pub(crate) fn may_hold(&self, peer: &PeerId, segment: &BlobHash, k: u16, shards: usize) -> bool {
-        let fewest = loads(k, self.alive.len().div_ceil(2));
+        let fewest = loads(k, self.alive.len().div_ceil(3));
         if shards > fewest.iter().max().map_or(0, |share| usize::from(*share)) {
             return false;
         }
@@ -90,13 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_given_more_than_half_a_swarm_would_need() {
+    fn nobody_is_given_more_than_a_third_of_the_swarm_would_need() {
         let all = (0..8).map(|_| Candidate { peer: PeerId::random(), zone: String::new() });
         let view = View { alive: all.collect(), ..View::default() };
         let (peer, segment) = (view.alive[0].peer, BlobHash::of(b"segment"));
         assert!(view.may_hold(&peer, &segment, 240, 60), "its share of eight");
-        assert!(view.may_hold(&peer, &segment, 240, 120), "its share of four");
-        assert!(!view.may_hold(&peer, &segment, 240, 121));
+        assert!(view.may_hold(&peer, &segment, 240, 160), "its share of three");
+        assert!(!view.may_hold(&peer, &segment, 240, 161));
         assert!(!view.may_hold(&PeerId::random(), &segment, 240, 1), "a stranger");
     }
 }

@@ -1,7 +1,7 @@
 //! What is safe by now, and leaving.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -20,6 +20,11 @@ use crate::peers::wire::Shortfall;
 const ASK_PATIENCE: Duration = Duration::from_secs(1);
 /// The pause between two looks whether all that was written here has been sent.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long what others refuse is offered to them again, ...
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(30);
+/// ... and the pause in between.
+const HANDOVER_RETRY: Duration = Duration::from_secs(1);
 
 /// How far leaving is, in bytes of what this node keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,8 +88,18 @@ impl Files {
         }
         self.inner.desk.set_retiring(true);
         let _guard = Retiring(&self.inner.desk);
-        let view = self.inner.desk.view();
-        handover::hand_over(&self.inner.store, &self.inner.peers, &view, &self.inner.leaving).await
+        let begun = Instant::now();
+        loop {
+            let view = self.inner.desk.view();
+            let (store, peers) = (&self.inner.store, &self.inner.peers);
+            match handover::hand_over(store, peers, &view, &self.inner.leaving).await {
+                // Members that came or went a moment ago are not yet seen alike by all.
+                Err(HandoverError::Refused { .. }) if begun.elapsed() < HANDOVER_PATIENCE => {
+                    tokio::time::sleep(HANDOVER_RETRY).await;
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// How far [`Files::hand_over`] is.

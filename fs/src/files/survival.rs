@@ -74,14 +74,31 @@ impl Bench {
 
     /// Waits until nobody finds anything below full durability, by a look of their own.
     async fn mended(&self) {
-        wait_until("all is mended", SOON, || async {
-            let mut all = 0;
-            for node in self.alive() {
-                all += node.files.inner.desk.report().files;
+        let start = std::time::Instant::now();
+        loop {
+            let reports: Vec<_> = self
+                .alive()
+                .map(|node| (node.files.inner.desk.report(), node.files.inner.desk.view()))
+                .collect();
+            let is_well = reports.iter().all(|(report, _)| report.files == 0);
+            if is_well && self.is_placed().await {
+                return;
             }
-            all == 0 && self.is_placed().await
-        })
-        .await;
+            let words = || {
+                let words = reports.iter().map(|(report, view)| {
+                    let (alive, away, leaving) = (view.alive.len(), view.away.len(), view.leaving.len());
+                    format!("{alive} alive, {away} away, {leaving} leaving: {report:?}")
+                });
+                words.collect::<Vec<_>>().join("\n")
+            };
+            assert!(
+                start.elapsed() < SOON,
+                "not mended in {SOON:?} (placed: {}):\n{}",
+                self.is_placed().await,
+                words()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Whether every segment of every file survives any half of those who are alive.
@@ -211,24 +228,26 @@ async fn a_liar_is_found_by_the_hash_and_passed_over() {
     bench.node(0).put("/f", bytes.clone()).await;
     bench.durable().await;
     let segment = segment(bench.node(0), "/f").await;
-    // What the liar keeps was wrong when it came: its disk cannot tell.
-    let liar = bench.node(1);
-    let store = &liar.files.inner.store;
+    // Who holds the first data shard is asked by every reader. What it keeps was wrong when it came: its disk cannot tell.
+    let holds_data = |index: &usize| bench.node(*index).files.inner.store.held(&segment).unwrap().contains(0);
+    let liar = (0..5).find(holds_data).unwrap();
+    let store = &bench.node(liar).files.inner.store;
     let honest = store.shards(segment).await.unwrap().unwrap();
     let wrong: BTreeMap<u16, Bytes> =
         honest.shards().iter().map(|(index, shard)| (*index, Bytes::from(vec![0xbb; shard.len()]))).collect();
     store.remove(Kind::Shards, segment).await.unwrap();
     store.add_shards(segment, Bundle::new(900_000, wrong).unwrap()).await.unwrap();
-    for index in [2, 3, 4] {
-        bench.node(index).sees("/f").await;
-        assert!(bench.node(index).get("/f").await.unwrap() == bytes);
+    let liar = bench.swarm.network(liar).local_peer();
+    let mut named: Vec<PeerId> = Vec::new();
+    for node in bench.alive().filter(|node| node.files.inner.peers.local() != liar) {
+        // The writer may still have it whole.
+        node.files.inner.store.remove(Kind::Whole, segment).await.unwrap();
+        node.sees("/f").await;
+        assert!(node.get("/f").await.unwrap() == bytes);
+        named.extend(node.files.liars().into_iter().map(|(peer, _)| peer));
     }
-    let named = [2, 3, 4].iter().flat_map(|index| bench.node(*index).files.liars());
-    let named: Vec<PeerId> = named.map(|(peer, _)| peer).collect();
-    assert!(
-        !named.is_empty() && named.iter().all(|peer| *peer == bench.swarm.network(1).local_peer()),
-        "{named:?}"
-    );
+    // Somebody may have had enough before the liar answered.
+    assert!(!named.is_empty() && named.iter().all(|peer| *peer == liar), "{named:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,7 +287,7 @@ async fn nobody_can_push_what_is_not_a_nodes_to_keep() {
     };
     let share = crate::place::loads(240, 4)[0];
     assert_eq!(peers.push(target, &[(segment, bundle(0..share))]).await.unwrap(), [Kept::Yes]);
-    // Half of four would keep everything; nobody keeps more.
+    // Two of four would keep everything; nobody keeps more.
     assert_eq!(peers.push(target, &[(segment, bundle(share..300))]).await.unwrap(), [Kept::NotMine]);
     let held = bench.node(1).files.inner.store.held(&segment).unwrap();
     assert_eq!(held.len(), usize::from(share));
@@ -303,7 +322,11 @@ async fn churn(seed: u64, most: usize, long: Duration) {
                 bench.node(someone).files.hand_over().await.unwrap();
                 bench.kill(someone).await;
             }
-            2 if alive.len() > most / 3 => bench.kill(someone).await,
+            2 if alive.len() > most / 3 => {
+                // No more than half may vanish before the rest is made good; one is less than that everywhere.
+                bench.mended().await;
+                bench.kill(someone).await;
+            }
             _ => {
                 let path = format!("/{step}");
                 let bytes = sample(chance.random_range(1..600_000));
