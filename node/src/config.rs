@@ -56,8 +56,8 @@ pub struct Settings {
 /// What a node keeps of the swarm's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Storage {
-    /// The most that it keeps for others and itself; `None` for what the disk has.
-    pub quota: Option<Size>,
+    /// The most that it keeps for others and itself; it never takes the last of the disk.
+    pub quota: Size,
     /// The most that it keeps of files read lately.
     pub cache: Size,
 }
@@ -177,7 +177,10 @@ impl Settings {
             zone: zone.unwrap_or_default(),
             task_memory_mib: task_memory_mib.unwrap_or(1024),
             log_format: log_format.unwrap_or_default(),
-            storage: Storage { quota: storage.quota, cache: storage.cache.unwrap_or(Size(256 << 20)) },
+            storage: Storage {
+                quota: storage.quota.unwrap_or(Size(u64::MAX)),
+                cache: storage.cache.unwrap_or(Size(256 << 20)),
+            },
             repair: Repair {
                 grace: repair.grace.unwrap_or(Span(Duration::from_secs(600))),
                 rate: repair.rate.unwrap_or(Size(64 << 20)),
@@ -332,8 +335,13 @@ mod tests {
         let serde_json::Value::Object(fields) = serde_json::to_value(&first).unwrap() else {
             panic!("no map")
         };
-        for field in fields.keys() {
-            assert!(text.contains(&format!("\n#{field} = ")), "{field} is not explained");
+        for (field, value) in &fields {
+            let inner = value.as_object().into_iter().flat_map(|fields| fields.keys());
+            let inner: Vec<String> = inner.map(|inner| format!("{field}.{inner}")).collect();
+            let names = if inner.is_empty() { vec![field.clone()] } else { inner };
+            for name in names {
+                assert!(text.contains(&format!("\n#{name} = ")), "{name} is not explained");
+            }
         }
     }
 

@@ -304,14 +304,13 @@ async fn catch_up(memory: &Memory) {
 }
 
 fn files_options(settings: &Settings) -> FilesOptions {
-    let defaults = FilesOptions::default();
     FilesOptions {
-        quota: settings.storage.quota.map_or(defaults.quota, |size| size.0),
+        quota: settings.storage.quota.0,
         cache: settings.storage.cache.0,
         repair_grace: settings.repair.grace.0,
         repair_rate: settings.repair.rate.0,
         zone: settings.zone.clone(),
-        ..defaults
+        ..FilesOptions::default()
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct Span(pub Duration);
 
 /// A number of bytes: `64M`, `1G`, `512K`, `100`; K, M, G and T are powers of 1,024, and `MiB` and the like are
-/// understood.
+/// understood; `max` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
 
@@ -49,6 +49,9 @@ impl FromStr for Size {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
+        if text == "max" {
+            return Ok(Self(u64::MAX));
+        }
         let (number, unit) = split(text)?;
         let shift = match unit.trim_end_matches("iB").trim_end_matches('B').to_ascii_uppercase().as_str() {
             "" => 0,
@@ -119,6 +122,7 @@ mod tests {
         assert_eq!(size("64M"), Ok(64 << 20));
         assert_eq!(size("1GiB"), Ok(1 << 30));
         assert_eq!(size("100"), Ok(100));
+        assert_eq!(size("max"), Ok(u64::MAX));
         assert!(size("1X").is_err());
     }
 }

@@ -36,8 +36,8 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 # How log lines look: "text" or "json". What is logged is in RUST_LOG.
 #log_format = "text"
 
-# The most that this node keeps of the swarm's files, such as "200G"; unset, what the disk has but for a reserve.
-#storage.quota = "200G"
+# The most that this node keeps of the swarm's files, such as "200G"; "max" is what the disk has, but for a reserve.
+#storage.quota = "max"
 
 # The most that stays here of files that were read lately.
 #storage.cache = "256M"
