@@ -11,6 +11,7 @@
 mod change;
 mod desk;
 mod durability;
+mod flight;
 mod lock;
 mod read;
 #[cfg(test)]
@@ -48,6 +49,7 @@ use crate::tree::store::TreeStore;
 use crate::tree::{Found, Inode, Miss, Tree};
 use crate::vfs::{Attributes, ByteStream, Entry, Parents, Removal, Vfs, VfsError};
 use desk::OpenDesk;
+use flight::Flights;
 use lock::Locks;
 
 pub(crate) use read::all_segments_of;
@@ -151,6 +153,7 @@ struct Inner {
     leaving: Progress,
     tree: TreeStore,
     locks: Locks,
+    flights: Flights,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -221,6 +224,7 @@ impl Files {
             leaving: Progress::default(),
             tree,
             locks: Locks::new(),
+            flights: Flights::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });

@@ -136,3 +136,38 @@ fn what_was_put_and_not_yet_spread_is_spread_after_a_crash() {
     late.ok(["get", "/file", &copy]);
     assert!(same_bytes(&file, &copy));
 }
+
+#[test]
+fn a_node_whose_quota_is_full_says_so_and_goes_on() {
+    let swarm = Swarm::start_as([start().with_env("STARFISH_STORAGE_QUOTA", "8M")]);
+    let node = swarm.node(0);
+    let (large, small) =
+        (swarm.scratch().random("large", 20 << 20), swarm.scratch().random("small", 2 << 20));
+    let refused = node.run(["put", &large, "/large"]);
+    assert!(refused.code != 0 && refused.stderr.contains("no space left"), "{}", refused.stderr);
+    assert_ne!(node.run(["stat", "/large"]).code, 0);
+    wait_until("there is room again", || node.run(["put", &small, "/small"]).code == 0);
+    let copy = swarm.scratch().path("copy");
+    node.ok(["get", "/small", &copy]);
+    assert!(same_bytes(&small, &copy));
+}
+
+#[test]
+fn what_a_file_was_is_listed_and_restored_on_another_node() {
+    let swarm = swarm(2);
+    let (here, there) = (swarm.node(0), swarm.node(1));
+    for text in ["one\n", "two\n"] {
+        here.feed(["put", "-", "/notes"], text).ok();
+    }
+    swarm.wait_same_memory();
+    let versions = there.json(["log", "/notes"]);
+    assert_eq!(versions.as_array().unwrap().len(), 2);
+    there.ok(["snapshot", "create", "before", "/notes"]);
+    there.ok(["rm", "/notes"]);
+    let version = versions[1]["id"].as_str().unwrap();
+    there.ok(["restore", &format!("/notes@{version}")]);
+    assert_eq!(there.ok(["cat", "/notes"]), "one\n");
+    wait_until("it is restored here", || here.run(["cat", "/notes"]).stdout == b"one\n");
+    assert_eq!(here.ok(["snapshot", "ls"]), "before\n");
+    assert_eq!(here.ok(["cat", "/.snapshots/before"]), "two\n");
+}

@@ -348,3 +348,24 @@ async fn only_what_no_version_refers_to_is_freed() {
     node.files.restore(&at("/f"), &oldest.id).await.unwrap();
     assert!(node.get("/f").await.unwrap() == sample(100_000));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_does_not_fit_or_breaks_off_leaves_nothing_behind() {
+    let swarm = TestSwarm::start(1).await;
+    let options = FilesOptions { quota: 12 << 20, ..FilesOptions::default() };
+    let node = Node::start_with(swarm.network(0).clone(), options).await;
+    let shared = sample(5 << 20);
+    node.put("/kept", shared.clone()).await;
+    let before = node.files.inner.store.holdings();
+    // It begins with what is a file already.
+    let long = [shared.clone(), Bytes::from(vec![9; 20 << 20])].map(Ok);
+    let refused = node.files.write(&at("/long"), stream::iter(long).boxed(), Attributes::default()).await;
+    assert!(matches!(refused, Err(VfsError::NoSpace { .. })), "{refused:?}");
+    let broken = [Ok(sample(4 << 20)), Err(VfsError::NotFound { path: at("/source") })];
+    node.files.write(&at("/long"), stream::iter(broken).boxed(), Attributes::default()).await.unwrap_err();
+    wait_until("what was stored is gone", SOON, || async { node.files.inner.store.holdings() == before })
+        .await;
+    assert!(node.get("/kept").await.unwrap() == shared);
+    assert!(node.files.stat(&at("/long")).await.is_err());
+    node.put("/short", sample(3 << 20)).await;
+}

@@ -1,7 +1,7 @@
 //! Writing: a stream of bytes becomes segments on this disk, then one commit makes it a file.
 //!
 //! Memory use does not depend on the file: a few segments are under way at a time. Cutting and hashing run off the
-//! async threads. Nothing is visible before the end; segments of a write that failed stay until collected.
+//! async threads. Nothing is visible before the end; what a write that fails has stored goes again.
 
 use std::io;
 
@@ -10,6 +10,7 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::flight::Landing;
 use super::read::manifest_segment;
 use super::{Files, about, now_ms};
 use crate::chunk::{Cutter, MAX_SEGMENT};
@@ -53,7 +54,8 @@ impl Files {
         let at = self.resolve(path, Last::Follow)?;
         // What cannot end well is refused before the bytes come.
         self.target(&at).map_err(|error| about(error, path))?;
-        let (file, segments) = self.take_in(content, &at).await?;
+        let mut landing = self.inner.flights.begin(&self.inner.store);
+        let (file, segments) = self.take_in(content, &at, &mut landing).await?;
         let guard = self.inner.locks.entry(&at).await;
         let (place, existing) = self.target(&at).map_err(|error| about(error, path))?;
         let mut edits = Edits::default();
@@ -70,6 +72,7 @@ impl Files {
             None => edits.create(&place, &Content::File(file), mode(DEFAULT_FILE_MODE))?,
         };
         self.inner.tree.commit(edits).await?;
+        landing.land();
         drop(guard);
         let names = self.inner.tree.read().chain(inode);
         self.inner.publisher.add(Job { path: at.clone(), segments, names });
@@ -93,6 +96,7 @@ impl Files {
         &self,
         mut content: ByteStream,
         at: &VfsPath,
+        landing: &mut Landing<'_>,
     ) -> Result<(FileContent, Vec<Segment>), VfsError> {
         let holder = Some(self.inner.network.local_peer());
         let mut digester = Digester::default();
@@ -113,6 +117,7 @@ impl Files {
                 digest(digester, parts, len, is_last).await.map_err(|error| failed(at, error))?;
             digester = back;
             for (hash, bytes) in cut {
+                landing.add(hash);
                 intake.add(hash, bytes).await.map_err(|error| failed(at, error))?;
             }
             if is_last {
@@ -121,19 +126,20 @@ impl Files {
         }
         let manifest =
             intake.finish(digester.hasher.finalize().into()).await.map_err(|error| failed(at, error))?;
-        let body = self.keep_manifest(&manifest).await.map_err(|error| failed(at, error))?;
+        let body = self.keep_manifest(&manifest, landing).await.map_err(|error| failed(at, error))?;
         store.flush().await.map_err(|error| failed(at, error))?;
         let mut segments = manifest.segments().to_vec();
         segments.extend(manifest_segment(&body));
         Ok((FileContent { size: manifest.size(), hash: manifest.hash(), holder, body }, segments))
     }
 
-    async fn keep_manifest(&self, manifest: &Manifest) -> io::Result<Body> {
+    async fn keep_manifest(&self, manifest: &Manifest, landing: &mut Landing<'_>) -> io::Result<Body> {
         let bytes = manifest.encode().map_err(io::Error::other)?;
         if bytes.len() <= MAX_INLINE_MANIFEST {
             return Ok(Body::Manifest(bytes));
         }
         let (len, hash) = (bytes.len() as u64, BlobHash::of(&bytes));
+        landing.add(hash);
         self.inner.store.add(hash, bytes.into(), false).await?;
         Ok(Body::ManifestBlob(ManifestBlob { hash, len }))
     }
