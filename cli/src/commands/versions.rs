@@ -31,7 +31,7 @@ pub struct Log {
 pub struct Restore {
     /// The file, and (the beginning of) a version's id from `starfish log`.
     #[arg(value_name = "PATH@VERSION")]
-    version: String,
+    what: String,
 }
 
 /// Keep a folder as it is now under a name, list what is kept, or let it go.
@@ -86,7 +86,7 @@ impl Log {
 impl Restore {
     pub(super) async fn run(self, context: Context) -> anyhow::Result<i32> {
         let (path, version) = self
-            .version
+            .what
             .rsplit_once('@')
             .context("a version is named as PATH@VERSION; see starfish log PATH")?;
         context.client.restore(&context.cwd.resolve(path)?, version).await?;
