@@ -251,6 +251,39 @@ async fn a_liar_is_found_by_the_hash_and_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_stalls_or_trickles_is_not_waited_for() {
+    let bench = Bench::start(5).await;
+    let bytes = sample(8 << 20);
+    bench.node(0).put("/f", bytes.clone()).await;
+    bench.durable().await;
+    // Two of five take every question from now on: one says nothing at all, one a byte now and then.
+    for (index, trickles) in [(1, false), (2, true)] {
+        bench.node(index).files.stop().await;
+        let mut incoming = bench.swarm.network(index).accept(crate::peers::wire::NAME).unwrap();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Some((_, mut stream)) = incoming.next().await {
+                if !trickles {
+                    held.push(stream);
+                    continue;
+                }
+                tokio::spawn(async move {
+                    while tokio::io::AsyncWriteExt::write_all(&mut stream, &[0]).await.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                });
+            }
+        });
+    }
+    for index in [3, 4] {
+        bench.node(index).sees("/f").await;
+        // A peer is given up only after 15 s, so this shows that nobody waited for that.
+        let read = tokio::time::timeout(Duration::from_secs(10), bench.node(index).get("/f")).await;
+        assert!(read.expect("in time").unwrap() == bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_or_emptied_disk_is_mended_from_the_others() {
     let bench = Bench::start(3).await;
     let bytes = sample(3 << 20);
