@@ -71,7 +71,7 @@ impl Bench {
         let mut progress = Progress(context.clone());
 
         progress.say("starting nodes").await?;
-        let swarm = start::swarm(&root.join("swarm"), self.nodes.into(), &mut figures).await?;
+        let mut swarm = start::swarm(&root.join("swarm"), self.nodes.into(), &mut figures).await?;
         progress.say("one large file").await?;
         files::large(&swarm, root, self.size, &mut figures).await?;
         progress.say("many small files").await?;
@@ -80,6 +80,8 @@ impl Bench {
         memory::writes(&swarm, root, &mut figures).await?;
         progress.say("tasks").await?;
         tasks::tasks(&swarm, &mut figures).await?;
+        progress.say("half of the nodes dead").await?;
+        files::half_dead(&mut swarm, root, self.size, &mut figures).await?;
         swarm.stop().await;
         if let Some(n) = self.join_many {
             progress.say("many nodes").await?;

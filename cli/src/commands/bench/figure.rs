@@ -63,6 +63,15 @@ impl Value {
         Self::PerSecond(count as f64 / elapsed.as_secs_f64())
     }
 
+    /// The same where twice the work was done: a rate counts half.
+    pub(super) fn halved(self) -> Self {
+        match self {
+            Self::BytesPerSecond(rate) => Self::BytesPerSecond(rate / 2.0),
+            Self::PerSecond(rate) => Self::PerSecond(rate / 2.0),
+            other => other,
+        }
+    }
+
     fn number(self) -> f64 {
         match self {
             Self::Time(time) => time.as_secs_f64(),

@@ -19,6 +19,8 @@ use crate::output::human;
 const SMALL_FILES: usize = 2000;
 /// The size of each: that of many a source.
 const SMALL_BYTES: u64 = 4 << 10;
+/// How often it is looked whether a file is at full durability.
+const LOOK: Duration = Duration::from_millis(5);
 /// What is read or written of a large file at a time.
 const STEP: usize = 1 << 20;
 /// What is compared with the way of a file into or out of a node's store.
@@ -39,11 +41,18 @@ pub(super) async fn large(
     let start = Instant::now();
     import_file(&source, &here, &at, &ignore).await?;
     let put = start.elapsed();
+    wait_durable(swarm, &at).await?;
+    let durable = start.elapsed();
     let copy = rate(blocking(&source, |source| time_copy(&[source.to_owned()])).await?);
     figures.push(Figure::new(format!("put of {}", human::bytes(size)), rate(put)).against(COPY, copy));
 
     let over_quic = wire::stream(Transport::Quic, size).await?;
     let over_tcp = wire::stream(Transport::Tcp, size).await?;
+    let two = wire::stream(Transport::Quic, 2 * size).await?.halved();
+    figures.push(
+        Figure::new("put of it, at full durability", rate(durable))
+            .against("two raw libp2p streams, QUIC", two),
+    );
     swarm.wait_in_sync().await?;
     for (what, limit_is, limit) in
         [("get on another node", "one raw libp2p stream, QUIC", over_quic), ("get there again", COPY, copy)]
@@ -56,6 +65,39 @@ pub(super) async fn large(
         tokio::fs::remove_file(&got).await?;
     }
     figures.push(Figure::new("raw stream over QUIC", over_quic).against("the same over TCP", over_tcp));
+    Ok(())
+}
+
+/// One more large file, got on the last node right after half of the nodes, its writer among them, were killed.
+pub(super) async fn half_dead(
+    swarm: &mut Swarm,
+    root: &Path,
+    size: u64,
+    figures: &mut Vec<Figure>,
+) -> anyhow::Result<()> {
+    let (source, got) = (root.join("more"), root.join("more.got"));
+    let at = VfsPath::parse("/more")?;
+    let hash = blocking(&source, move |source| write_noise(source, u64::MAX, size)).await?;
+    import_file(&source, &swarm.client(0).files(), &at, &ignore).await?;
+    wait_durable(swarm, &at).await?;
+    swarm.wait_in_sync().await?;
+    let limit = wire::stream(Transport::Quic, size).await?;
+    swarm.kill_half();
+    let there = swarm.last().files();
+    let start = Instant::now();
+    export_file(&there, &at, &got, &ignore).await?;
+    let rate = Value::bytes_per_second(size, start.elapsed());
+    figures.push(
+        Figure::new("get, half of the nodes just killed", rate).against("one raw libp2p stream, QUIC", limit),
+    );
+    anyhow::ensure!(blocking(&got, hash_of).await? == hash, "what was got is not what was put");
+    Ok(())
+}
+
+async fn wait_durable(swarm: &Swarm, at: &VfsPath) -> anyhow::Result<()> {
+    while swarm.client(0).waiting(at).await?.files > 0 {
+        tokio::time::sleep(LOOK).await;
+    }
     Ok(())
 }
 

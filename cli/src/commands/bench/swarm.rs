@@ -87,6 +87,11 @@ impl Swarm {
         .await
     }
 
+    /// Kills the first half of the nodes, with no time for anything.
+    pub(super) fn kill_half(&mut self) {
+        self.nodes.drain(..self.nodes.len() / 2);
+    }
+
     /// Stops every node in order, so that none is left to its killer.
     pub(super) async fn stop(self) {
         join_all(self.nodes.iter().map(|node| async move {
