@@ -376,18 +376,15 @@ fn decode_without_liars(
     segment: &BlobHash,
     given: &HashMap<Option<PeerId>, BTreeMap<u16, Bytes>>,
 ) -> Option<(Bytes, Vec<Option<PeerId>>)> {
-    let suspects = std::iter::once(None).chain(given.keys().map(Some));
-    let bytes = suspects
-        .map(|suspect| all_but(given, suspect))
-        .find_map(|shards| code.decode(&shards).ok().filter(|bytes| BlobHash::of(bytes) == *segment))?;
-    let all = all_but(given, None);
-    if given.len() <= 1 {
-        return Some((bytes, Vec::new()));
-    }
+    let decode = |suspect: Option<&Option<PeerId>>| {
+        let decoded = code.decode(&all_but(given, suspect)).ok();
+        decoded.filter(|bytes| BlobHash::of(bytes) == *segment)
+    };
     // If everything together decodes, nobody lied as far as it mattered.
-    if code.decode(&all).is_ok_and(|decoded| decoded == bytes) {
+    if let Some(bytes) = decode(None) {
         return Some((bytes, Vec::new()));
     }
+    let bytes = given.keys().find_map(|suspect| decode(Some(suspect)))?;
     let lied = |shards: &BTreeMap<u16, Bytes>| {
         let indices: Vec<u16> = shards.keys().copied().collect();
         code.shards(&bytes, &indices).is_ok_and(|right| right.iter().ne(shards.values()))

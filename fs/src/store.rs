@@ -369,6 +369,10 @@ impl Inner {
     }
 
     fn damaged(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<()> {
+        if meta.is_cached {
+            // It was never synced, so a crash may have cut it.
+            return self.remove(kind, hash);
+        }
         tracing::warn!(%hash, ?kind, "the disk has damaged or lost this");
         lock(&self.holdings).damaged += 1;
         let mut damage = lock(&self.damage);

@@ -1,7 +1,7 @@
 //! Files and index of the store. Everything here blocks.
 //!
 //! An item's bytes stand in the index's own database while they are short, else in a file of their own below
-//! `ab/`, named by kind and hash. A file is complete and synced before it gets its name, and gets its name before the
+//! `ab/`, named by kind and hash. A file is complete and (unless it is only cached) synced before it gets its name, and gets its name before the
 //! index tells of it; so what the index tells of is there, unless the disk lost it.
 
 use std::fs::{self, File};
@@ -127,7 +127,8 @@ impl Disk {
         if is_inline(meta.stored) {
             batch.insert(&self.small, key.as_slice(), bytes);
         } else {
-            self.write_file(&self.path(kind, hash), bytes)?;
+            // What is only cached may be lost with a crash: its hash tells.
+            self.write_file(&self.path(kind, hash), bytes, !meta.is_cached)?;
             self.mark(hash);
             if was_inline == Some(true) {
                 batch.remove(&self.small, key.as_slice());
@@ -198,13 +199,15 @@ impl Disk {
         Ok(())
     }
 
-    fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn write_file(&self, path: &Path, bytes: &[u8], is_synced: bool) -> io::Result<()> {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
         let temporary = self.dir.join("tmp").join(number.to_string());
         let written = (|| {
             let mut file = File::create(&temporary)?;
             file.write_all(bytes)?;
-            file.sync_data()?;
+            if is_synced {
+                file.sync_data()?;
+            }
             fs::rename(&temporary, path)
         })();
         if written.is_err() {
