@@ -34,7 +34,7 @@ use crate::store::Store;
 use crate::tree::{Inode, Stamp};
 
 /// Rounds on their way at once: while one is sent, the next is coded.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 /// The pause before what could not be placed is tried again.
 const RETRY: Duration = Duration::from_millis(300);
 /// The pause between two questions whether everybody has seen a file's name.

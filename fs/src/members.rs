@@ -45,14 +45,17 @@ impl View {
     }
 
     /// Whether `peer` may be given so many shards of a segment: no more than would be its share if two thirds of the
-    /// swarm were gone, since whoever gives them may know of losses that this node has not noticed.
+    /// swarm were gone, since whoever gives them may know of losses that this node has not noticed; and its share once
+    /// more, since it may hold others from another time, which are dropped only later.
     pub(crate) fn may_hold(&self, peer: &PeerId, segment: &BlobHash, k: u16, shards: usize) -> bool {
         let fewest = loads(k, self.alive.len().div_ceil(3));
-        if shards > fewest.iter().max().map_or(0, |share| usize::from(*share)) {
+        let now = loads(k, self.alive.len());
+        let most = |loads: &[u16]| loads.iter().max().map_or(0, |share| usize::from(*share));
+        if shards > most(&fewest) + most(&now) {
             return false;
         }
         // Of a short segment only some hold anything. They may be others in another's view, but not by much.
-        let holders = loads(k, self.alive.len()).iter().filter(|share| **share > 0).count();
+        let holders = now.iter().filter(|share| **share > 0).count();
         let slack = self.alive.len() / 2 + 1;
         order(segment, &self.alive).iter().take(holders + slack).any(|member| member.peer == *peer)
     }
@@ -95,8 +98,8 @@ mod tests {
         let view = View { alive: all.collect(), ..View::default() };
         let (peer, segment) = (view.alive[0].peer, BlobHash::of(b"segment"));
         assert!(view.may_hold(&peer, &segment, 240, 60), "its share of eight");
-        assert!(view.may_hold(&peer, &segment, 240, 160), "its share of three");
-        assert!(!view.may_hold(&peer, &segment, 240, 161));
+        assert!(view.may_hold(&peer, &segment, 240, 160 + 60), "its share of three, and what it had");
+        assert!(!view.may_hold(&peer, &segment, 240, 160 + 61));
         assert!(!view.may_hold(&PeerId::random(), &segment, 240, 1), "a stranger");
     }
 }

@@ -258,7 +258,8 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
     let ledger = Ledger::open(&memory, credentials.swarm()).map_err(memory_error)?;
     ledger.load().await.map_err(memory_error)?;
 
-    let port = ports::choose(settings.port, &settings.listen).map_err(StartError::Port)?;
+    let port = ports::choose(settings.port, &settings.listen, &network_dir.join("port"))
+        .map_err(StartError::Port)?;
     let config = NetworkConfig {
         listen: ports::addresses(port, &settings.listen),
         external: settings.external.clone(),

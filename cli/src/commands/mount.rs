@@ -90,12 +90,13 @@ async fn start_in_background(context: &Context, folder: &Path) -> anyhow::Result
     if mount::is_mounted(folder) && folder.read_dir().is_ok() {
         return Err(mount::MountError::MountedAlready(folder.to_owned()).into());
     }
+    let before = up::length(&log);
     let mut child = up::spawn(&log, &words)?;
     let start = Instant::now();
     // A dead mount counts for none: what lists it is the mount that replaces it.
     while !(mount::is_mounted(folder) && folder.read_dir().is_ok()) {
         if let Some(status) = child.try_wait()? {
-            bail!("it was not mounted ({status}):\n{}", up::last_lines(&log, 8));
+            bail!("it was not mounted ({status}):\n{}", up::last_lines(&log, before, 8));
         }
         if start.elapsed() > START_PATIENCE {
             bail!("it was not mounted within {} s; see {}", START_PATIENCE.as_secs(), log.display());

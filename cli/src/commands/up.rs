@@ -154,11 +154,12 @@ pub(super) async fn start_in_background(client: &Client, words: &[OsString]) -> 
     let dir = client.data_dir();
     dir.create()?;
     let log = dir.path().join("node.log");
+    let before = length(&log);
     let mut child = spawn(&log, words)?;
     let start = Instant::now();
     while !client.is_up(Duration::from_millis(100)).await {
         if let Some(status) = child.try_wait()? {
-            bail!("the node did not start ({status}):\n{}", last_lines(&log, 8));
+            bail!("the node did not start ({status}):\n{}", last_lines(&log, before, 8));
         }
         if start.elapsed() > START_PATIENCE {
             bail!("the node did not answer within {} s; see {}", START_PATIENCE.as_secs(), log.display());
@@ -190,10 +191,16 @@ pub(super) fn spawn(log: &Path, words: &[OsString]) -> anyhow::Result<Child> {
         .context("cannot start a process in the background")
 }
 
-/// What a log ends with.
-pub(super) fn last_lines(log: &Path, n: usize) -> String {
+/// How long a log is, before something is started that adds to it.
+pub(super) fn length(log: &Path) -> u64 {
+    std::fs::metadata(log).map_or(0, |metadata| metadata.len())
+}
+
+/// What a log ends with, of what came after its first `from` bytes (of all of it, where it was begun anew).
+pub(super) fn last_lines(log: &Path, from: u64, n: usize) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
+    let added = usize::try_from(from).ok().and_then(|from| text.get(from..)).unwrap_or(&text);
+    let lines: Vec<&str> = added.lines().collect();
     lines[lines.len().saturating_sub(n)..].join("\n")
 }
 

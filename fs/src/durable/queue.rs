@@ -11,7 +11,7 @@ use crate::path::VfsPath;
 use crate::tree::{Inode, Stamp};
 
 /// The most bytes of segments in one round.
-const ROUND_BYTES: u64 = 8 << 20;
+const ROUND_BYTES: u64 = 4 << 20;
 /// The most segments in one round.
 const ROUND_SEGMENTS: usize = 512;
 
@@ -200,7 +200,7 @@ mod tests {
         let mut queue = Queue::default();
         let many: Vec<Segment> = (0..10).map(|n| segment(&n.to_string(), 3 << 20)).collect();
         queue.add(job("/f", &many));
-        assert_eq!(queue.take_round().len(), 2);
+        assert_eq!(queue.take_round().len(), 1);
         let huge = segment("huge", 64 << 20);
         let mut queue = Queue::default();
         queue.add(job("/f", &[huge]));

@@ -9,9 +9,10 @@ use crate::hash::BlobHash;
 use crate::index_set::IndexSet;
 use crate::manifest::Segment;
 use crate::members::View;
+use crate::mend::{health, mend};
 use crate::peers::Peers;
 use crate::peers::wire::Kept;
-use crate::place::{Candidate, loads_among, order, survives};
+use crate::place::{Candidate, loads_among, order};
 use crate::store::{Bundle, Store};
 
 /// What a round needs.
@@ -39,11 +40,35 @@ struct Cut {
     shares: Vec<(PeerId, Bundle)>,
 }
 
-/// Which shards each holder gets. The first in the order get the data.
-fn shares(segment: &Segment, view: &View, full: &[PeerId]) -> Option<Vec<(PeerId, Vec<u16>)>> {
+/// What everybody holds of a segment already, by member.
+type Holdings = HashMap<PeerId, IndexSet>;
+
+/// Which shards each holder is given, beyond what it holds: on a fresh segment, the first in the order get the data.
+fn shares(
+    segment: &Segment,
+    view: &View,
+    full: &[PeerId],
+    held: &Holdings,
+) -> Option<Vec<(PeerId, Vec<u16>)>> {
+    let code = Code::of(segment.len.into());
+    if full.is_empty() {
+        let members = order(&segment.hash, &view.alive);
+        let held: Vec<IndexSet> =
+            members.iter().map(|member| held.get(&member.peer).copied().unwrap_or_default()).collect();
+        let work = mend(code.k(), &held);
+        // The whole is here, so what would be moved is sent from here as well.
+        let moved = work.moves.iter().map(|step| (step.to, step.shards));
+        let mut shares: HashMap<usize, IndexSet> = HashMap::new();
+        for (position, indices) in work.makes.iter().copied().chain(moved) {
+            let share = shares.entry(position).or_default();
+            *share = share.union(&indices);
+        }
+        return Some(
+            shares.into_iter().map(|(at, indices)| (members[at].peer, indices.iter().collect())).collect(),
+        );
+    }
     let with_room: Vec<Candidate> =
         view.alive.iter().filter(|member| !full.contains(&member.peer)).cloned().collect();
-    let code = Code::of(segment.len.into());
     let loads = loads_among(code.k(), with_room.len(), view.alive.len())?;
     let mut next = 0;
     let shares = order(&segment.hash, &with_room).into_iter().zip(loads).map(|(member, load)| {
@@ -57,7 +82,9 @@ fn shares(segment: &Segment, view: &View, full: &[PeerId]) -> Option<Vec<(PeerId
 impl Round<'_> {
     /// Sends the segments; those at full durability are released here.
     pub(super) async fn send(&self, segments: &[Segment]) -> Vec<Sent> {
-        let cuts = futures::future::join_all(segments.iter().map(|segment| self.cut(*segment))).await;
+        let held = self.survey(segments).await;
+        let cuts = segments.iter().zip(&held).map(|(segment, held)| self.cut(*segment, held));
+        let cuts = futures::future::join_all(cuts).await;
         let mut by_peer: HashMap<PeerId, Vec<(BlobHash, Bundle)>> = HashMap::new();
         for cut in cuts.iter().flatten() {
             for (peer, bundle) in &cut.shares {
@@ -69,9 +96,9 @@ impl Round<'_> {
         let answers: HashMap<PeerId, Vec<(BlobHash, Kept)>> =
             futures::future::join_all(pushes).await.into_iter().collect();
         let mut outcome = Vec::with_capacity(segments.len());
-        for (segment, cut) in segments.iter().zip(cuts) {
+        for ((segment, cut), held) in segments.iter().zip(cuts).zip(&held) {
             let mut sent = match cut {
-                Ok(cut) => self.judge(&cut, &answers),
+                Ok(cut) => self.judge(&cut, &answers, held),
                 Err(why) => Sent { segment: *segment, why, full: Vec::new() },
             };
             if sent.why.is_none()
@@ -84,13 +111,38 @@ impl Round<'_> {
         outcome
     }
 
+    /// What everybody holds of these segments already: content may have been here before. Who does not answer counts as
+    /// one who holds nothing.
+    async fn survey(&self, segments: &[Segment]) -> Vec<Holdings> {
+        let hashes: Vec<BlobHash> = segments.iter().map(|segment| segment.hash).collect();
+        let ask = self.view.peers().map(|peer| {
+            let hashes = &hashes;
+            async move {
+                if peer == self.peers.local() {
+                    let own = |hash| self.store.held(hash).unwrap_or_default();
+                    return (peer, hashes.iter().map(own).collect::<Vec<_>>());
+                }
+                let held = self.peers.survey(peer, hashes).await.unwrap_or_default();
+                (peer, held.into_iter().map(|held| held.indices).collect())
+            }
+        });
+        let answers = futures::future::join_all(ask).await;
+        let of = |position: usize| {
+            answers.iter().filter_map(|(peer, held)| Some((*peer, *held.get(position)?))).collect()
+        };
+        (0..segments.len()).map(of).collect()
+    }
+
     /// Reads a segment and makes its shards. An error without words: there is nothing to do for it.
-    async fn cut(&self, segment: Segment) -> Result<Cut, Option<String>> {
+    async fn cut(&self, segment: Segment, held: &Holdings) -> Result<Cut, Option<String>> {
         if !self.store.is_kept(&segment.hash).unwrap_or(true) {
             return Err(None);
         }
-        let shares = shares(&segment, self.view, &self.full)
+        let shares = shares(&segment, self.view, &self.full, held)
             .ok_or_else(|| Some("too few members have room".to_owned()))?;
+        if shares.is_empty() {
+            return Ok(Cut { segment, shares: Vec::new() });
+        }
         let bytes = match self.store.get(segment.hash).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Err(Some(format!("segment {} is damaged here", segment.hash.short()))),
@@ -137,19 +189,19 @@ impl Round<'_> {
         answers
     }
 
-    fn judge(&self, cut: &Cut, answers: &HashMap<PeerId, Vec<(BlobHash, Kept)>>) -> Sent {
+    fn judge(&self, cut: &Cut, answers: &HashMap<PeerId, Vec<(BlobHash, Kept)>>, held: &Holdings) -> Sent {
         let answer = |peer: &PeerId| {
             let of_peer = answers.get(peer)?.iter();
             of_peer.clone().find(|(segment, _)| *segment == cut.segment.hash).map(|(_, kept)| *kept)
         };
-        let load = |peer: &PeerId| {
-            let share = cut.shares.iter().find(|(holder, _)| holder == peer);
+        let holds = |peer: PeerId| {
+            let share = cut.shares.iter().find(|(holder, _)| *holder == peer);
             let kept = share.filter(|(peer, _)| answer(peer) == Some(Kept::Yes));
-            kept.map_or(IndexSet::default(), |(_, bundle)| bundle.indices()).len() as u16
+            let given = kept.map_or(IndexSet::default(), |(_, bundle)| bundle.indices());
+            held.get(&peer).copied().unwrap_or_default().union(&given)
         };
-        let loads: Vec<u16> = self.view.peers().map(|peer| load(&peer)).collect();
-        let k = Code::of(cut.segment.len.into()).k();
-        let is_durable = survives(k, &loads, self.view.alive.len() / 2);
+        let held: Vec<IndexSet> = self.view.peers().map(holds).collect();
+        let is_durable = health(Code::of(cut.segment.len.into()).k(), &held).is_durable;
         let of = |kind: Kept| {
             let peers = cut.shares.iter().map(|(peer, _)| *peer);
             peers.filter(|peer| answer(peer) == Some(kind)).collect::<Vec<_>>()
@@ -157,7 +209,7 @@ impl Round<'_> {
         let full = of(Kept::NoRoom);
         let why = (!is_durable).then(|| match (full.len(), of(Kept::NotMine).len()) {
             (0, 0) => format!("{} of {} holders cannot be reached", of(Kept::Failed).len(), cut.shares.len()),
-            (0, n) => format!("{n} holders see other members than this node"),
+            (0, n) => format!("{n} of {} holders have as much of it as they may", cut.shares.len()),
             (n, _) => format!("{n} of {} holders have no room", cut.shares.len()),
         });
         Sent { segment: cut.segment, why, full }

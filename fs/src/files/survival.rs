@@ -320,8 +320,8 @@ async fn nobody_can_push_what_is_not_a_nodes_to_keep() {
     };
     let share = crate::place::loads(240, 4)[0];
     assert_eq!(peers.push(target, &[(segment, bundle(0..share))]).await.unwrap(), [Kept::Yes]);
-    // Two of four would keep everything; nobody keeps more.
-    assert_eq!(peers.push(target, &[(segment, bundle(share..300))]).await.unwrap(), [Kept::NotMine]);
+    // Two of four would keep everything; nobody keeps much more.
+    assert_eq!(peers.push(target, &[(segment, bundle(share..500))]).await.unwrap(), [Kept::NotMine]);
     let held = bench.node(1).files.inner.store.held(&segment).unwrap();
     assert_eq!(held.len(), usize::from(share));
     let want = Want {
@@ -416,4 +416,26 @@ async fn half_of_sixty_four_nodes_may_vanish() {
             assert!(node.get(&path).await.unwrap() == bytes, "{path}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_was_here_before_becomes_durable_again_whatever_is_left_of_it() {
+    let bench = Bench::start(3).await;
+    let bytes = sample(1 << 20);
+    bench.node(0).put("/f", bytes.clone()).await;
+    bench.durable().await;
+    // Everybody has more of it, and other shards of it, than a fresh placement would give.
+    let (segment, code) = (segment(bench.node(0), "/f").await, Code::of(1 << 20));
+    for (index, node) in bench.alive().enumerate() {
+        let start = 500 + 150 * index as u16;
+        let more: Vec<u16> = (start..start + 150).collect();
+        let shards = code.shards(&bytes, &more).unwrap();
+        let bundle = Bundle::new(1 << 20, more.into_iter().zip(shards).collect()).unwrap();
+        node.files.inner.store.add_shards(segment, bundle).await.unwrap();
+    }
+    bench.node(1).put("/again", bytes.clone()).await;
+    bench.durable().await;
+    assert!(bench.node(2).files.inner.store.get(segment).await.unwrap().is_none());
+    bench.node(2).sees("/again").await;
+    assert!(bench.node(2).get("/again").await.unwrap() == bytes);
 }

@@ -358,7 +358,7 @@ async fn a_write_that_does_not_fit_or_breaks_off_leaves_nothing_behind() {
     node.put("/kept", shared.clone()).await;
     let before = node.files.inner.store.holdings();
     // It begins with what is a file already.
-    let long = [shared.clone(), Bytes::from(vec![9; 20 << 20])].map(Ok);
+    let long = [shared.clone(), sample(20 << 20)].map(Ok);
     let refused = node.files.write(&at("/long"), stream::iter(long).boxed(), Attributes::default()).await;
     assert!(matches!(refused, Err(VfsError::NoSpace { .. })), "{refused:?}");
     let broken = [Ok(sample(4 << 20)), Err(VfsError::NotFound { path: at("/source") })];

@@ -5,7 +5,7 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 # or as a flag of `starfish up`; a flag wins over the environment, which wins over this file.
 # Changes take effect at the next start.
 
-# The port of the swarm, for QUIC (UDP) and TCP. 0 takes a free one at each start.
+# The port of the swarm, for QUIC (UDP) and TCP. 0 takes a free one, and the same again as long as it is free.
 #port = 12036
 
 # The port of the HTTP API on 127.0.0.1. 0 takes a free one. The token for it is in `api.token`.

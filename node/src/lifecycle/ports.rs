@@ -2,18 +2,33 @@
 
 use std::io;
 use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::path::Path;
 
 use starfish_dht::Multiaddr;
 
 /// How often a port that is free for TCP may turn out to be taken for UDP.
 const TRIES: usize = 32;
 
-/// `wanted`, or for 0 a port that is free for UDP and TCP.
-pub(super) fn choose(wanted: u16, listen: &[IpAddr]) -> io::Result<u16> {
-    if wanted != 0 {
-        return Ok(wanted);
-    }
+/// `wanted`, or for 0 a port that is free for UDP and TCP: the one of the last start, which `file` remembers, if that is
+/// free, so that members who were down as well find this node again.
+pub(super) fn choose(wanted: u16, listen: &[IpAddr], file: &Path) -> io::Result<u16> {
     let ip = listen.first().copied().unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    let last = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+    let port = match (wanted, last) {
+        (0, Some(last)) if is_free(ip, last) => last,
+        (0, _) => free(ip)?,
+        (wanted, _) => wanted,
+    };
+    // Not to know it next time is no reason not to start.
+    let _ = std::fs::write(file, format!("{port}\n"));
+    Ok(port)
+}
+
+fn is_free(ip: IpAddr, port: u16) -> bool {
+    port != 0 && TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok()
+}
+
+fn free(ip: IpAddr) -> io::Result<u16> {
     let mut failure = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..TRIES {
         let tcp = TcpListener::bind((ip, 0))?;
@@ -47,10 +62,15 @@ mod tests {
 
     #[test]
     fn a_free_port_is_free_for_both() {
-        let local = [IpAddr::from([127, 0, 0, 1])];
-        let port = choose(0, &local).unwrap();
+        let (local, folder) = ([IpAddr::from([127, 0, 0, 1])], tempfile::tempdir().unwrap());
+        let file = folder.path().join("port");
+        let port = choose(0, &local, &file).unwrap();
         assert_ne!(port, 0);
-        assert_eq!(choose(7, &local).unwrap(), 7);
+        assert_eq!(choose(0, &local, &file).unwrap(), port, "the same again");
+        let taken = TcpListener::bind((local[0], port)).unwrap();
+        assert_ne!(choose(0, &local, &file).unwrap(), port);
+        drop(taken);
+        assert_eq!(choose(7, &local, &file).unwrap(), 7);
     }
 
     #[test]
