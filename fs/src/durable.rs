@@ -9,8 +9,7 @@
 mod queue;
 mod round;
 
-use std::collections::HashMap;
-use std::io;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,7 @@ pub use queue::Waiting;
 use round::{Round, Sent};
 
 use crate::hash::BlobHash;
+use crate::holders::Holders;
 use crate::manifest::Segment;
 use crate::members::View;
 use crate::path::VfsPath;
@@ -55,6 +55,7 @@ pub(crate) struct Publisher {
 struct Inner {
     store: Store,
     peers: Peers,
+    holders: Holders,
     desk: Arc<dyn Desk>,
     queue: Mutex<Queue>,
     work: Notify,
@@ -69,8 +70,9 @@ impl std::fmt::Debug for Publisher {
 
 impl Publisher {
     pub(crate) fn new(store: Store, peers: Peers, desk: Arc<dyn Desk>) -> Self {
+        let holders = Holders::new(store.clone(), peers.clone());
         let (queue, work, full) = (Mutex::default(), Notify::new(), Mutex::default());
-        Self { inner: Arc::new(Inner { store, peers, desk, queue, work, full }) }
+        Self { inner: Arc::new(Inner { store, peers, holders, desk, queue, work, full }) }
     }
 
     /// A file was written here.
@@ -117,7 +119,7 @@ impl Publisher {
             return self.queue().sent(&segments, None);
         }
         let round =
-            Round { store: &self.inner.store, peers: &self.inner.peers, view: &view, full: self.full() };
+            Round { store: &self.inner.store, holders: &self.inner.holders, view: &view, full: self.full() };
         let outcome = round.send(&segments).await;
         let failed: Vec<&Sent> = outcome.iter().filter(|sent| sent.why.is_some()).collect();
         let why = failed.first().and_then(|sent| sent.why.clone());
@@ -138,26 +140,35 @@ impl Publisher {
     /// Asks everybody whether they have the names of the files whose segments are all placed. Whether anything was to
     /// be asked.
     async fn confirm(&self, view: &View) -> bool {
-        let (names, since) = self.queue().unconfirmed(MAX_NAMES);
-        if names.is_empty() {
+        let (jobs, since) = self.queue().unconfirmed(MAX_NAMES);
+        if jobs.is_empty() {
             return false;
         }
+        // Files of one directory share the names above them.
+        let names: Vec<(Inode, Stamp)> = jobs
+            .iter()
+            .flat_map(|(_, names)| names.iter().copied())
+            .collect::<HashSet<_>>()
+            .into_iter()
+            .collect();
         let others: Vec<PeerId> = view.peers().filter(|peer| *peer != self.inner.peers.local()).collect();
-        let cells: Vec<(Inode, Stamp)> = names.iter().map(|(_, cell)| *cell).collect();
-        let answers =
-            futures::future::join_all(others.iter().map(|peer| self.inner.peers.known(*peer, &cells))).await;
-        let everybody = others.len();
-        let most = view.alive.len() / 2;
-        let mut confirmed = Vec::new();
-        for (position, (job, _)) in names.iter().enumerate() {
+        let asked = others.iter().map(|peer| self.inner.peers.known(*peer, &names));
+        let answers = futures::future::join_all(asked).await;
+        let is_late = since.elapsed() > NAME_PATIENCE;
+        let is_known = |position: usize| {
             let n = answers.iter().flatten().filter(|known| known[position]).count();
-            if n == everybody || (n >= most && since.elapsed() > NAME_PATIENCE) {
-                confirmed.push(*job);
-            }
-        }
-        let all = confirmed.len() == names.len();
-        self.queue().confirmed(&confirmed, &names.iter().map(|(job, _)| *job).collect::<Vec<_>>());
-        if !all {
+            n == others.len() || (n >= view.alive.len() / 2 && is_late)
+        };
+        let known: HashSet<(Inode, Stamp)> = names
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| is_known(*position))
+            .map(|(_, name)| *name)
+            .collect();
+        let is_done = |names: &[(Inode, Stamp)]| names.iter().all(|name| known.contains(name));
+        let done: Vec<u64> = jobs.iter().filter(|(_, names)| is_done(names)).map(|(job, _)| *job).collect();
+        self.queue().confirmed(&done);
+        if done.len() < jobs.len() {
             tokio::time::sleep(ASK_AGAIN).await;
         }
         true
@@ -177,17 +188,6 @@ impl Publisher {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Of these segments, those that are whole here because they are not at full durability.
-    pub(crate) fn unfinished(&self, segments: &[Segment]) -> io::Result<Vec<Segment>> {
-        let mut unfinished = Vec::new();
-        for segment in segments {
-            if self.inner.store.is_kept(&segment.hash)? {
-                unfinished.push(*segment);
-            }
-        }
-        Ok(unfinished)
     }
 
     /// Whether a segment waits to be sent from here.

@@ -1,15 +1,16 @@
 //! Leaving: what this node holds goes to the others first.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use starfish_dht::PeerId;
 
 use crate::code::Code;
 use crate::hash::BlobHash;
+use crate::holders::{Handed, Holders};
 use crate::index_set::IndexSet;
 use crate::members::View;
-use crate::peers::Peers;
-use crate::peers::wire::{Kept, Part};
+use crate::peers::wire::Part;
 use crate::place::{order, survives};
 use crate::store::{Kind, Meta, Store};
 
@@ -48,13 +49,10 @@ pub enum HandoverError {
 /// gone from here is on another disk.
 pub(crate) async fn hand_over(
     store: &Store,
-    peers: &Peers,
-    view: &View,
+    holders: &Holders,
+    others: &View,
     progress: &Progress,
 ) -> Result<(), HandoverError> {
-    let local = peers.local();
-    let mut others = view.clone();
-    others.alive.retain(|member| member.peer != local);
     let failed = |error: std::io::Error| HandoverError::Store(error.to_string());
     let (mut after, mut refused, mut why) = (None, 0, String::new());
     progress.total.store(store.holdings().kept_bytes, Ordering::Relaxed);
@@ -66,7 +64,7 @@ pub(crate) async fn hand_over(
             return Err(HandoverError::Alone);
         }
         after = Some(*last);
-        for refusal in hand_over_page(store, peers, &others, &page).await {
+        for refusal in hand_over_page(holders, others, &page).await {
             refused += 1;
             why = refusal;
         }
@@ -77,31 +75,24 @@ pub(crate) async fn hand_over(
 }
 
 /// Why segments of the page were not taken.
-async fn hand_over_page(
-    store: &Store,
-    peers: &Peers,
-    others: &View,
-    page: &[(BlobHash, Meta)],
-) -> Vec<String> {
+async fn hand_over_page(holders: &Holders, others: &View, page: &[(BlobHash, Meta)]) -> Vec<String> {
     let segments: Vec<BlobHash> = page.iter().map(|(segment, _)| *segment).collect();
-    let mut held: Vec<Vec<IndexSet>> = vec![vec![IndexSet::default(); others.alive.len()]; page.len()];
-    for (position, peer) in others.peers().enumerate() {
-        // Who does not answer counts as one who holds nothing.
-        let Ok(answer) = peers.survey(peer, &segments).await else { continue };
-        for (held, answer) in held.iter_mut().zip(answer) {
-            held[position] = answer.indices;
-        }
-    }
-    let mut by_peer: std::collections::HashMap<PeerId, Vec<Part>> = std::collections::HashMap::new();
-    for ((segment, meta), held) in page.iter().zip(&held) {
-        for (peer, indices) in shares(others, segment, meta, held) {
+    let answers = holders.survey(others, &segments).await;
+    // Who does not answer counts as one who holds nothing.
+    let held = |position: usize| {
+        let held = answers.iter().map(|(_, held)| held.as_ref().ok().and_then(|held| held.get(position)));
+        held.map(|held| held.map(|held| held.indices).unwrap_or_default()).collect::<Vec<_>>()
+    };
+    let mut by_peer: HashMap<PeerId, Vec<Part>> = HashMap::new();
+    for (position, (segment, meta)) in page.iter().enumerate() {
+        for (peer, indices) in shares(others, segment, meta, &held(position)) {
             by_peer.entry(peer).or_default().push(Part { segment: *segment, len: meta.len, indices });
         }
     }
-    let mut refused = std::collections::HashMap::new();
+    let mut refused = HashMap::new();
     for (peer, parts) in by_peer {
-        for part in parts {
-            if let Err(why) = give_to_any(store, peers, others, peer, &part).await {
+        for (part, why) in give(holders, peer, &parts).await {
+            if !give_to_any(holders, others, peer, &part).await {
                 refused.insert(part.segment, why);
             }
         }
@@ -136,33 +127,22 @@ fn shares(others: &View, segment: &BlobHash, meta: &Meta, held: &[IndexSet]) -> 
     peers.into_iter().zip(shares).filter(|(_, share)| !share.is_empty()).collect()
 }
 
-/// Gives shards to the one that should have them, or if it does not take them to any other.
-async fn give_to_any(
-    store: &Store,
-    peers: &Peers,
-    others: &View,
-    first: PeerId,
-    part: &Part,
-) -> Result<(), String> {
-    let Err(why) = give(store, peers, first, part).await else { return Ok(()) };
-    for peer in others.peers().filter(|peer| *peer != first) {
-        if give(store, peers, peer, part).await.is_ok() {
-            return Ok(());
-        }
-    }
-    Err(why)
+/// Gives shards to a member; those that it did not take, and why.
+async fn give(holders: &Holders, to: PeerId, parts: &[Part]) -> Vec<(Part, String)> {
+    let handed = holders.hand_over(to, parts).await;
+    let refused = parts.iter().zip(handed).filter_map(|(part, handed)| match handed {
+        Handed::Refused(why) => Some((part.clone(), why)),
+        Handed::Over | Handed::Absent => None,
+    });
+    refused.collect()
 }
 
-async fn give(store: &Store, peers: &Peers, to: PeerId, part: &Part) -> Result<(), String> {
-    let Ok(Some(bundle)) = store.shards(part.segment).await else { return Ok(()) };
-    let offer = [(part.segment, bundle.only(&part.indices))];
-    match peers.push(to, &offer).await {
-        Ok(kept) if kept == [Kept::Yes] => {
-            store.drop_shards(part.segment, part.indices).await.map_err(|error| error.to_string())
+/// Whether somebody takes what the one that should have it did not.
+async fn give_to_any(holders: &Holders, others: &View, first: PeerId, part: &Part) -> bool {
+    for peer in others.peers().filter(|peer| *peer != first) {
+        if give(holders, peer, std::slice::from_ref(part)).await.is_empty() {
+            return true;
         }
-        Ok(kept) if kept == [Kept::NoRoom] => Err(format!("{to} has no room")),
-        Ok(kept) if kept == [Kept::NotMine] => Err(format!("{to} sees other members than this node")),
-        Ok(_) => Err(format!("{to} could not write them")),
-        Err(error) => Err(format!("{error:#}")),
     }
+    false
 }

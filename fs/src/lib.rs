@@ -17,6 +17,7 @@ mod files;
 mod gather;
 mod gc;
 mod handover;
+mod holders;
 mod index_set;
 mod links;
 mod members;

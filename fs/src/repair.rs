@@ -8,22 +8,24 @@
 
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use starfish_dht::PeerId;
 
-use crate::durable::Publisher;
+use crate::durable::{Job, Publisher};
 use crate::gather::Segments;
 use crate::hash::BlobHash;
+use crate::holders::Holders;
 use crate::manifest::Segment;
 use crate::members::View;
+use crate::path::VfsPath;
 use crate::peers::Peers;
 use crate::peers::serve::Desk;
 use crate::peers::wire::Shortfall;
 use crate::place::steward;
-use crate::store::Store;
+use crate::store::{Kind, Store};
 use crate::tree::Inode;
 use crate::tree::store::TreeStore;
 
@@ -58,6 +60,7 @@ pub(crate) struct Repair {
 struct Inner {
     store: Store,
     peers: Peers,
+    holders: Holders,
     segments: Segments,
     tree: TreeStore,
     publisher: Publisher,
@@ -75,11 +78,6 @@ struct Report {
     unreadable: u64,
     why: BTreeMap<String, u64>,
     is_complete: bool,
-}
-
-/// A file and its segments.
-struct Kept {
-    segments: Vec<Segment>,
 }
 
 /// What a pass may do.
@@ -110,7 +108,9 @@ impl Repair {
         let is_new = store.holdings().kept == 0;
         let knows_all_from = Instant::now() + if is_new { Duration::ZERO } else { pace.grace };
         let last = Mutex::default();
-        let inner = Inner { store, peers, segments, tree, publisher, desk, pace, knows_all_from, last };
+        let holders = Holders::new(store.clone(), peers.clone());
+        let inner =
+            Inner { store, peers, holders, segments, tree, publisher, desk, pace, knows_all_from, last };
         Self { inner: Arc::new(inner) }
     }
 
@@ -161,16 +161,32 @@ impl Repair {
 
     /// What was written while this node was alone, or was not sent before it stopped, is sent once somebody is there.
     async fn finish_alone(&self) {
-        let files = self.all_files();
-        for (inode, _) in files {
-            let Ok(Some(segments)) = self.segments_of(inode).await else { continue };
-            let Ok(mut left) = self.inner.publisher.unfinished(&segments) else { continue };
-            left.retain(|segment| !self.inner.publisher.is_waiting(&segment.hash));
+        let unfinished = self.unfinished().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tell what is still to be sent");
+            HashSet::new()
+        });
+        if unfinished.is_empty() {
+            return;
+        }
+        for (inode, _) in self.all_files() {
+            let Ok(Some(mut left)) = self.segments_of(inode).await else { continue };
+            left.retain(|segment| unfinished.contains(&segment.hash));
             if !left.is_empty() {
                 let names = self.inner.tree.read().chain(inode);
-                let path = crate::path::VfsPath::root();
-                self.inner.publisher.add(crate::durable::Job { path, segments: left, names });
+                self.inner.publisher.add(Job { path: VfsPath::root(), segments: left, names });
             }
+        }
+    }
+
+    /// Segments that are whole here because they are not at full durability, and that nobody is about to send.
+    async fn unfinished(&self) -> std::io::Result<HashSet<BlobHash>> {
+        let (mut unfinished, mut after) = (HashSet::new(), None);
+        loop {
+            let page = self.inner.store.page(Kind::Whole, after, BATCH).await?;
+            let Some((last, _)) = page.last() else { return Ok(unfinished) };
+            after = Some(*last);
+            let kept = page.iter().filter(|(_, meta)| !meta.is_cached).map(|(hash, _)| *hash);
+            unfinished.extend(kept.filter(|hash| !self.inner.publisher.is_waiting(hash)));
         }
     }
 
@@ -191,7 +207,7 @@ impl Repair {
             match self.segments_of(inode).await {
                 Ok(Some(segments)) => {
                     n_segments += segments.len();
-                    batch.push(Kept { segments });
+                    batch.push(segments);
                 }
                 Ok(None) => {}
                 Err(why) => report.note(why, true),

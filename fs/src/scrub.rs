@@ -4,13 +4,11 @@
 //! turns out to be damaged, here or in any other read, is removed by the store at once; its shards are then made anew of
 //! those that others hold.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use crate::code::Code;
 use crate::gather::Segments;
-use crate::store::{Bundle, Damage, Kind, Meta, Store};
+use crate::store::{Damage, Kind, Meta, Store, cut};
 
 /// Bytes read in a second.
 const RATE: u64 = 4 << 20;
@@ -43,12 +41,8 @@ pub(crate) async fn restore(store: &Store, segments: &Segments) {
 
 async fn restore_one(store: &Store, segments: &Segments, damage: &Damage) -> io::Result<()> {
     let bytes = segments.get(damage.segment, damage.len).await?;
-    let (len, indices) = (damage.len, damage.indices.iter().collect::<Vec<u16>>());
-    let coding = tokio::task::spawn_blocking(move || {
-        let shards = Code::of(len).shards(&bytes, &indices).ok()?;
-        Bundle::new(len, indices.into_iter().zip(shards).collect::<BTreeMap<_, _>>())
-    });
-    let bundle = coding.await.map_err(io::Error::other)?.ok_or(io::ErrorKind::InvalidData)?;
+    let cut = cut(bytes, vec![((), damage.indices)]).await.unwrap_or_default();
+    let (_, bundle) = cut.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
     store.add_shards(damage.segment, bundle).await?;
     store.flush().await
 }

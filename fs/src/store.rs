@@ -22,7 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-pub(crate) use bundle::Bundle;
+pub(crate) use bundle::{Bundle, cut};
 use cache::Recency;
 use disk::Disk;
 pub(crate) use disk::{Kind, Meta};

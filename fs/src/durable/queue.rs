@@ -37,8 +37,8 @@ pub struct Waiting {
     pub why: Option<String>,
 }
 
-/// A name that everybody must have, and the file that it is of.
-pub(super) type Name = (u64, (Inode, Stamp));
+/// A file, and the names that everybody must have of it.
+pub(super) type Unconfirmed = (u64, Vec<(Inode, Stamp)>);
 
 #[derive(Debug)]
 struct State {
@@ -118,31 +118,27 @@ impl Queue {
         }
     }
 
-    /// Names of files whose segments are placed, and since when the first of them waits.
-    pub(super) fn unconfirmed(&self, max: usize) -> (Vec<Name>, Instant) {
-        let mut names = Vec::new();
+    /// Files whose segments are placed, with their names, and since when the first of them waits.
+    pub(super) fn unconfirmed(&self, max: usize) -> (Vec<Unconfirmed>, Instant) {
+        let (mut jobs, mut n_names) = (Vec::new(), 0);
         let mut since = Instant::now();
         for (id, job) in &self.jobs {
             let Some(placed) = job.placed else { continue };
-            if !names.is_empty() && names.len() + job.names.len() > max {
+            n_names += job.names.len();
+            if !jobs.is_empty() && n_names > max {
                 break;
             }
             since = since.min(placed);
-            names.extend(job.names.iter().map(|name| (*id, *name)));
-            if job.names.is_empty() {
-                // Nothing to wait for.
-                names.push((*id, (Inode::ROOT, Stamp::default())));
-            }
+            jobs.push((*id, job.names.clone()));
         }
-        (names, since)
+        (jobs, since)
     }
 
-    /// Everybody has these names, of those that were asked about; each is given by its file, once for each name.
-    pub(super) fn confirmed(&mut self, known: &[u64], asked: &[u64]) {
-        let count = |ids: &[u64], id: u64| ids.iter().filter(|known| **known == id).count();
-        let done: HashSet<u64> =
-            known.iter().copied().filter(|id| count(known, *id) == count(asked, *id)).collect();
-        self.jobs.retain(|id, _| !done.contains(id));
+    /// Everybody has the names of these files.
+    pub(super) fn confirmed(&mut self, jobs: &[u64]) {
+        for id in jobs {
+            self.jobs.remove(id);
+        }
     }
 
     pub(super) fn waiting(&self, path: &VfsPath) -> Waiting {
@@ -182,16 +178,17 @@ mod tests {
         assert!(queue.take_round().is_empty());
         queue.sent(&[b], None);
         assert_eq!(queue.waiting(&path("/x")), Waiting { files: 2, bytes: 10, why: None });
-        let (names, _) = queue.unconfirmed(10);
-        assert_eq!(names.len(), 1);
-        queue.confirmed(&[], &[1]);
-        queue.confirmed(&[1], &[1]);
+        let (jobs, _) = queue.unconfirmed(10);
+        assert_eq!(jobs.len(), 1);
+        queue.confirmed(&[]);
+        assert_eq!(queue.waiting(&path("/x/two")).files, 1);
+        queue.confirmed(&[1]);
         assert_eq!(queue.waiting(&path("/x/two")).files, 0);
         queue.sent(&[a], Some("nobody is there".into()));
         assert_eq!(queue.waiting(&path("/")).why.as_deref(), Some("nobody is there"));
         assert_eq!(queue.take_round(), [a]);
         queue.sent(&[a], None);
-        queue.confirmed(&[0], &[0]);
+        queue.confirmed(&[0]);
         assert_eq!(queue.waiting(&path("/")), Waiting::default());
     }
 

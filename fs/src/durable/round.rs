@@ -1,24 +1,24 @@
 //! Some segments on their way to their holders.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use starfish_dht::PeerId;
 
 use crate::code::Code;
 use crate::hash::BlobHash;
+use crate::holders::Holders;
 use crate::index_set::IndexSet;
 use crate::manifest::Segment;
 use crate::members::View;
 use crate::mend::{health, mend};
-use crate::peers::Peers;
 use crate::peers::wire::Kept;
 use crate::place::{Candidate, loads_among, order};
-use crate::store::{Bundle, Store};
+use crate::store::{Bundle, Store, cut};
 
 /// What a round needs.
 pub(super) struct Round<'a> {
     pub(super) store: &'a Store,
-    pub(super) peers: &'a Peers,
+    pub(super) holders: &'a Holders,
     pub(super) view: &'a View,
     /// Members that have no room.
     pub(super) full: Vec<PeerId>,
@@ -49,7 +49,7 @@ fn shares(
     view: &View,
     full: &[PeerId],
     held: &Holdings,
-) -> Option<Vec<(PeerId, Vec<u16>)>> {
+) -> Option<Vec<(PeerId, IndexSet)>> {
     let code = Code::of(segment.len.into());
     if full.is_empty() {
         let members = order(&segment.hash, &view.alive);
@@ -63,9 +63,7 @@ fn shares(
             let share = shares.entry(position).or_default();
             *share = share.union(&indices);
         }
-        return Some(
-            shares.into_iter().map(|(at, indices)| (members[at].peer, indices.iter().collect())).collect(),
-        );
+        return Some(shares.into_iter().map(|(at, indices)| (members[at].peer, indices)).collect());
     }
     let with_room: Vec<Candidate> =
         view.alive.iter().filter(|member| !full.contains(&member.peer)).cloned().collect();
@@ -74,9 +72,9 @@ fn shares(
     let shares = order(&segment.hash, &with_room).into_iter().zip(loads).map(|(member, load)| {
         let start = next;
         next += load;
-        (member.peer, (start..next).collect())
+        (member.peer, IndexSet::range(start..next))
     });
-    Some(shares.filter(|(_, indices): &(_, Vec<u16>)| !indices.is_empty()).collect())
+    Some(shares.filter(|(_, indices)| !indices.is_empty()).collect())
 }
 
 impl Round<'_> {
@@ -115,20 +113,11 @@ impl Round<'_> {
     /// one who holds nothing.
     async fn survey(&self, segments: &[Segment]) -> Vec<Holdings> {
         let hashes: Vec<BlobHash> = segments.iter().map(|segment| segment.hash).collect();
-        let ask = self.view.peers().map(|peer| {
-            let hashes = &hashes;
-            async move {
-                if peer == self.peers.local() {
-                    let own = |hash| self.store.held(hash).unwrap_or_default();
-                    return (peer, hashes.iter().map(own).collect::<Vec<_>>());
-                }
-                let held = self.peers.survey(peer, hashes).await.unwrap_or_default();
-                (peer, held.into_iter().map(|held| held.indices).collect())
-            }
-        });
-        let answers = futures::future::join_all(ask).await;
+        let answers = self.holders.survey(self.view, &hashes).await;
         let of = |position: usize| {
-            answers.iter().filter_map(|(peer, held)| Some((*peer, *held.get(position)?))).collect()
+            let held =
+                answers.iter().filter_map(|(peer, held)| Some((*peer, held.as_ref().ok()?.get(position)?)));
+            held.map(|(peer, held)| (peer, held.indices)).collect()
         };
         (0..segments.len()).map(of).collect()
     }
@@ -148,45 +137,15 @@ impl Round<'_> {
             Ok(None) => return Err(Some(format!("segment {} is damaged here", segment.hash.short()))),
             Err(error) => return Err(Some(format!("the store failed: {error}"))),
         };
-        let coding = tokio::task::spawn_blocking(move || {
-            let code = Code::of(segment.len.into());
-            let all: Vec<u16> = shares.iter().flat_map(|(_, indices)| indices.clone()).collect();
-            let mut shards = code.shards(&bytes, &all).ok()?.into_iter();
-            let mut cut = Cut { segment, shares: Vec::with_capacity(shares.len()) };
-            for (peer, indices) in shares {
-                let own: BTreeMap<u16, _> = indices.into_iter().zip(shards.by_ref()).collect();
-                cut.shares.push((peer, Bundle::new(segment.len.into(), own)?));
-            }
-            Some(cut)
-        });
-        match coding.await {
-            Ok(Some(cut)) => Ok(cut),
-            _ => Err(Some(format!("segment {} cannot be coded", segment.hash.short()))),
+        match cut(bytes, shares).await {
+            Some(shares) => Ok(Cut { segment, shares }),
+            None => Err(Some(format!("segment {} cannot be coded", segment.hash.short()))),
         }
     }
 
     async fn give(&self, peer: PeerId, bundles: &[(BlobHash, Bundle)]) -> Vec<(BlobHash, Kept)> {
-        let answers = if peer == self.peers.local() {
-            self.keep(bundles).await
-        } else {
-            self.peers.push(peer, bundles).await.unwrap_or_else(|error| {
-                tracing::debug!(%peer, %error, "shards were not taken");
-                vec![Kept::Failed; bundles.len()]
-            })
-        };
+        let answers = self.holders.give(peer, bundles).await;
         bundles.iter().map(|(segment, _)| *segment).zip(answers).collect()
-    }
-
-    async fn keep(&self, bundles: &[(BlobHash, Bundle)]) -> Vec<Kept> {
-        let mut answers = Vec::with_capacity(bundles.len());
-        for (segment, bundle) in bundles {
-            let kept = self.store.add_shards(*segment, bundle.clone()).await;
-            answers.push(if kept.is_ok() { Kept::Yes } else { Kept::NoRoom });
-        }
-        if self.store.flush().await.is_err() {
-            answers.fill(Kept::Failed);
-        }
-        answers
     }
 
     fn judge(&self, cut: &Cut, answers: &HashMap<PeerId, Vec<(BlobHash, Kept)>>, held: &Holdings) -> Sent {

@@ -12,6 +12,8 @@ use super::Files;
 use super::desk::OpenDesk;
 use crate::durable::Waiting;
 use crate::handover::{self, HandoverError};
+use crate::holders::Holders;
+use crate::members::View;
 use crate::path::VfsPath;
 use crate::peers::serve::Desk;
 use crate::peers::wire::Shortfall;
@@ -88,11 +90,11 @@ impl Files {
         }
         self.inner.desk.set_retiring(true);
         let _guard = Retiring(&self.inner.desk);
+        let holders = Holders::new(self.inner.store.clone(), self.inner.peers.clone());
         let begun = Instant::now();
         loop {
-            let view = self.inner.desk.view();
-            let (store, peers) = (&self.inner.store, &self.inner.peers);
-            match handover::hand_over(store, peers, &view, &self.inner.leaving).await {
+            let others = View { alive: self.inner.desk.others(), ..View::default() };
+            match handover::hand_over(&self.inner.store, &holders, &others, &self.inner.leaving).await {
                 // Members that came or went a moment ago are not yet seen alike by all.
                 Err(HandoverError::Refused { .. }) if begun.elapsed() < HANDOVER_PATIENCE => {
                     tokio::time::sleep(HANDOVER_RETRY).await;

@@ -20,16 +20,15 @@ use super::wire::{Ask, Given, Held, Kept, MAX_ITEMS, MAX_PUSH, Offer, Part, Shor
 use super::{Peers, in_time, misfit, read_body, receive, send};
 use crate::code::Code;
 use crate::hash::BlobHash;
+use crate::holders::{Handed, Holders};
 use crate::index_set::IndexSet;
 use crate::members::View;
 use crate::place::loads;
-use crate::store::{Bundle, Store};
+use crate::store::{Bundle, Store, cut};
 use crate::tree::{Inode, Stamp};
 
 /// Exchanges at the same time; further streams wait unread.
 const MAX_EXCHANGES: usize = 256;
-/// About how many bytes of shards go to a peer at once.
-const BATCH: usize = 16 << 20;
 /// How long a stream may stay open with nobody asking anything.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -53,7 +52,8 @@ pub(crate) async fn serve(
     stopping: CancellationToken,
 ) {
     let (slots, exchanges) = (Arc::new(Semaphore::new(MAX_EXCHANGES)), TaskTracker::new());
-    let clerk = Arc::new(Clerk { network, store, peers, desk });
+    let holders = Holders::new(store.clone(), peers.clone());
+    let clerk = Arc::new(Clerk { network, store, peers, holders, desk });
     let accept = async {
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
             let Some((peer, stream)) = incoming.next().await else { break };
@@ -75,6 +75,7 @@ struct Clerk {
     network: Network,
     store: Store,
     peers: Peers,
+    holders: Holders,
     desk: Arc<dyn Desk>,
 }
 
@@ -93,8 +94,9 @@ impl Clerk {
                 Ask::Fetch(want) => self.give(&mut stream, &want).await?,
                 Ask::Push(count) => self.take(peer, &mut stream, count).await?,
                 Ask::Move(to, parts) => {
-                    send(&mut stream, &hand_over(&self.store, &self.peers, to, &bounded(parts)?).await)
-                        .await?;
+                    let handed = self.holders.hand_over(to, &bounded(parts)?).await;
+                    let is_over = handed.iter().map(|handed| *handed == Handed::Over);
+                    send(&mut stream, &is_over.collect::<Vec<_>>()).await?;
                 }
                 Ask::Release(kept_by, parts) => {
                     send(&mut stream, &self.release(kept_by, &bounded(parts)?).await).await?;
@@ -139,7 +141,10 @@ impl Clerk {
         if want.from_whole
             && let Some(whole) = self.store.get(want.segment).await?
         {
-            return Ok(cut(&whole, &want.indices.first(want.limit.into())));
+            // Data shards alone: parity is not made for a reader.
+            let is_data = |index: &u16| *index < Code::of(want.len).k() || Code::of(want.len).k() == 1;
+            let indices = want.indices.first(want.limit.into()).iter().filter(is_data).collect();
+            return Ok(cut(whole, vec![((), indices)]).await.and_then(|cut| Some(cut.into_iter().next()?.1)));
         }
         let is_held = !self.store.held(&want.segment)?.intersection(&want.indices).is_empty();
         if !is_held {
@@ -227,51 +232,6 @@ impl Clerk {
         let offered = held.intersection(&part.indices);
         offered.minus(&offered.first((share + offered.len()).saturating_sub(held.len())))
     }
-}
-
-/// Gives shards of this node to another and keeps them no longer, once they outlive a crash there. Whether each went.
-pub(crate) async fn hand_over(store: &Store, peers: &Peers, to: PeerId, parts: &[Part]) -> Vec<bool> {
-    let mut gone = vec![false; parts.len()];
-    let (mut bundles, mut bytes) = (Vec::new(), 0);
-    for (position, part) in parts.iter().enumerate() {
-        let bundle = store.shards(part.segment).await.ok().flatten().map(|bundle| bundle.only(&part.indices));
-        if let Some(bundle) = bundle.filter(|bundle| !bundle.shards().is_empty()) {
-            bytes += part.body_len().unwrap_or_default();
-            bundles.push((position, (part.segment, bundle)));
-        }
-        let is_last = position + 1 == parts.len();
-        if bytes >= BATCH || is_last {
-            give(store, peers, to, &std::mem::take(&mut bundles), &mut gone).await;
-            bytes = 0;
-        }
-    }
-    gone
-}
-
-async fn give(
-    store: &Store,
-    peers: &Peers,
-    to: PeerId,
-    bundles: &[(usize, (BlobHash, Bundle))],
-    gone: &mut [bool],
-) {
-    let offers: Vec<_> = bundles.iter().map(|(_, offer)| offer.clone()).collect();
-    let kept = match peers.push(to, &offers).await {
-        Ok(kept) => kept,
-        Err(error) => return tracing::debug!(%to, %error, "shards were not handed over"),
-    };
-    for ((position, (segment, bundle)), kept) in bundles.iter().zip(kept) {
-        gone[*position] = kept == Kept::Yes && store.drop_shards(*segment, bundle.indices()).await.is_ok();
-    }
-}
-
-/// Data shards cut from a whole segment; parity is not made for a reader.
-fn cut(whole: &Bytes, indices: &IndexSet) -> Option<Bundle> {
-    let len = whole.len() as u64;
-    let code = Code::of(len);
-    let data: Vec<u16> = indices.iter().filter(|index| *index < code.k() || code.k() == 1).collect();
-    let shards = code.shards(whole, &data).ok()?;
-    Bundle::new(len, data.into_iter().zip(shards).collect())
 }
 
 fn bounded<T>(items: Vec<T>) -> Result<Vec<T>, MessageError> {

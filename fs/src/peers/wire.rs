@@ -106,6 +106,17 @@ pub(crate) enum Kept {
     Failed,
 }
 
+impl Kept {
+    /// Why a holder does not keep what it was offered, as the end of a sentence about it.
+    pub(crate) fn why_not(self) -> &'static str {
+        match self {
+            Self::NoRoom => "has no room",
+            Self::NotMine => "has as much of it as it may, or sees other members",
+            Self::Yes | Self::Failed => "cannot be reached, or could not write",
+        }
+    }
+}
+
 impl Part {
     /// The bytes of all its shards; `None` if it makes no sense.
     pub(crate) fn body_len(&self) -> Option<usize> {

@@ -1,21 +1,22 @@
 //! One batch of files: ask who holds what, decide, have it done.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use starfish_dht::PeerId;
 
-use super::{Kept, Repair, Report, Scope};
+use super::{Repair, Report, Scope};
 use crate::code::Code;
 use crate::hash::BlobHash;
+use crate::holders::Handed;
 use crate::index_set::IndexSet;
 use crate::manifest::Segment;
 use crate::members::View;
 use crate::mend::{Health, Mend, health, mend};
-use crate::peers::serve::hand_over;
+use crate::peers::AskError;
 use crate::peers::wire::{self, Held, Part};
 use crate::place::order;
-use crate::store::Bundle;
+use crate::store::{Bundle, cut};
 
 /// A segment is mended at once if fewer than this share of its data shards may still be lost.
 const THIN: i32 = 4;
@@ -35,20 +36,22 @@ struct Case {
 }
 
 impl Repair {
-    pub(super) async fn mend(&self, files: Vec<Kept>, view: &View, scope: Scope, report: &mut Report) {
+    pub(super) async fn mend(
+        &self,
+        files: Vec<Vec<Segment>>,
+        view: &View,
+        scope: Scope,
+        report: &mut Report,
+    ) {
         if files.is_empty() {
             return;
         }
         let segments: HashMap<BlobHash, Segment> =
-            files.iter().flat_map(|file| &file.segments).map(|segment| (segment.hash, *segment)).collect();
-        let survey = match self.survey(view, segments.keys().copied().collect()).await {
-            Ok(survey) => survey,
-            Err(peer) => {
-                // It may be gone, and then the view will say so soon.
-                tracing::debug!(%peer, "does not say what it holds");
-                report.is_complete = false;
-                return;
-            }
+            files.iter().flatten().map(|segment| (segment.hash, *segment)).collect();
+        let Ok(survey) = self.survey(view, segments.keys().copied().collect()).await else {
+            // Somebody does not say what it holds. It may be gone, and then the view will say so soon.
+            report.is_complete = false;
+            return;
         };
         let mut troubles: HashMap<BlobHash, (String, bool)> = HashMap::new();
         let mut cases = Vec::new();
@@ -69,29 +72,16 @@ impl Repair {
             troubles.insert(segment, (why, false));
         }
         for file in files {
-            let trouble = file.segments.iter().filter_map(|segment| troubles.get(&segment.hash));
+            let trouble = file.iter().filter_map(|segment| troubles.get(&segment.hash));
             if let Some((why, is_lost)) = trouble.max_by_key(|(_, is_lost)| *is_lost) {
                 report.note(why.clone(), *is_lost);
             }
         }
     }
 
-    async fn survey(&self, view: &View, segments: Vec<BlobHash>) -> Result<Survey, PeerId> {
-        let local = self.inner.peers.local();
-        let ask = view.peers().map(|peer| {
-            let segments = &segments;
-            async move {
-                if peer == local {
-                    let own = |segment| Held {
-                        indices: self.inner.store.held(segment).unwrap_or_default(),
-                        is_publishing: self.inner.store.is_kept(segment).unwrap_or_default(),
-                    };
-                    return Ok(segments.iter().map(own).collect());
-                }
-                self.inner.peers.survey(peer, segments).await.map_err(|_| peer)
-            }
-        });
-        let answers: Vec<Vec<Held>> = futures::future::try_join_all(ask).await?;
+    async fn survey(&self, view: &View, segments: Vec<BlobHash>) -> Result<Survey, AskError> {
+        let answers = self.inner.holders.survey(view, &segments).await.into_iter();
+        let answers: Vec<Vec<Held>> = answers.map(|(_, held)| held).collect::<Result<_, _>>()?;
         let held = |position: usize| answers.iter().map(|answer| answer[position]).collect();
         Ok(segments.iter().enumerate().map(|(position, segment)| (*segment, held(position))).collect())
     }
@@ -151,12 +141,12 @@ impl Repair {
             }
         }
         for (peer, bundles) in by_peer {
-            let kept = self.give(peer, &bundles).await;
+            let kept = self.inner.holders.give(peer, &bundles).await;
             for ((segment, bundle), kept) in bundles.iter().zip(kept) {
                 if kept == wire::Kept::Yes {
                     self.pace(bundle.shards().values().map(bytes::Bytes::len).sum()).await;
                 } else {
-                    failed.push((*segment, why_not(kept)));
+                    failed.push((*segment, format!("a holder {}", kept.why_not())));
                 }
             }
         }
@@ -167,38 +157,8 @@ impl Repair {
         let len = u64::from(case.segment.len);
         let bytes =
             self.inner.segments.get(case.segment.hash, len).await.map_err(|error| error.to_string())?;
-        let makes: Vec<(PeerId, Vec<u16>)> = case
-            .mend
-            .makes
-            .iter()
-            .map(|(position, indices)| (case.members[*position], indices.iter().collect()))
-            .collect();
-        let coding = tokio::task::spawn_blocking(move || {
-            let all: Vec<u16> = makes.iter().flat_map(|(_, indices)| indices.clone()).collect();
-            let mut shards = Code::of(len).shards(&bytes, &all).ok()?.into_iter();
-            let bundles = makes.into_iter().map(|(peer, indices)| {
-                let own: BTreeMap<u16, _> = indices.into_iter().zip(shards.by_ref()).collect();
-                Some((peer, Bundle::new(len, own)?))
-            });
-            bundles.collect::<Option<Vec<_>>>()
-        });
-        coding.await.ok().flatten().ok_or_else(|| "the segment cannot be coded".to_owned())
-    }
-
-    async fn give(&self, peer: PeerId, bundles: &[(BlobHash, Bundle)]) -> Vec<wire::Kept> {
-        if peer != self.inner.peers.local() {
-            let pushed = self.inner.peers.push(peer, bundles).await;
-            return pushed.unwrap_or_else(|_| vec![wire::Kept::Failed; bundles.len()]);
-        }
-        let mut kept = Vec::with_capacity(bundles.len());
-        for (segment, bundle) in bundles {
-            let added = self.inner.store.add_shards(*segment, bundle.clone()).await;
-            kept.push(if added.is_ok() { wire::Kept::Yes } else { wire::Kept::NoRoom });
-        }
-        if self.inner.store.flush().await.is_err() {
-            kept.fill(wire::Kept::Failed);
-        }
-        kept
+        let makes = case.mend.makes.iter().map(|(position, indices)| (case.members[*position], *indices));
+        cut(bytes, makes.collect()).await.ok_or_else(|| "the segment cannot be coded".to_owned())
     }
 
     /// Has shards moved from one member to another, all those of a pair at once.
@@ -214,7 +174,8 @@ impl Repair {
         for ((from, to), parts) in by_pair {
             for parts in parts.chunks(super::BATCH / 4) {
                 let moved = if from == self.inner.peers.local() {
-                    hand_over(&self.inner.store, &self.inner.peers, to, parts).await
+                    let handed = self.inner.holders.hand_over(to, parts).await;
+                    handed.iter().map(|handed| *handed == Handed::Over).collect()
                 } else {
                     let asked = self.inner.peers.move_shards(from, to, parts.to_vec()).await;
                     asked.unwrap_or_else(|_| vec![false; parts.len()])
@@ -283,13 +244,4 @@ enum Verdict {
 
 fn part(case: &Case, indices: IndexSet) -> Part {
     Part { segment: case.segment.hash, len: case.segment.len.into(), indices }
-}
-
-fn why_not(kept: wire::Kept) -> String {
-    match kept {
-        wire::Kept::NoRoom => "a holder has no room",
-        wire::Kept::NotMine => "a holder sees other members",
-        wire::Kept::Yes | wire::Kept::Failed => "a holder cannot be reached",
-    }
-    .to_owned()
 }

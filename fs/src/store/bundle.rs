@@ -15,6 +15,25 @@ const MAGIC: &[u8; 4] = b"sfb1";
 /// Magic, hash and length of the header.
 const FIXED: usize = 4 + 32 + 2;
 
+/// Codes a segment off the async threads: a bundle for each holder. `None` if a share cannot be coded.
+pub(crate) async fn cut<T: Send + 'static>(
+    segment: Bytes,
+    shares: Vec<(T, IndexSet)>,
+) -> Option<Vec<(T, Bundle)>> {
+    let coding = tokio::task::spawn_blocking(move || {
+        let len = segment.len() as u64;
+        // At once for all of them: parity costs the same for one shard as for many.
+        let all: Vec<u16> = shares.iter().flat_map(|(_, indices)| indices.iter()).collect();
+        let mut shards = Code::of(len).shards(&segment, &all).ok()?.into_iter();
+        let bundles = shares.into_iter().map(|(holder, indices)| {
+            let own = indices.iter().zip(shards.by_ref()).collect();
+            Some((holder, Bundle::new(len, own)?))
+        });
+        bundles.collect()
+    });
+    coding.await.ok()?
+}
+
 /// Some shards of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bundle {
