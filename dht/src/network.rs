@@ -139,6 +139,10 @@ impl Shared {
         }
         failures.insert(peer, error.to_string());
     }
+
+    pub(crate) fn forget_dial_failure(&self, peer: &PeerId) {
+        self.dial_failures.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
 }
 
 impl Network {
@@ -351,9 +355,15 @@ impl Network {
         let _ = self.commands.send(Command::Dial { addresses }).await;
     }
 
-    /// Why the last dial to `peer` failed.
+    /// Why the last dial to `peer` failed, if it did.
     pub fn dial_failure(&self, peer: &PeerId) -> Option<String> {
         self.shared.dial_failures.read().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
+    /// Why the last dial failed, of every peer of whom it did, members or not.
+    pub fn dial_failures(&self) -> Vec<(PeerId, String)> {
+        let failures = self.shared.dial_failures.read().unwrap_or_else(PoisonError::into_inner);
+        failures.iter().map(|(peer, error)| (*peer, error.clone())).collect()
     }
 
     /// Shows another pass at the gate from now on.

@@ -34,6 +34,8 @@ struct Known {
     connected: bool,
     /// It passed the gate once; only such peers are kept on disk.
     member: bool,
+    /// A ticket names it: it is dialled until it answers, however long that takes.
+    invited: bool,
 }
 
 /// The form on disk.
@@ -60,6 +62,14 @@ impl PeerBook {
         known.addresses.truncate(MAX_ADDRESSES);
     }
 
+    /// A ticket names this peer.
+    pub(crate) fn invited(&mut self, peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) {
+        self.learn(peer, addresses);
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.invited = true;
+        }
+    }
+
     /// The peer passed the gate.
     pub(crate) fn connected(&mut self, peer: PeerId) {
         let known = self.peers.entry(peer).or_default();
@@ -75,14 +85,14 @@ impl PeerBook {
         }
     }
 
-    /// A dial failed; wait twice as long before the next. A stranger that was never a member is dropped at last.
+    /// A dial failed; wait twice as long before the next. A stranger that no ticket names is dropped at last.
     pub(crate) fn failed(&mut self, peer: &PeerId, now: Instant) {
         let Some(known) = self.peers.get_mut(peer) else { return };
         if known.connected {
             return;
         }
         known.failures = known.failures.saturating_add(1);
-        if !known.member && known.failures > 8 {
+        if !known.member && !known.invited && known.failures > 8 {
             self.peers.remove(peer);
             return;
         }
@@ -190,6 +200,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers");
         let (member, stranger, now) = (PeerId::random(), PeerId::random(), Instant::now());
+        let invited = PeerId::random();
         let mut book = PeerBook::default();
         book.learn(member, [address()]);
         book.connected(member);
@@ -197,13 +208,16 @@ mod tests {
         book.save(&path).unwrap();
         let mut again = PeerBook::load(&path);
         assert_eq!(again.due(now, 8), [(member, vec![address()])]);
+        book.invited(invited, [address()]);
         for _ in 0..100 {
             book.failed(&stranger, now);
+            book.failed(&invited, now);
             book.disconnected(&member, now);
             book.failed(&member, now);
         }
         assert!(book.addresses(&stranger).is_empty());
         assert_eq!(book.addresses(&member).len(), 1);
+        assert_eq!(book.addresses(&invited).len(), 1, "who was invited waits for whom it knows");
     }
 
     #[test]

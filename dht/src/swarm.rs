@@ -135,7 +135,7 @@ impl Actor {
             }
         }
         for (peer, addresses) in by_peer {
-            self.book.learn(peer, addresses.clone());
+            self.book.invited(peer, addresses.clone());
             self.dial(peer, addresses);
         }
     }

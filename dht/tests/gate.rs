@@ -113,6 +113,87 @@ async fn only_valid_tokens_open_the_gate_on_quic_and_tcp() {
     }
 }
 
+/// Members on different machines use the same port, so a ticket's loopback address leads a newcomer to itself, or to a
+/// third member, and sooner than the address that is right.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_that_lead_elsewhere_do_not_keep_a_guest_out() {
+    for listen in [QUIC, TCP] {
+        let founder = found(listen);
+        let host = founder.network.local_peer();
+        let member = || {
+            let identity = Identity::generate();
+            let ticket = founder.credentials.invite(Role::Peer.rights(), soon(), None).unwrap();
+            let credentials =
+                Credentials::from_invite(founder.credentials.swarm(), &ticket, identity.peer_id()).unwrap();
+            start(identity, &credentials, listen)
+        };
+        let (guest, third) = (member(), member());
+        let mut addresses = Vec::new();
+        for network in [&guest, &third] {
+            let mut address = dialable(network).await;
+            address.pop();
+            addresses.push(address.with_p2p(host).unwrap());
+        }
+        addresses.push(far_away(&dialable(&founder.network).await).await);
+        guest.dial(addresses).await;
+        wait_until("the first answer", PATIENCE, || async {
+            guest.is_connected(&host) || guest.dial_failure(&host).is_some()
+        })
+        .await;
+        assert_eq!(guest.dial_failure(&host), None, "on {listen}");
+        assert!(!guest.is_connected(&third.local_peer()));
+    }
+}
+
+/// The same node at an address that takes a tenth of a second to reach.
+async fn far_away(address: &Multiaddr) -> Multiaddr {
+    const DELAY: Duration = Duration::from_millis(100);
+    let mut parts = address.iter();
+    let (_, port) = (parts.next(), parts.next().unwrap());
+    match port {
+        Protocol::Tcp(port) => {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let here = listener.local_addr().unwrap().port();
+            tokio::spawn(async move {
+                let (mut near, _) = listener.accept().await.unwrap();
+                tokio::time::sleep(DELAY).await;
+                let mut far = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+            with_port(address, Protocol::Tcp(here))
+        }
+        Protocol::Udp(port) => {
+            let near = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let far = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            far.connect(("127.0.0.1", port)).await.unwrap();
+            let here = near.local_addr().unwrap().port();
+            tokio::spawn(async move {
+                let (mut out, mut back) = ([0; 2048], [0; 2048]);
+                let mut guest = None;
+                loop {
+                    tokio::select! {
+                        Ok((length, from)) = near.recv_from(&mut out) => {
+                            if guest.replace(from).is_none() {
+                                tokio::time::sleep(DELAY).await;
+                            }
+                            far.send(&out[..length]).await.unwrap();
+                        }
+                        Ok(length) = far.recv(&mut back), if guest.is_some() => {
+                            near.send_to(&back[..length], guest.unwrap()).await.unwrap();
+                        }
+                    }
+                }
+            });
+            with_port(address, Protocol::Udp(here))
+        }
+        other => panic!("{other} has no port"),
+    }
+}
+
+fn with_port(address: &Multiaddr, port: Protocol<'_>) -> Multiaddr {
+    address.replace(1, |_| Some(port.acquire())).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_learns_nothing_whatever_it_sends() {
     keep_log();

@@ -15,6 +15,8 @@ use tracing::{debug, info, warn};
 const ENROL_EVERY: Duration = Duration::from_millis(100);
 /// After this long without success the log says so, and then again after as long.
 const WARN_EVERY: Duration = Duration::from_secs(15);
+/// Failed dials that one warning lists.
+const MAX_FAILURES_SAID: usize = 4;
 
 /// Why this node is in no swarm.
 #[derive(Debug, thiserror::Error)]
@@ -99,8 +101,7 @@ async fn ask_all(network: &Network, credentials: &SharedCredentials) -> bool {
 
 fn warn_of_failure(network: &Network) {
     let n_connected = network.connected().len();
-    let failures =
-        network.members().iter().filter_map(|member| network.dial_failure(&member.peer)).collect::<Vec<_>>();
+    let failures: Vec<_> = network.dial_failures().into_iter().take(MAX_FAILURES_SAID).collect();
     warn!(n_connected, ?failures, "no member has let this node in yet, still trying");
 }
 

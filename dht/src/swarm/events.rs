@@ -49,6 +49,7 @@ impl Actor {
 
     fn on_connected(&mut self, peer: PeerId, address: Multiaddr, first: bool) {
         self.book.connected(peer);
+        self.shared.forget_dial_failure(&peer);
         let link = Link { address, round_trip: None };
         self.shared.links.write().unwrap_or_else(PoisonError::into_inner).insert(peer, link);
         self.shared.presence.write().unwrap_or_else(PoisonError::into_inner).connected(peer, Instant::now());
@@ -75,9 +76,6 @@ impl Actor {
         // These two say that somebody else's dial or connection is as good.
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             return;
-        }
-        if matches!(error, DialError::LocalPeerId { .. } | DialError::WrongPeerId { .. }) {
-            tracing::debug!(%peer, %error, "dialled the wrong node");
         }
         tracing::debug!(%peer, %error, "cannot be dialled");
         self.shared.note_dial_failure(peer, error);

@@ -7,6 +7,7 @@
 //!
 //! WIRE: each side sends one frame: version (1 byte), length (2 bytes, big endian), token.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -20,7 +21,7 @@ use libp2p::core::ConnectedPoint;
 use libp2p::core::Endpoint;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerExt, SubstreamBox};
 use libp2p::core::transport::PortUse;
-use std::collections::HashMap;
+use libp2p::multiaddr::Protocol;
 
 use crate::membership::{Credentials, Refusal, Revocations, Rights, SwarmId, Token};
 
@@ -63,6 +64,10 @@ pub(crate) enum GateError {
     /// Its first bytes are not this protocol.
     #[error("it does not speak this protocol")]
     NotOurs,
+    /// The address led to another node than the one it was dialled for: addresses change hands, and another machine's
+    /// loopback address leads back here. One such address ends with this, and the peer's others are still tried.
+    #[error("{0} answers there")]
+    OtherPeer(PeerId),
     /// Its token is not good enough.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -116,6 +121,11 @@ impl Gate {
         (peer, mut muxer): (PeerId, StreamMuxerBox),
         endpoint: ConnectedPoint,
     ) -> Result<(PeerId, StreamMuxerBox), GateError> {
+        if peer == self.0.local || dialled(&endpoint).is_some_and(|wanted| wanted != peer) {
+            let address = endpoint.get_remote_address();
+            tracing::debug!(%peer, %address, "not the peer this address was dialled for");
+            return Err(GateError::OtherPeer(peer));
+        }
         let outcome = tokio::time::timeout(GATE_TIMEOUT, self.shake_hands(peer, &mut muxer, &endpoint))
             .await
             .unwrap_or(Err(GateError::Silent));
@@ -191,14 +201,19 @@ impl Gate {
     }
 
     fn remember(&self, peer: PeerId, admitted: Admitted) {
-        // Another machine's loopback address leads back here when both use the same port; the swarm then hangs up.
-        if peer == self.0.local {
-            return;
-        }
         let mut map = self.0.admitted.write().unwrap_or_else(PoisonError::into_inner);
         if map.len() < MAX_REMEMBERED || map.contains_key(&peer) {
             map.insert(peer, admitted);
         }
+    }
+}
+
+/// The peer that an address was dialled for.
+fn dialled(endpoint: &ConnectedPoint) -> Option<PeerId> {
+    let ConnectedPoint::Dialer { address, .. } = endpoint else { return None };
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some(peer),
+        _ => None,
     }
 }
 
