@@ -52,9 +52,9 @@ use desk::OpenDesk;
 use flight::Flights;
 use lock::Locks;
 
-pub(crate) use read::all_segments_of;
 #[cfg(test)]
 pub(crate) use read::segments_of;
+pub(crate) use read::{all_segments_of, segments_of_all};
 
 pub use durability::Handover;
 pub use versions::Version;
@@ -355,7 +355,7 @@ fn about(error: VfsError, path: &VfsPath) -> VfsError {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 

@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use crate::files::{now_ms, segments_of_all};
 use crate::gather::Segments;
 use crate::hash::BlobHash;
 use crate::store::{Kind, Store};
-use crate::tree::Inode;
 use crate::tree::store::{Edits, TreeStore};
 use crate::tree::version::Retention;
+use crate::tree::{Inode, Stamp};
 use crate::vfs::VfsError;
 
 /// How often it runs.
@@ -38,8 +39,7 @@ pub(crate) async fn collect(
     segments: &Segments,
     min_age: Duration,
 ) -> io::Result<Freed> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let before = now.saturating_sub(min_age).as_secs();
+    let before = Duration::from_millis(now_ms()).saturating_sub(min_age).as_secs();
     let live = live(tree, segments).await?;
     let mut freed = Freed::default();
     for kind in [Kind::Whole, Kind::Shards] {
@@ -65,20 +65,20 @@ async fn live(tree: &TreeStore, segments: &Segments) -> io::Result<HashSet<BlobH
     let files: Vec<_> = tree.read().files().collect();
     let mut live = HashSet::new();
     for (inode, _) in files {
-        forget_old(tree, inode).await.map_err(io::Error::other)?;
-        let of_file = crate::files::all_segments_of(tree, inode, segments).await.map_err(io::Error::other)?;
+        let (kept, gone) =
+            tree.retained(inode, now_ms(), Retention::default()).await.map_err(io::Error::other)?;
+        forget(tree, inode, &gone).await.map_err(io::Error::other)?;
+        let of_file = segments_of_all(kept, segments).await.map_err(io::Error::other)?;
         live.extend(of_file.into_iter().flatten().map(|segment| segment.hash));
     }
     Ok(live)
 }
 
-async fn forget_old(tree: &TreeStore, inode: Inode) -> Result<(), VfsError> {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let (_, gone) = tree.retained(inode, now_ms, Retention::default()).await?;
+async fn forget(tree: &TreeStore, inode: Inode, gone: &[Stamp]) -> Result<(), VfsError> {
     if gone.is_empty() {
         return Ok(());
     }
     let mut edits = Edits::default();
-    edits.forget(inode, &gone);
+    edits.forget(inode, gone);
     tree.commit(edits).await
 }

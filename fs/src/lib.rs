@@ -19,7 +19,7 @@ mod gc;
 mod handover;
 mod holders;
 mod index_set;
-mod links;
+pub mod links;
 mod members;
 mod mend;
 mod peers;

@@ -9,10 +9,10 @@ mod template;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use starfish_dht::Multiaddr;
+use starfish_fs::FilesOptions;
 
 pub use self::slots::{Slots, UnknownSlots};
 use crate::data_dir::{DataDir, DataDirError, write_private};
@@ -150,6 +150,7 @@ impl Settings {
     /// Each setting from the first layer that speaks of it, or its default.
     pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Self {
         let merged = layers.into_iter().fold(Layer::default(), Layer::over);
+        let files = FilesOptions::default();
         // Without `..`: a new setting must be given its default here.
         let Layer {
             port,
@@ -178,12 +179,12 @@ impl Settings {
             task_memory_mib: task_memory_mib.unwrap_or(1024),
             log_format: log_format.unwrap_or_default(),
             storage: Storage {
-                quota: storage.quota.unwrap_or(Size(u64::MAX)),
-                cache: storage.cache.unwrap_or(Size(256 << 20)),
+                quota: storage.quota.unwrap_or(Size(files.quota)),
+                cache: storage.cache.unwrap_or(Size(files.cache)),
             },
             repair: Repair {
-                grace: repair.grace.unwrap_or(Span(Duration::from_secs(600))),
-                rate: repair.rate.unwrap_or(Size(64 << 20)),
+                grace: repair.grace.unwrap_or(Span(files.repair_grace)),
+                rate: repair.rate.unwrap_or(Size(files.repair_rate)),
             },
         }
     }

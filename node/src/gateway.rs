@@ -11,7 +11,6 @@
 mod conditions;
 mod dav;
 mod download;
-mod follow;
 mod fs;
 mod listing;
 mod place;

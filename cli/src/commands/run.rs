@@ -29,8 +29,8 @@ const TRAPPED: i32 = 134;
 /// and its output and exit code come back. It sees nothing but what is granted with --dir.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Exit status: the program's own; 124 it ran out of time, 125 it could not be run or exceeded another limit,\n\
-                        134 it trapped, 137 it was killed.\n\n\
+    after_help = "Exit status: the program's own; 124 it ran out of time, 125 it is no program or exceeded another limit,\n\
+                        134 it trapped, 137 it was killed; 4 there is no such file.\n\n\
                         Examples:\n  starfish run upper.wasm < in > out\n  starfish run --dir /logs:ro /bin/grep.wasm error /logs/today"
 )]
 pub struct Run {

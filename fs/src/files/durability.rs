@@ -115,6 +115,11 @@ impl Files {
         self.inner.store.room()
     }
 
+    /// Bytes that this node keeps, without what is only cached.
+    pub fn kept_bytes(&self) -> u64 {
+        self.inner.store.holdings().kept_bytes
+    }
+
     /// Members that gave wrong bytes since the start, and how often.
     pub fn liars(&self) -> Vec<(PeerId, u32)> {
         self.inner.peers.scores().liars().collect()

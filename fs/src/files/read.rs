@@ -105,6 +105,14 @@ pub(crate) async fn all_segments_of(
 ) -> Result<Option<Vec<Segment>>, String> {
     let retained = tree.retained(inode, super::now_ms(), Retention::default()).await;
     let (contents, _) = retained.map_err(|error| error.to_string())?;
+    segments_of_all(contents, segments).await
+}
+
+/// The segments of several contents; see [`segments_of`].
+pub(crate) async fn segments_of_all(
+    contents: Vec<Content>,
+    segments: &Segments,
+) -> Result<Option<Vec<Segment>>, String> {
     let mut all: Option<Vec<Segment>> = None;
     for content in contents {
         if let Some(of_content) = segments_of(Some(content), segments).await? {

@@ -1,6 +1,7 @@
 //! The store on a real disk.
 
 use std::fs;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 

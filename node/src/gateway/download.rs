@@ -16,12 +16,12 @@ use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{ByteStream, Entry, Kind, Vfs, VfsError};
 
 use super::conditions::{self, Verdict, Version};
-use super::follow;
 use super::listing;
 use super::place::Place;
 use super::range::{self, Wanted};
 use crate::api::error::ApiError;
 use crate::percent;
+use starfish_fs::links;
 
 /// How often a file is opened again that was replaced just when it was opened.
 const ATTEMPTS: usize = 4;
@@ -62,7 +62,7 @@ pub(super) async fn answer(view: View<'_>, asked: &Parts) -> Result<Response, Ap
 
 async fn look(view: View<'_>, asked: &Parts) -> Result<Result<Response, ApiError>, VfsError> {
     for _ in 0..ATTEMPTS {
-        let entry = follow::stat(&**view.files, view.path).await?;
+        let entry = links::stat(&**view.files, view.path).await?;
         if entry.kind == Kind::Dir {
             return folder(view, asked).await.map(Ok);
         }
@@ -144,7 +144,7 @@ fn part(asked: &Parts, version: &Version, size: u64) -> Wanted {
 async fn open(view: View<'_>, entry: &Entry, part: Range<u64>) -> Result<Option<ByteStream>, VfsError> {
     let mut content = view.files.read(view.path, part).await?;
     // What was opened stays as it is, so a version that is there before and after is the one that was opened.
-    if follow::stat(&**view.files, view.path).await? != *entry {
+    if links::stat(&**view.files, view.path).await? != *entry {
         return Ok(None);
     }
     // A reason to refuse shows with the first bytes; only then is the status decided.

@@ -20,7 +20,6 @@ use starfish_fs::vfs::{Kind, Vfs};
 use starfish_memory::{ReadError, Space, SpaceError, WriteError};
 
 use super::download::{self, View};
-use super::follow;
 use super::place::{self, Place};
 use crate::api::error::{ApiError, chain};
 use crate::api::extract::Json;
@@ -28,6 +27,7 @@ use crate::api::route::{Content, Route, Verb};
 use crate::control::Control;
 use crate::membership::swarm_of;
 use crate::wire::{Share, ShareRequest};
+use starfish_fs::links;
 
 /// What every link's path begins with.
 pub(super) const PREFIX: &str = "/s/";
@@ -96,7 +96,7 @@ async fn make(
     Json(request): Json<ShareRequest>,
 ) -> Result<(StatusCode, axum::Json<Share>), ApiError> {
     // The link opens what is there and not a name for it, which may lead elsewhere tomorrow.
-    let path = follow::real_path(&*shares.files, &request.path).await?;
+    let path = links::real_path(&*shares.files, &request.path).await?;
     let entry = shares.files.stat(&path).await?;
     let valid = request.expires_s.map_or(VALID, Duration::from_secs);
     if valid > VALID_MAX {
@@ -118,7 +118,7 @@ async fn read(State(shares): State<Shares>, asked: Parts) -> Result<Response, Ap
     let link = shares.check(&voucher.parse()?).await?;
     let place = &Place::parse(rest)?;
     link.opens(place.path.as_str())?;
-    let path = &follow::real_path(&*shares.files, &place.path).await?;
+    let path = &links::real_path(&*shares.files, &place.path).await?;
     link.opens(path.as_str())?;
     let has_parent = place.path.parent().is_some_and(|parent| link.opens(parent.as_str()).is_ok());
     let view = View { files: &shares.files, place, path, has_parent, shows_targets: false };

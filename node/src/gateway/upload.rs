@@ -18,10 +18,10 @@ use starfish_fs::vfs::{Attributes, ByteStream, Entry, Kind, Parents, Vfs, VfsErr
 
 use super::conditions::{self, Verdict, Version};
 use super::download::{precondition_failed, with};
-use super::follow;
 use super::place::Place;
 use crate::api::content::Upload;
 use crate::api::error::ApiError;
+use starfish_fs::links;
 
 /// When the file was changed last, in seconds since the Unix epoch: what `rclone` and ownCloud's clients send along.
 const MTIME: HeaderName = HeaderName::from_static("x-oc-mtime");
@@ -87,7 +87,7 @@ pub(super) fn no_parent() -> ApiError {
 
 /// What is at the path now, if anything.
 pub(super) async fn current(files: &dyn Vfs, path: &VfsPath) -> Result<Option<Entry>, VfsError> {
-    match follow::stat(files, path).await {
+    match links::stat(files, path).await {
         Ok(entry) => Ok(Some(entry)),
         Err(VfsError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),

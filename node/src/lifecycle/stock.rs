@@ -62,11 +62,9 @@ async fn watch(files: &Files, disk: &Disk) {
     let mut tick = tokio::time::interval(LOOK_EVERY);
     loop {
         tick.tick().await;
-        match files.usage() {
-            Ok(usage) => {
-                disk.free.store(files.room().unwrap_or(usage.free), Ordering::Relaxed);
-                disk.used.store(usage.bytes, Ordering::Relaxed);
-            }
+        disk.used.store(files.kept_bytes(), Ordering::Relaxed);
+        match files.room() {
+            Ok(room) => disk.free.store(room, Ordering::Relaxed),
             Err(error) => debug!(%error, "cannot tell how much space is left"),
         }
     }

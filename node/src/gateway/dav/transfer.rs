@@ -9,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderName, StatusCode, Uri};
+use starfish_fs::links;
 use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{Entry, Kind, Parents, Removal, Vfs, VfsError};
 
+use super::super::download;
 use super::super::upload::{judge, no_parent};
-use super::super::{download, follow};
 use super::{DEPTH, PREFIX, Place};
 use crate::api::error::ApiError;
 
@@ -32,8 +33,8 @@ enum Way {
 /// Does what `asked` says.
 pub(super) async fn transfer(files: &Arc<dyn Vfs>, asked: &Parts) -> Result<Response, ApiError> {
     let files = &**files;
-    let from = follow::real_place(files, &Place::of(&asked.uri, PREFIX)?.path).await?;
-    let to = follow::real_place(files, &destination(asked)?.path).await?;
+    let from = links::real_place(files, &Place::of(&asked.uri, PREFIX)?.path).await?;
+    let to = links::real_place(files, &destination(asked)?.path).await?;
     if from.starts_with(&to) || to.starts_with(&from) {
         let message = "neither can be the other, or within it";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "overlap", message));

@@ -18,7 +18,7 @@ use http::StatusCode;
 use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{Attributes, Entry, Kind, Parents, Vfs, VfsError, stream_of};
 
-use super::super::follow;
+use starfish_fs::links;
 
 /// The tree.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ impl DavFileSystem for Tree {
     }
 
     fn metadata<'a>(&'a self, path: &'a DavPath) -> FsFuture<'a, Box<dyn DavMetaData>> {
-        async move { meta(follow::stat(&*self.0, &vfs_path(path)?).await) }.boxed()
+        async move { meta(links::stat(&*self.0, &vfs_path(path)?).await) }.boxed()
     }
 
     fn symlink_metadata<'a>(&'a self, path: &'a DavPath) -> FsFuture<'a, Box<dyn DavMetaData>> {
@@ -112,7 +112,7 @@ impl DavDirEntry for Child {
             return ready(meta(Ok(self.entry.clone()))).boxed();
         }
         // A link to nothing is not shown: a client could do nothing with it.
-        async move { meta(follow::stat(&*self.files, &self.path).await) }.boxed()
+        async move { meta(links::stat(&*self.files, &self.path).await) }.boxed()
     }
 }
 
