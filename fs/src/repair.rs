@@ -33,8 +33,12 @@ use crate::tree::store::TreeStore;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Members must stay the same for so long before anything is moved: they often come several at once.
 const SETTLE: Duration = Duration::from_secs(2);
-/// The pause after a pass that could not do all.
+/// The pause after a pass that could not do all, and the first one after a pass that could.
 const RETRY: Duration = Duration::from_secs(5);
+/// All that was well is looked at again after so long, and then after ever longer pauses, each as many times the one
+/// before: members do not see a change at one moment, so two may have taken themselves for the steward of one file, and
+/// each have had dropped what the other relied on.
+const LATER: u32 = 4;
 /// Without any change, everything is looked at this often.
 const EVERY: Duration = Duration::from_secs(3600);
 /// Segments that are surveyed at once.
@@ -129,6 +133,7 @@ impl Repair {
         let mut seen = View::default();
         let mut changed = Instant::now();
         let mut due = Some(Instant::now());
+        let mut pause = RETRY;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let view = self.inner.desk.view();
@@ -138,6 +143,7 @@ impl Repair {
                 }
                 seen = view;
                 changed = Instant::now();
+                pause = RETRY;
                 due = Some(changed + SETTLE.min(self.inner.pace.grace));
             }
             // Who leaves hands over by itself.
@@ -148,9 +154,15 @@ impl Repair {
             let scope = self.scope(&seen);
             let report = self.pass(&seen, scope).await;
             tracing::debug!(below = report.below, ?scope, after = ?changed.elapsed(), "looked after files");
-            let again = if report.is_complete && scope == Scope::All { EVERY } else { RETRY };
+            let is_done = report.is_complete && scope == Scope::All;
             *self.last() = report;
-            due = Some(Instant::now() + again);
+            if is_done {
+                due = Some(Instant::now() + pause);
+                pause = pause.saturating_mul(LATER).min(EVERY);
+            } else {
+                due = Some(Instant::now() + RETRY);
+                pause = RETRY;
+            }
         }
     }
 
