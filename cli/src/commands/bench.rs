@@ -29,9 +29,12 @@ use super::run::parse_bytes;
 /// limit beside it, which is the same work by a shorter way, measured in the same run.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  starfish bench\n  starfish bench --nodes 5 --size 1G --json\n  starfish bench --join-many 50"
+    after_help = "Examples:\n  starfish bench\n  starfish bench fs --nodes 5 --size 1G --json\n  starfish bench --join-many 50"
 )]
 pub struct Bench {
+    /// What to measure [default: all].
+    #[arg(value_enum)]
+    parts: Vec<Part>,
     /// How many nodes the swarm has.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=100))]
     nodes: u16,
@@ -49,7 +52,22 @@ pub struct Bench {
     json: bool,
 }
 
+/// A part of the program that is measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Files: one large, many small, and with half of the nodes dead.
+    Fs,
+    /// Keys.
+    Memory,
+    /// Tasks.
+    Compute,
+}
+
 impl Bench {
+    fn wants(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         let figures = self.measure(&context).await?;
         if self.json {
@@ -72,16 +90,25 @@ impl Bench {
 
         progress.say("starting nodes").await?;
         let mut swarm = start::swarm(&root.join("swarm"), self.nodes.into(), &mut figures).await?;
-        progress.say("one large file").await?;
-        files::large(&swarm, root, self.size, &mut figures).await?;
-        progress.say("many small files").await?;
-        files::small(&swarm, root, &mut figures).await?;
-        progress.say("shared memory").await?;
-        memory::writes(&swarm, root, &mut figures).await?;
-        progress.say("tasks").await?;
-        tasks::tasks(&swarm, &mut figures).await?;
-        progress.say("half of the nodes dead").await?;
-        files::half_dead(&mut swarm, root, self.size, &mut figures).await?;
+        if self.wants(Part::Fs) {
+            progress.say("one large file").await?;
+            files::large(&swarm, root, self.size, &mut figures).await?;
+            progress.say("many small files").await?;
+            files::small(&swarm, root, &mut figures).await?;
+        }
+        if self.wants(Part::Memory) {
+            progress.say("shared memory").await?;
+            memory::writes(&swarm, root, &mut figures).await?;
+        }
+        if self.wants(Part::Compute) {
+            progress.say("tasks").await?;
+            tasks::tasks(&swarm, &mut figures).await?;
+        }
+        // At the end: nobody is left to answer for the others.
+        if self.wants(Part::Fs) {
+            progress.say("half of the nodes dead").await?;
+            files::half_dead(&mut swarm, root, self.size, &mut figures).await?;
+        }
         swarm.stop().await;
         if let Some(n) = self.join_many {
             progress.say("many nodes").await?;

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use blake3::Hash;
+use futures::StreamExt as _;
 use starfish_node::fs::VfsPath;
 use starfish_node::fs::copying::{Summary, export_dir, export_file, import_dir, import_file};
 use starfish_node::fs::vfs::Vfs;
 
 use super::figure::{Figure, Value};
 use super::swarm::Swarm;
-use super::wire::{self, Transport};
+use super::wire::{self, End, Transport};
 use crate::output::human;
 
-/// Small files, as many as a middling source tree has.
-const SMALL_FILES: usize = 2000;
+/// Small files, as many as a large source tree has.
+const SMALL_FILES: usize = 10_000;
 /// The size of each: that of many a source.
 const SMALL_BYTES: u64 = 4 << 10;
 /// How often it is looked whether a file is at full durability.
@@ -25,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(5);
 const STEP: usize = 1 << 20;
 /// What is compared with the way of a file into or out of a node's store.
 const COPY: &str = "copy, BLAKE3 and fsync of the same";
+/// What is compared with the way of a file to and from other nodes. A blob that is neither checked nor kept is none.
+const ONE_BLOB: &str = "one raw blob over QUIC: hashed, written";
+const TWO_BLOBS: &str = "two raw blobs over QUIC: hashed, written, fsync";
 
 /// One large file: put on the first node, got on the last, and got there again.
 pub(super) async fn large(
@@ -48,15 +52,12 @@ pub(super) async fn large(
 
     let over_quic = wire::stream(Transport::Quic, size).await?;
     let over_tcp = wire::stream(Transport::Tcp, size).await?;
-    let two = wire::stream(Transport::Quic, 2 * size).await?.halved();
-    figures.push(
-        Figure::new("put of it, at full durability", rate(durable))
-            .against("two raw libp2p streams, QUIC", two),
-    );
+    let blob = root.join("blob");
+    let two = wire::blob(2 * size, End::SyncedFile(blob.clone())).await?.halved();
+    figures.push(Figure::new("put of it, at full durability", rate(durable)).against(TWO_BLOBS, two));
     swarm.wait_in_sync().await?;
-    for (what, limit_is, limit) in
-        [("get on another node", "one raw libp2p stream, QUIC", over_quic), ("get there again", COPY, copy)]
-    {
+    let one = wire::blob(size, End::File(blob)).await?;
+    for (what, limit_is, limit) in [("get on another node", ONE_BLOB, one), ("get there again", COPY, copy)] {
         let start = Instant::now();
         export_file(&there, &at, &got, &ignore).await?;
         figures.push(Figure::new(what, rate(start.elapsed())).against(limit_is, limit));
@@ -64,6 +65,9 @@ pub(super) async fn large(
         anyhow::ensure!(arrived == hash, "what was got is not what was put");
         tokio::fs::remove_file(&got).await?;
     }
+    let start = Instant::now();
+    there.read(&at, 0..u64::MAX).await?.next().await.transpose()?;
+    figures.push(Figure::new("first bytes of it, held there", Value::Time(start.elapsed())));
     figures.push(Figure::new("raw stream over QUIC", over_quic).against("the same over TCP", over_tcp));
     Ok(())
 }
@@ -81,15 +85,13 @@ pub(super) async fn half_dead(
     import_file(&source, &swarm.client(0).files(), &at, &ignore).await?;
     wait_durable(swarm, &at).await?;
     swarm.wait_in_sync().await?;
-    let limit = wire::stream(Transport::Quic, size).await?;
+    let limit = wire::blob(size, End::File(root.join("blob"))).await?;
     swarm.kill_half();
     let there = swarm.last().files();
     let start = Instant::now();
     export_file(&there, &at, &got, &ignore).await?;
     let rate = Value::bytes_per_second(size, start.elapsed());
-    figures.push(
-        Figure::new("get, half of the nodes just killed", rate).against("one raw libp2p stream, QUIC", limit),
-    );
+    figures.push(Figure::new("get, half of the nodes just killed", rate).against(ONE_BLOB, limit));
     anyhow::ensure!(blocking(&got, hash_of).await? == hash, "what was got is not what was put");
     Ok(())
 }

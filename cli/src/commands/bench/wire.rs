@@ -1,18 +1,26 @@
-//! The wire without Starfish on it: one stream between two networks of this process, over real sockets.
+//! The wire without Starfish on it: one stream between two networks of this process, over real sockets, and at the end
+//! of it nothing, or a file.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
 use starfish_node::dht::config::NetworkConfig;
 use starfish_node::dht::membership::{Credentials, Revocations, Role};
 use starfish_node::dht::{Identity, Multiaddr, Network};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 use super::figure::Value;
 
 const PROTOCOL: &str = "/starfish/bench/1";
 /// What is written and read at a time: as much as fs reads of a blob.
 const STEP: usize = 1 << 20;
+/// Steps that may wait for hash and disk.
+const STEPS_AHEAD: usize = 4;
 /// The two need milliseconds to meet.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The guest's ticket lasts longer than any run.
@@ -37,8 +45,29 @@ impl Transport {
     }
 }
 
+/// What becomes of the bytes that arrive.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    /// They are counted.
+    Nothing,
+    /// They are hashed and written to this file.
+    File(PathBuf),
+    /// The same, and the file outlives a crash.
+    SyncedFile(PathBuf),
+}
+
 /// Sends `size` bytes over one stream.
 pub(super) async fn stream(transport: Transport, size: u64) -> anyhow::Result<Value> {
+    transfer(transport, size, End::Nothing).await
+}
+
+/// Sends a blob of `size` bytes over one QUIC stream: whoever receives it hashes it and writes it to a file, which is
+/// removed again.
+pub(super) async fn blob(size: u64, end: End) -> anyhow::Result<Value> {
+    transfer(Transport::Quic, size, end).await
+}
+
+async fn transfer(transport: Transport, size: u64, end: End) -> anyhow::Result<Value> {
     let identities = (Identity::generate(), Identity::generate());
     let host = Credentials::found(identities.0.peer_id())?;
     let ticket = host.invite(Role::Peer.rights(), SystemTime::now() + TICKET_LASTS, None)?;
@@ -48,7 +77,7 @@ pub(super) async fn stream(transport: Transport, size: u64) -> anyhow::Result<Va
     let guest = Network::start(identities.1, &guest, Revocations::default(), &config)?;
     let sent = async {
         tokio::time::timeout(PATIENCE, meet(&host, &guest)).await.context("two networks did not meet")?;
-        send(&host, &guest, size).await
+        send(&host, &guest, size, end).await
     };
     let sent = sent.await;
     guest.stop().await;
@@ -68,18 +97,20 @@ async fn meet(host: &Network, guest: &Network) {
     }
 }
 
-async fn send(host: &Network, guest: &Network, size: u64) -> anyhow::Result<Duration> {
+async fn send(host: &Network, guest: &Network, size: u64, end: End) -> anyhow::Result<Duration> {
     let mut incoming = host.accept(PROTOCOL)?;
     let start = Instant::now();
+    let (arrived, arriving) = mpsc::channel(STEPS_AHEAD);
+    let kept = tokio::task::spawn_blocking(move || keep(arriving, &end));
     let receiving = tokio::spawn(async move {
         let (_, mut stream) = incoming.next().await.context("the network stopped")?;
-        let mut buffer = vec![0; STEP];
-        let mut received = 0;
         loop {
-            match stream.read(&mut buffer).await? {
-                0 => return anyhow::Ok(received),
-                n => received += n as u64,
+            let mut step = BytesMut::with_capacity(STEP);
+            while step.len() < STEP && stream.read_buf(&mut step).await? > 0 {}
+            if step.is_empty() {
+                return anyhow::Ok(());
             }
+            arrived.send(step.freeze()).await.context("nobody keeps what arrives")?;
         }
     });
     let mut stream = guest.open(host.local_peer(), PROTOCOL).await?;
@@ -91,7 +122,34 @@ async fn send(host: &Network, guest: &Network, size: u64) -> anyhow::Result<Dura
         left -= n;
     }
     stream.shutdown().await?;
-    let received = receiving.await??;
+    receiving.await??;
+    let received = kept.await??;
     anyhow::ensure!(received == size, "{received} of {size} bytes arrived");
     Ok(start.elapsed())
+}
+
+fn keep(mut arriving: mpsc::Receiver<Bytes>, end: &End) -> io::Result<u64> {
+    let mut received = 0;
+    let (path, is_synced) = match end {
+        End::Nothing => {
+            while let Some(step) = arriving.blocking_recv() {
+                received += step.len() as u64;
+            }
+            return Ok(received);
+        }
+        End::File(path) => (path, false),
+        End::SyncedFile(path) => (path, true),
+    };
+    let (mut file, mut hasher) = (File::create(path)?, blake3::Hasher::new());
+    while let Some(step) = arriving.blocking_recv() {
+        received += step.len() as u64;
+        hasher.update(&step);
+        file.write_all(&step)?;
+    }
+    std::hint::black_box(hasher.finalize());
+    if is_synced {
+        file.sync_all()?;
+    }
+    std::fs::remove_file(path)?;
+    Ok(received)
 }
