@@ -6,7 +6,7 @@
 //! of a partition write on and agree when it heals.
 //!
 //! The rooms, in reading order: `cell` (the merge rule, pure), `codec` (cells as bytes), `counter` (what a key is
-//! worth, pure), `clock` (stamps), `fingerprint` (what a replica holds, as 256 numbers, pure), `store` (the disk),
+//! worth, pure), `clock` (stamps), `fingerprint` (what a replica holds, as 256 numbers, pure), `engine` and `store` (the disk),
 //! `writer` (group commit), `memory`, `space` and `watch` (the interface), `page` and `intake` (what travels, and what
 //! of it is let in), `gossip` (deltas), `wire`, `replica`, `reconcile` and `answer` (comparing notes), and `sync` (the tasks).
 //!
@@ -18,6 +18,7 @@ mod cell;
 mod clock;
 mod codec;
 mod counter;
+pub mod engine;
 mod fingerprint;
 mod gossip;
 mod intake;

@@ -12,12 +12,13 @@ use std::{
     sync::Arc,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::PersistMode;
 
 use crate::{
     cell::{Cell, Content, SpaceName},
     codec::{self, Digest, Encoded, MalformedCell},
     counter::KeyState,
+    engine::{Engine, EngineError, EngineOptions, Purpose},
     fingerprint::Fingerprints,
 };
 
@@ -69,6 +70,9 @@ pub enum ReadError {
     /// A cell or an index entry does not decode.
     #[error("a stored cell is damaged")]
     Cell(#[from] MalformedCell),
+    /// The store is closed, after a write that failed.
+    #[error("the store cannot be read now")]
+    Closed,
     /// The storage engine stumbled over its own files.
     #[error("the storage engine cannot make sense of its files")]
     Senseless,
@@ -77,6 +81,12 @@ pub enum ReadError {
 impl From<fjall::Error> for ReadError {
     fn from(error: fjall::Error) -> Self {
         Self::Engine(Arc::new(error))
+    }
+}
+
+impl From<EngineError> for ReadError {
+    fn from(_: EngineError) -> Self {
+        Self::Closed
     }
 }
 
@@ -137,17 +147,16 @@ impl Tally {
 }
 
 /// The cells on disk.
+#[derive(Debug)]
 pub(crate) struct Store {
-    database: Database,
-    cells: Keyspace,
-    index: Keyspace,
+    engine: Engine<2>,
 }
 
-impl std::fmt::Debug for Store {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").finish_non_exhaustive()
-    }
-}
+/// The position of each keyspace.
+const CELLS: usize = 0;
+const INDEX: usize = 1;
+const OPTIONS: EngineOptions<2> =
+    EngineOptions { keyspaces: ["cells", "index"], workers: WORKERS, cache_bytes: CACHE_BYTES };
 
 impl Store {
     /// Opens the store in `path`, which is made if it is not there, and sums up what it holds.
@@ -163,13 +172,16 @@ impl Store {
     }
 
     fn open_engine(path: &Path) -> Result<Self, ReadError> {
-        let database = Database::builder(path).worker_threads(WORKERS).cache_size(CACHE_BYTES).open()?;
-        let cells = database.keyspace("cells", KeyspaceCreateOptions::default)?;
-        let index = database.keyspace("index", KeyspaceCreateOptions::default)?;
-        Ok(Self { database, cells, index })
+        Ok(Self { engine: Engine::open(path, OPTIONS)? })
     }
 
-    fn tally(&self) -> Result<Tally, ReadError> {
+    /// Makes good what a failed write has left; says whether anything had to be.
+    pub(crate) fn mend(&self) -> Result<bool, EngineError> {
+        self.engine.mend()
+    }
+
+    /// Sums up what it holds.
+    pub(crate) fn tally(&self) -> Result<Tally, ReadError> {
         let mut tally = Tally::default();
         self.index_from(&[], |entry, _| {
             tally.add(&entry);
@@ -179,33 +191,36 @@ impl Store {
     }
 
     /// Writes all of `changes` or none, and returns when they are on the disk.
-    pub(crate) fn write(&self, changes: &[Change]) -> Result<(), fjall::Error> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        for Change { encoded, entry, replaces } in changes {
-            if let Some(old) = replaces {
-                batch.remove(&self.index, old.digest.as_slice());
+    pub(crate) fn write(&self, changes: &[Change]) -> Result<(), EngineError> {
+        self.engine.write(Purpose::Add, |opened| {
+            let [cells, index] = &opened.keyspaces;
+            let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
+            for Change { encoded, entry, replaces } in changes {
+                if let Some(old) = replaces {
+                    batch.remove(index, old.digest.as_slice());
+                }
+                batch.insert(index, entry.digest.as_slice(), entry.to_value(&encoded.address).as_slice());
+                batch.insert(cells, encoded.address.as_slice(), encoded.record.as_slice());
             }
-            batch.insert(&self.index, entry.digest.as_slice(), entry.to_value(&encoded.address).as_slice());
-            batch.insert(&self.cells, encoded.address.as_slice(), encoded.record.as_slice());
-        }
-        batch.commit()
+            batch.commit()
+        })
     }
 
     /// The cell at `address`.
     pub(crate) fn cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {
-        let record = self.cells.get(address)?;
+        let record = self.engine.read()?.keyspaces[CELLS].get(address)?;
         record.map(|record| codec::decode(address, &record)).transpose().map_err(Into::into)
     }
 
     /// The cell at `address` as it is sent.
     pub(crate) fn encoded(&self, address: &[u8]) -> Result<Option<Encoded>, ReadError> {
-        let record = self.cells.get(address)?;
+        let record = self.engine.read()?.keyspaces[CELLS].get(address)?;
         Ok(record.map(|record| Encoded { address: address.to_vec(), record: record.to_vec() }))
     }
 
     /// The address of the cell version with this digest, while it is the current one.
     pub(crate) fn address_of(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ReadError> {
-        let Some(value) = self.index.get(digest)? else { return Ok(None) };
+        let Some(value) = self.engine.read()?.keyspaces[INDEX].get(digest)? else { return Ok(None) };
         let (_, address) = IndexEntry::parse(digest, &value)?;
         Ok(Some(address.to_vec()))
     }
@@ -216,7 +231,7 @@ impl Store {
         start: &[u8],
         mut visit: impl FnMut(IndexEntry, &[u8]) -> bool,
     ) -> Result<(), ReadError> {
-        for guard in self.index.range(start..) {
+        for guard in self.engine.read()?.keyspaces[INDEX].range(start..) {
             let (digest, value) = guard.into_inner()?;
             let (entry, address) = IndexEntry::parse(&digest, &value)?;
             if !visit(entry, address) {
@@ -232,9 +247,21 @@ impl Store {
         start: &[u8],
         prefix: &'a [u8],
     ) -> impl Iterator<Item = Result<Cell, ReadError>> + use<'a> {
-        self.cells
-            .range(start..)
-            .map(|guard| guard.into_inner().map_err(ReadError::from))
+        let opened = self.engine.read().map_err(ReadError::from);
+        // The database stays open for as long as it is read.
+        let (opened, failed) = match opened {
+            Ok(opened) => (Some(opened), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let range = opened.as_ref().map(|opened| opened.keyspaces[CELLS].range(start..));
+        range
+            .into_iter()
+            .flatten()
+            .map(move |guard| {
+                let _ = &opened;
+                guard.into_inner().map_err(ReadError::from)
+            })
+            .chain(failed)
             .take_while(move |pair| pair.as_ref().map_or(true, |(address, _)| address.starts_with(prefix)))
             .map(|pair| pair.and_then(|(address, record)| Ok(codec::decode(&address, &record)?)))
     }

@@ -16,6 +16,7 @@ use crate::{
     cell::{Cell, Draft, MAX_FIELD, MAX_KEY, MAX_VALUE, SpaceName, Stamp},
     codec::{self, Encoded, MalformedCell},
     counter::{IncrementError, KeyState},
+    engine::EngineError,
     memory::Shared,
     store::{Change, IndexEntry, ReadError},
 };
@@ -72,12 +73,19 @@ pub enum WriteError {
     /// A cell cannot be encoded.
     #[error("a cell cannot be encoded")]
     Encode(#[from] MalformedCell),
-    /// The disk failed or is full. Whether the write will be found after a restart is unknown.
+    /// The disk failed or is full. Whether the write will be found later is unknown, unless there was no room for it.
     #[error("the write did not reach the disk")]
-    Commit(#[source] Arc<fjall::Error>),
-    /// The writer is gone: an earlier failure ended it.
+    Commit(#[source] Arc<EngineError>),
+    /// The writer is gone.
     #[error("the memory has stopped")]
     Stopped,
+}
+
+impl WriteError {
+    /// Whether it is room on this node's disk that is missing.
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::Commit(error) if error.is_no_room())
+    }
 }
 
 /// Something to be committed.
@@ -183,7 +191,9 @@ impl Job for RemoteJob {
 
 /// Commits jobs until nobody can send any more.
 pub(crate) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    let mut doubtful = Vec::new();
     while let Some(first) = jobs.blocking_recv() {
+        mend(shared, &mut doubtful);
         let mut group = Group { shared, slots: BTreeMap::new(), jobs: Vec::new(), cells: 0, bytes: 0 };
         group.add(first);
         while group.has_room()
@@ -191,7 +201,36 @@ pub(crate) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         {
             group.add(job);
         }
-        group.commit();
+        let unknown = group.commit();
+        // Nothing has been written since the first failure.
+        if doubtful.is_empty() {
+            doubtful = unknown;
+        }
+    }
+}
+
+/// After a failed commit the store is opened anew as soon as it can be. What of the failed commits has reached the disk
+/// all the same counts from then on.
+fn mend(shared: &Shared, doubtful: &mut Vec<Cell>) {
+    match shared.store.mend() {
+        Ok(false) => return,
+        Ok(true) => {}
+        Err(error) => {
+            tracing::debug!(%error, "the store cannot be mended yet");
+            return;
+        }
+    }
+    match shared.store.tally() {
+        Ok(tally) => *shared.tally.lock().unwrap_or_else(PoisonError::into_inner) = tally,
+        Err(error) => tracing::error!(%error, "the store cannot be summed up"),
+    }
+    let is_there = |cell: &Cell| {
+        let address = codec::address(&cell.space, &cell.key, &cell.field);
+        shared.store.cell(&address).is_ok_and(|stored| stored.as_ref() == Some(cell))
+    };
+    let arrived: Vec<Cell> = doubtful.drain(..).filter(is_there).collect();
+    if !arrived.is_empty() {
+        shared.announce(&arrived, true);
     }
 }
 
@@ -296,10 +335,12 @@ impl Group<'_> {
         Some(cell)
     }
 
-    fn commit(self) {
+    /// Returns the cells of which it is unknown whether they reached the disk.
+    fn commit(self) -> Vec<Cell> {
         let Self { shared, slots, mut jobs, cells: _, bytes: _ } = self;
         let change =
             |slot: Slot| slot.next.map(|(encoded, entry)| Change { encoded, entry, replaces: slot.stored });
+        let mut doubtful = Vec::new();
         let changes: Vec<Change> = slots.into_values().filter_map(change).collect();
         match if changes.is_empty() { Ok(()) } else { shared.store.write(&changes) } {
             Ok(()) => {
@@ -312,11 +353,15 @@ impl Group<'_> {
             }
             Err(error) => {
                 tracing::error!(%error, "a commit failed");
+                if !matches!(error, EngineError::NoRoom { .. }) {
+                    doubtful.extend(jobs.iter().flat_map(|(_, won)| won.iter().cloned()));
+                }
                 let error = Arc::new(error);
                 jobs.iter_mut().for_each(|(job, _)| job.fail(WriteError::Commit(error.clone())));
             }
         }
         jobs.into_iter().for_each(|(job, _)| job.finish());
+        doubtful
     }
 }
 

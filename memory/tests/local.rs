@@ -87,7 +87,7 @@ async fn counting_starts_at_zero_or_at_the_value_and_ends_with_it() -> anyhow::R
 
 #[tokio::test]
 async fn increments_at_once_are_all_counted() -> anyhow::Result<()> {
-    let Node { space, .. } = node()?;
+    let Node { space, .. } = &node()?;
     let tasks: Vec<_> = (0..100)
         .map(|_| {
             let space = space.clone();

@@ -107,6 +107,37 @@ fn what_half_of_the_swarm_held_is_made_anew_so_that_half_of_the_rest_may_die() {
 }
 
 #[test]
+fn a_swarm_that_grew_one_by_one_can_lose_those_it_began_with() {
+    const SIZE: usize = 12;
+    let mut swarm = swarm(1);
+    let folder = swarm.scratch().folder("folder", 40);
+    let file = swarm.scratch().random("file", 6 << 20);
+    swarm.node(0).ok(["put", &folder, "/folder"]);
+    swarm.node(0).ok(["put", &file, "/file"]);
+    for size in 2..=SIZE {
+        swarm.add_as(start());
+        let newest = swarm.node(size - 1);
+        wait_until("the newcomer has heard of the files", || newest.run(["stat", "/file"]).code == 0);
+    }
+    swarm.wait_connected();
+    for node in swarm.nodes() {
+        wait_until(&format!("{} holds its part", node.name()), || {
+            node.json(["df"])["bytes"].as_u64().unwrap() >= (6 << 20) / SIZE as u64
+        });
+        wait_until("all is at full durability", || node.ok(["status"]).contains("all at full durability"));
+    }
+    for index in 0..SIZE / 2 {
+        swarm.node(index).kill9();
+    }
+    let last = swarm.node(SIZE - 1);
+    let (copy, copies) = (swarm.scratch().path("copy"), swarm.scratch().path("copies"));
+    last.ok(["get", "/file", &copy]);
+    assert!(same_bytes(&file, &copy));
+    last.ok(["get", "/folder", &copies]);
+    assert_same_folders(&folder, &copies);
+}
+
+#[test]
 fn a_node_that_leaves_takes_nothing_with_it() {
     let swarm = swarm(3);
     let file = swarm.scratch().random("file", 5 << 20);

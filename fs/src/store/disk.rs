@@ -12,8 +12,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{PersistMode, Slice};
 use serde::{Deserialize, Serialize};
+use starfish_memory::engine::{Engine, EngineError, EngineOptions, Purpose};
 
 use crate::hash::BlobHash;
 use crate::index_set::IndexSet;
@@ -24,6 +25,11 @@ const MAX_INLINE: usize = 16 * 1024;
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// Threads that flush and compact.
 const WORKERS: usize = 1;
+/// The position of each keyspace.
+const INDEX: usize = 0;
+const SMALL: usize = 1;
+const OPTIONS: EngineOptions<2> =
+    EngineOptions { keyspaces: ["items", "small"], workers: WORKERS, cache_bytes: CACHE_BYTES };
 /// Folders that files are spread over.
 const FOLDERS: usize = 256;
 
@@ -55,9 +61,7 @@ pub(crate) struct Meta {
 /// Files and index.
 pub(crate) struct Disk {
     dir: PathBuf,
-    database: Database,
-    index: Keyspace,
-    small: Keyspace,
+    engine: Engine<2>,
     /// Folders in which names have changed since the last flush.
     dirty: Mutex<Vec<bool>>,
     temporary: AtomicU64,
@@ -89,27 +93,23 @@ impl Disk {
         for folder in 0..FOLDERS {
             fs::create_dir_all(dir.join(format!("{folder:02x}")))?;
         }
-        let database = Database::builder(dir.join("index"))
-            .worker_threads(WORKERS)
-            .cache_size(CACHE_BYTES)
-            .open()
-            .map_err(engine)?;
-        let keyspace = |name| database.keyspace(name, KeyspaceCreateOptions::default).map_err(engine);
-        let (index, small) = (keyspace("items")?, keyspace("small")?);
+        let engine =
+            Engine::open(&dir.join("index"), OPTIONS).map_err(EngineError::Failed).map_err(engine)?;
         let (dirty, temporary) = (Mutex::new(vec![true; FOLDERS]), AtomicU64::new(0));
-        Ok(Self { dir: dir.to_owned(), database, index, small, dirty, temporary })
+        Ok(Self { dir: dir.to_owned(), engine, dirty, temporary })
     }
 
     /// What is known of an item.
     pub(crate) fn meta(&self, kind: Kind, hash: &BlobHash) -> io::Result<Option<Meta>> {
-        let Some(value) = self.index.get(kind.key(hash)).map_err(engine)? else { return Ok(None) };
+        let value = self.read_from(INDEX, &kind.key(hash))?;
+        let Some(value) = value else { return Ok(None) };
         postcard::from_bytes(&value).map(Some).map_err(io::Error::other)
     }
 
     /// An item's bytes, unchecked; `None` if they are not there.
     pub(crate) fn read(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<Option<Bytes>> {
         if is_inline(meta.stored) {
-            let value = self.small.get(kind.key(hash)).map_err(engine)?;
+            let value = self.read_from(SMALL, &kind.key(hash))?;
             return Ok(value.map(|value| Bytes::copy_from_slice(&value)));
         }
         match fs::read(self.path(kind, hash)) {
@@ -119,28 +119,38 @@ impl Disk {
         }
     }
 
+    fn read_from(&self, keyspace: usize, key: &[u8]) -> io::Result<Option<Slice>> {
+        let opened = self.engine.read().map_err(engine)?;
+        opened.keyspaces[keyspace].get(key).map_err(|error| engine(EngineError::Failed(error)))
+    }
+
     /// Writes an item, in place of the one of that name. It outlives a crash after [`Disk::flush`].
     pub(crate) fn write(&self, kind: Kind, hash: &BlobHash, meta: &Meta, bytes: &[u8]) -> io::Result<()> {
         let was_inline = self.meta(kind, hash)?.map(|old| is_inline(old.stored));
-        let mut batch = self.database.batch();
-        let key = kind.key(hash);
-        if is_inline(meta.stored) {
-            batch.insert(&self.small, key.as_slice(), bytes);
-        } else {
+        let is_inline = is_inline(meta.stored);
+        if !is_inline {
             // What is only cached may be lost with a crash: its hash tells.
             self.write_file(&self.path(kind, hash), bytes, !meta.is_cached)?;
             self.mark(hash);
-            if was_inline == Some(true) {
-                batch.remove(&self.small, key.as_slice());
-            }
         }
-        batch.insert(
-            &self.index,
-            key.as_slice(),
-            postcard::to_stdvec(meta).map_err(io::Error::other)?.as_slice(),
-        );
-        batch.commit().map_err(engine)?;
-        if was_inline == Some(false) && is_inline(meta.stored) {
+        let (key, entry) = (kind.key(hash), postcard::to_stdvec(meta).map_err(io::Error::other)?);
+        let written = self.engine.write(Purpose::Add, |opened| {
+            let [index, small] = &opened.keyspaces;
+            let mut batch = opened.database.batch();
+            if is_inline {
+                batch.insert(small, key.as_slice(), bytes);
+            } else if was_inline == Some(true) {
+                batch.remove(small, key.as_slice());
+            }
+            batch.insert(index, key.as_slice(), entry.as_slice());
+            batch.commit()
+        });
+        if written.is_err() && !is_inline && was_inline.is_none() {
+            // Nothing tells of it, so nothing would ever remove it.
+            let _ = fs::remove_file(self.path(kind, hash));
+        }
+        written.map_err(engine)?;
+        if was_inline == Some(false) && is_inline {
             self.unlink(kind, hash)?;
         }
         Ok(())
@@ -148,22 +158,30 @@ impl Disk {
 
     /// Changes what the index tells of an item whose bytes stay.
     pub(crate) fn write_meta(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<()> {
-        self.index
-            .insert(kind.key(hash), postcard::to_stdvec(meta).map_err(io::Error::other)?)
+        let entry = postcard::to_stdvec(meta).map_err(io::Error::other)?;
+        self.engine
+            .write(Purpose::Free, |opened| opened.keyspaces[INDEX].insert(kind.key(hash), entry))
             .map_err(engine)
     }
 
     /// Removes an item: from the index first, so that it never tells of what is gone.
     pub(crate) fn remove(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<()> {
         let key = kind.key(hash);
-        let mut batch = self.database.batch();
-        batch.remove(&self.index, key.as_slice());
-        if is_inline(meta.stored) {
-            batch.remove(&self.small, key.as_slice());
-            return batch.commit().map_err(engine);
+        let removed = self.engine.write(Purpose::Free, |opened| {
+            let [index, small] = &opened.keyspaces;
+            let mut batch = opened.database.batch();
+            batch.remove(index, key.as_slice());
+            if is_inline(meta.stored) {
+                batch.remove(small, key.as_slice());
+            }
+            batch.commit()
+        });
+        match removed {
+            // The index can do without what was cached, and cannot be written before something goes.
+            Err(error) if error.is_no_room() && meta.is_cached && !is_inline(meta.stored) => {}
+            removed => removed.map_err(engine)?,
         }
-        batch.commit().map_err(engine)?;
-        self.unlink(kind, hash)
+        if is_inline(meta.stored) { Ok(()) } else { self.unlink(kind, hash) }
     }
 
     /// Returns when all that was written so far outlives a crash.
@@ -175,7 +193,9 @@ impl Disk {
         for (folder, _) in dirty.iter().enumerate().filter(|(_, is_dirty)| **is_dirty) {
             File::open(self.dir.join(format!("{folder:02x}")))?.sync_data()?;
         }
-        self.database.persist(PersistMode::SyncData).map_err(engine)
+        self.engine
+            .write(Purpose::Free, |opened| opened.database.persist(PersistMode::SyncData))
+            .map_err(engine)
     }
 
     /// Items of one kind in the order of their hashes, after `after`, until told to stop.
@@ -186,8 +206,9 @@ impl Disk {
         mut visit: impl FnMut(BlobHash, Meta) -> bool,
     ) -> io::Result<()> {
         let start = after.map_or_else(|| vec![kind.letter()], |hash| [&kind.key(hash)[..], &[0]].concat());
-        for guard in self.index.range(start..vec![kind.letter() + 1]) {
-            let (key, value) = guard.into_inner().map_err(engine)?;
+        let opened = self.engine.read().map_err(engine)?;
+        for guard in opened.keyspaces[INDEX].range(start..vec![kind.letter() + 1]) {
+            let (key, value) = guard.into_inner().map_err(|error| engine(EngineError::Failed(error)))?;
             let hash = key.get(1..).and_then(|hash| hash.try_into().ok()).map(BlobHash::from_bytes);
             // An entry that does not decode is damage of the disk; it is found when the item is asked for.
             if let (Some(hash), Ok(meta)) = (hash, postcard::from_bytes(&value))
@@ -242,9 +263,12 @@ fn is_inline(stored: u64) -> bool {
 }
 
 /// A full disk stays recognisable.
-fn engine(error: fjall::Error) -> io::Error {
+fn engine(error: EngineError) -> io::Error {
+    if error.is_no_room() {
+        return io::Error::new(io::ErrorKind::StorageFull, error);
+    }
     match error {
-        fjall::Error::Io(error) => error,
+        EngineError::Failed(fjall::Error::Io(error)) => error,
         other => io::Error::other(other),
     }
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 
-use starfish_memory::{Cell, Memory, Observer, Space};
+use starfish_memory::{Cell, Memory, Observer, Space, WriteError};
 
 use super::cell::Field;
 use super::version::{self, Old, Retention};
@@ -224,7 +224,7 @@ impl TreeStore {
             for (inode, field) in forgotten {
                 batch.delete(inode.0.to_vec(), field.clone());
             }
-            self.memory.commit(batch).await.map_err(|error| failed("change the tree", error))?;
+            self.memory.commit(batch).await.map_err(not_changed)?;
         }
         let mut edits = edits.0.into_iter().peekable();
         while edits.peek().is_some() {
@@ -240,7 +240,7 @@ impl TreeStore {
                     batch.put(edit.inode.0.to_vec(), field, value);
                 }
             }
-            self.memory.commit(batch).await.map_err(|error| failed("change the tree", error))?;
+            self.memory.commit(batch).await.map_err(not_changed)?;
         }
         Ok(())
     }
@@ -264,6 +264,13 @@ fn change_of(cell: &Cell) -> Option<(Inode, Stamp, Change)> {
 
 fn encoded<F: Field>(value: &F) -> Result<(Vec<u8>, Vec<u8>), VfsError> {
     Ok((F::NAME.to_vec(), value.encode().map_err(|error| failed("encode a cell", error))?))
+}
+
+fn not_changed(error: WriteError) -> VfsError {
+    if error.is_no_room() {
+        return VfsError::NoSpace { what: "a change of the tree".to_owned() };
+    }
+    failed("change the tree", error)
 }
 
 fn failed(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> VfsError {

@@ -166,6 +166,9 @@ impl From<WriteError> for ApiError {
                 Self::bad_request("bad-key", message)
             }
             WriteError::Increment(_) => Self::new(StatusCode::CONFLICT, "not-a-counter", message),
+            WriteError::Commit(_) if error.is_no_room() => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-space", message)
+            }
             WriteError::Stopped => Self::unavailable("stopped", message),
             _ => Self::internal(&error),
         }

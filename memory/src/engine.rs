@@ -1,0 +1,257 @@
+//! A storage engine (`fjall`) that outlives a full disk.
+//!
+//! Once a write has failed, the engine takes no other before it is opened anew, since nobody knows what reached the
+//! disk; and a full disk fails writes at any point. So [`Engine`] writes nothing while the disk has next to no room,
+//! and opens the database anew where a write has failed all the same, as soon as there is room again. Reading goes on
+//! throughout.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+
+/// Of a small disk this share is left free, ...
+const RESERVE_SHARE: u64 = 50;
+/// ... and of a large one no more than this, in bytes: what flushing and compacting need at a time.
+const MAX_RESERVE: u64 = 64 << 20;
+/// With as little as this the database can be opened, so that what is there can be made less.
+const LEAST_ROOM: u64 = 1 << 20;
+/// How long readers are waited for before the database is closed. Each holds it for the length of one read.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a database is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions<const N: usize> {
+    /// Its keyspaces.
+    pub keyspaces: [&'static str; N],
+    /// Threads that flush and compact.
+    pub workers: usize,
+    /// Blocks kept in memory, in bytes.
+    pub cache_bytes: u64,
+}
+
+/// What a write is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It adds something, and is refused while the disk is all but full.
+    Add,
+    /// It makes room.
+    Free,
+}
+
+/// A database on this node's disk. Everything here blocks.
+pub struct Engine<const N: usize> {
+    path: PathBuf,
+    options: EngineOptions<N>,
+    /// `None` while it could not be opened again.
+    opened: RwLock<Option<Arc<Opened<N>>>>,
+    is_broken: AtomicBool,
+}
+
+/// An open database with its keyspaces, in the order of [`EngineOptions::keyspaces`].
+pub struct Opened<const N: usize> {
+    /// The database.
+    pub database: Database,
+    /// Its keyspaces.
+    pub keyspaces: [Keyspace; N],
+}
+
+impl<const N: usize> std::fmt::Debug for Opened<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
+    }
+}
+
+/// The disk does not take a write.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is next to no room on the disk. Nothing was written.
+    #[error("no space left on the disk: {free} bytes are free, and {needed} are kept so")]
+    NoRoom {
+        /// What is free, in bytes.
+        free: u64,
+        /// What must be.
+        needed: u64,
+    },
+    /// The engine failed. Whether the write will be found later is unknown.
+    #[error("the storage engine failed")]
+    Failed(#[source] fjall::Error),
+    /// The engine stumbled over its own assumptions.
+    #[error("the storage engine gave up")]
+    GaveUp,
+    /// The database is closed: it could not be opened again after a failure.
+    #[error("the database is closed until it can be opened again")]
+    Closed,
+    /// The disk cannot be asked how much room it has.
+    #[error("the disk does not say how much room it has")]
+    Disk(#[source] io::Error),
+}
+
+impl EngineError {
+    /// Whether it is room that is missing.
+    pub fn is_no_room(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Failed(fjall::Error::Io(error)) => error.kind() == io::ErrorKind::StorageFull,
+            Self::Failed(_) | Self::GaveUp | Self::Closed | Self::Disk(_) => false,
+        }
+    }
+}
+
+impl<const N: usize> std::fmt::Debug for Engine<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl<const N: usize> Engine<N> {
+    /// Opens the database in `path`, or makes it.
+    pub fn open(path: &Path, options: EngineOptions<N>) -> Result<Self, fjall::Error> {
+        let opened = Opened::open(path, &options)?;
+        let opened = RwLock::new(Some(Arc::new(opened)));
+        Ok(Self { path: path.to_owned(), options, opened, is_broken: AtomicBool::new(false) })
+    }
+
+    /// The database, for one read.
+    pub fn read(&self) -> Result<Arc<Opened<N>>, EngineError> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(EngineError::Closed)
+    }
+
+    /// Writes. What has failed before is mended first, if it can be.
+    pub fn write<T>(
+        &self,
+        purpose: Purpose,
+        work: impl FnOnce(&Opened<N>) -> Result<T, fjall::Error>,
+    ) -> Result<T, EngineError> {
+        if purpose == Purpose::Add {
+            self.check_room(self.reserve()?)?;
+        }
+        self.mend()?;
+        let opened = self.read()?;
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(&opened)));
+        let outcome = outcome.unwrap_or(Err(fjall::Error::Poisoned));
+        outcome.map_err(|error| {
+            self.is_broken.store(true, Ordering::Release);
+            EngineError::Failed(error)
+        })
+    }
+
+    /// Opens the database anew if a write has failed; says whether it did.
+    pub fn mend(&self) -> Result<bool, EngineError> {
+        if !self.is_broken.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        self.check_room(LEAST_ROOM)?;
+        let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have been quicker.
+        if !self.is_broken.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        if let Some(old) = slot.take() {
+            let start = Instant::now();
+            while Arc::strong_count(&old) > 1 {
+                if start.elapsed() > PATIENCE {
+                    *slot = Some(old);
+                    return Err(EngineError::Closed);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
+        }
+        let opened = catch_unwind(AssertUnwindSafe(|| Opened::open(&self.path, &self.options)));
+        let opened = opened.map_err(|_| EngineError::GaveUp)?.map_err(EngineError::Failed)?;
+        *slot = Some(Arc::new(opened));
+        self.is_broken.store(false, Ordering::Release);
+        tracing::info!(path = %self.path.display(), "opened anew after a write had failed");
+        Ok(true)
+    }
+
+    fn check_room(&self, needed: u64) -> Result<(), EngineError> {
+        let disk = self.disk()?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < needed { Err(EngineError::NoRoom { free, needed }) } else { Ok(()) }
+    }
+
+    fn reserve(&self) -> Result<u64, EngineError> {
+        let disk = self.disk()?;
+        Ok((disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_SHARE).min(MAX_RESERVE))
+    }
+
+    fn disk(&self) -> Result<rustix::fs::StatVfs, EngineError> {
+        rustix::fs::statvfs(&self.path).map_err(|error| EngineError::Disk(error.into()))
+    }
+}
+
+impl<const N: usize> Opened<N> {
+    fn open(path: &Path, options: &EngineOptions<N>) -> Result<Self, fjall::Error> {
+        let database =
+            Database::builder(path).worker_threads(options.workers).cache_size(options.cache_bytes).open()?;
+        let mut keyspaces = Vec::with_capacity(N);
+        for name in options.keyspaces {
+            keyspaces.push(database.keyspace(name, KeyspaceCreateOptions::default)?);
+        }
+        // As many as there are names.
+        let keyspaces = keyspaces.try_into().map_err(|_| fjall::Error::Unrecoverable)?;
+        Ok(Self { database, keyspaces })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: EngineOptions<1> =
+        EngineOptions { keyspaces: ["things"], workers: 1, cache_bytes: 1 << 20 };
+
+    fn put(engine: &Engine<1>, key: &str) -> Result<(), EngineError> {
+        engine.write(Purpose::Add, |opened| opened.keyspaces[0].insert(key, "value"))
+    }
+
+    fn has(engine: &Engine<1>, key: &str) -> bool {
+        engine.read().unwrap().keyspaces[0].get(key).unwrap().is_some()
+    }
+
+    #[test]
+    fn after_a_write_that_failed_the_next_one_finds_a_database_that_takes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        put(&engine, "before").unwrap();
+        let failed = engine.write::<()>(Purpose::Add, |_| Err(fjall::Error::Poisoned));
+        assert!(matches!(failed, Err(EngineError::Failed(_))));
+        assert!(has(&engine, "before"), "reading goes on");
+        put(&engine, "after").unwrap();
+        assert!(has(&engine, "before") && has(&engine, "after"));
+        assert!(!engine.mend().unwrap(), "there is nothing left to mend");
+    }
+
+    #[test]
+    fn an_engine_that_panics_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        let gave_up = engine.write::<()>(Purpose::Add, |_| panic!("a lock is poisoned"));
+        assert!(gave_up.is_err());
+        put(&engine, "after").unwrap();
+        assert!(has(&engine, "after"));
+    }
+
+    #[test]
+    fn who_reads_for_long_does_not_lose_the_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        put(&engine, "before").unwrap();
+        let reading = engine.read().unwrap();
+        engine.write::<()>(Purpose::Add, |_| Err(fjall::Error::Poisoned)).unwrap_err();
+        assert!(put(&engine, "after").is_err());
+        assert!(reading.keyspaces[0].get("before").unwrap().is_some());
+        drop(reading);
+        put(&engine, "after").unwrap();
+    }
+}
