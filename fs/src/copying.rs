@@ -6,6 +6,7 @@
 
 mod export;
 mod import;
+mod partial;
 #[cfg(test)]
 mod tests;
 

@@ -2,6 +2,8 @@
 //!
 //! The disk is a small one in memory. Where none may be mounted, the tests say so and pass.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -2,22 +2,19 @@
 //!
 //! The tree is written by others, so the host is guarded against it: nothing is written through a link (a name of
 //! the target that is a link is replaced, or refused where a folder is needed), a file appears under its name only
-//! when it is whole, and permissions carry no set-uid or set-gid bit.
+//! when it is whole ([`Partial`]), and permissions carry no set-uid or set-gid bit.
 
-use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::partial::{Finish, KEPT_MODE, Partial, times};
 use super::{AT_ONCE, CopyError, OnProgress, Summary, Tracker, blocking, host};
 use crate::path::{VfsPath, check_name};
 use crate::vfs::{Entry, Kind, Vfs};
-
-/// Permission bits that are kept.
-const KEPT_MODE: u32 = 0o1777;
 
 /// Something to be made on the host.
 struct Item {
@@ -114,68 +111,34 @@ async fn export_item(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result
 }
 
 async fn export_content(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
-    let mut content = vfs.read(&item.from, 0..u64::MAX).await?;
-    let mut file = {
-        let to = item.to.clone();
-        blocking(move || Partial::create(&to)).await?
-    };
-    while let Some(part) = content.try_next().await? {
-        let len = part.len() as u64;
-        file = blocking(move || file.write(&part)).await?;
-        tracker.count(|summary| summary.bytes += len);
+    while export_once(item, vfs, tracker).await? == Finish::Misfit {
+        tracing::debug!(to = %item.to.display(), "what was there before was something else");
     }
-    let (mode, mtime_ms) = (item.entry.mode, item.entry.mtime_ms);
-    blocking(move || file.finish(mode, mtime_ms)).await?;
     tracker.count(|summary| summary.files += 1);
     Ok(())
 }
 
-/// A file that is not whole yet. It has another name until it is, and goes if it never will be.
-struct Partial {
-    file: File,
-    path: PathBuf,
-    to: PathBuf,
-    is_finished: bool,
-}
-
-impl Partial {
-    fn create(to: &Path) -> Result<Self, CopyError> {
-        let path = to.with_file_name(format!(".starfish-{:016x}", rand::random::<u64>()));
-        // A new file: a link of that name is not followed, and nobody else reads what is not whole.
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(|error| host("make", &path, error))?;
-        Ok(Self { file, path, to: to.to_owned(), is_finished: false })
+async fn export_once(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<Finish, CopyError> {
+    let mut file = {
+        let (to, entry) = (item.to.clone(), item.entry.clone());
+        blocking(move || Partial::begin(&to, &entry)).await?
+    };
+    let offset = file.offset();
+    let mut content = vfs.read(&item.from, offset..u64::MAX).await?;
+    let mut written = offset;
+    tracker.count(|summary| summary.bytes += offset);
+    while let Some(part) = content.try_next().await? {
+        let len = part.len() as u64;
+        file = blocking(move || file.write(&part)).await?;
+        written += len;
+        tracker.count(|summary| summary.bytes += len);
     }
-
-    fn write(mut self, part: &[u8]) -> Result<Self, CopyError> {
-        self.file.write_all(part).map_err(|error| host("write", &self.to, error))?;
-        Ok(self)
+    let (mode, mtime_ms) = (item.entry.mode, item.entry.mtime_ms);
+    let finish = blocking(move || file.finish(mode, mtime_ms)).await?;
+    if finish == Finish::Misfit {
+        tracker.count(|summary| summary.bytes = summary.bytes.saturating_sub(written));
     }
-
-    fn finish(mut self, mode: u32, mtime_ms: u64) -> Result<(), CopyError> {
-        let finish = || {
-            self.file.set_permissions(Permissions::from_mode(mode & KEPT_MODE))?;
-            self.file.set_times(times(mtime_ms))?;
-            fs::rename(&self.path, &self.to)
-        };
-        finish().map_err(|error| host("write", &self.to, error))?;
-        self.is_finished = true;
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.is_finished
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::debug!(path = %self.path.display(), %error, "unfinished file not removed");
-        }
-    }
-}
-
-fn times(mtime_ms: u64) -> FileTimes {
-    FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_millis(mtime_ms))
+    Ok(finish)
 }
 
 fn make_dir(path: &Path) -> Result<(), CopyError> {

@@ -71,6 +71,12 @@ pub async fn import_file(
     if metadata.is_dir() {
         return Err(host("read", from, io::ErrorKind::IsADirectory.into()));
     }
+    if !metadata.is_file() {
+        // A pipe would be waited for, and a device never ends.
+        let reason =
+            io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file; `-` reads standard input");
+        return Err(host("read", from, reason));
+    }
     let what = What::File { len: metadata.len() };
     let item = Item { from: from.to_owned(), to: to.clone(), attributes: attributes(&metadata), what };
     import_item(item, vfs, &tracker).await?;

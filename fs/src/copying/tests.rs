@@ -84,6 +84,42 @@ async fn one_file_goes_in_and_out() {
 }
 
 #[tokio::test]
+async fn a_long_copy_that_broke_off_goes_on_where_it_stopped_and_trusts_nothing() {
+    const SIZE: usize = 9 << 20;
+    let host = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..SIZE).map(|n| (n / 7 % 251) as u8).collect();
+    let vfs = MemVfs::new();
+    vfs.write(&at("/f"), stream_of(content.clone()), Attributes::default()).await.unwrap();
+    let name = format!(".starfish-{}", &blake3::hash(&content).to_hex()[..32]);
+    let mut other = content.clone();
+    other[5] ^= 1;
+    for there in
+        [&content[..SIZE / 2], &content[..], &other[..SIZE / 2], &[content.clone(), other.clone()].concat()]
+    {
+        let (partial, to) = (host.path().join(&name), host.path().join("f"));
+        fs::write(&partial, there).unwrap();
+        let copied = export_file(&vfs, &at("/f"), &to, QUIET).await.unwrap();
+        assert_eq!((copied.files, copied.bytes), (1, SIZE as u64));
+        assert!(fs::read(&to).unwrap() == content);
+        assert!(!partial.exists());
+    }
+    // Somebody else's link of that name is not followed.
+    fs::write(host.path().join("victim"), "untouched").unwrap();
+    symlink(host.path().join("victim"), host.path().join(&name)).unwrap();
+    assert!(export_file(&vfs, &at("/f"), &host.path().join("f"), QUIET).await.is_err());
+    assert_eq!(fs::read(host.path().join("victim")).unwrap(), b"untouched");
+}
+
+#[tokio::test]
+async fn a_pipe_is_refused_and_not_waited_for() {
+    let host = tempfile::tempdir().unwrap();
+    let pipe = host.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    let error = import_file(&pipe, &MemVfs::new(), &at("/p"), QUIET).await.unwrap_err();
+    assert!(format!("{:?}", error).contains("no regular file"));
+}
+
+#[tokio::test]
 async fn a_name_that_is_not_utf8_is_a_clear_error() {
     let host = tempfile::tempdir().unwrap();
     fs::write(host.path().join(OsStr::from_bytes(b"bad\xff")), "x").unwrap();
