@@ -7,6 +7,7 @@ use starfish_dht::PeerId;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    clock::now_ms,
     codec::Digest,
     intake::{self, Authorship},
     memory::Memory,
@@ -59,7 +60,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answerer<'_, S> {
     async fn compare(&mut self, root: [u8; 32]) -> Result<(), RoundError> {
         let ours = self.memory.fingerprints();
         let response = match ours.root() == root {
-            true => Response::Same,
+            true => {
+                self.memory.shared().horizon.agreed(self.peer, now_ms());
+                Response::Same
+            }
             false => Response::Differ { shards: ours.shards().to_vec() },
         };
         Ok(self.link.send(&response).await?)
@@ -89,15 +93,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answerer<'_, S> {
         if digests.len() > MAX_WANTED {
             return self.refuse().await;
         }
-        let shared = self.memory.shared();
-        let outgoing = replica::blocking(shared, move |shared| replica::page_of(shared, &digests)).await?;
+        let (shared, floor) = (self.memory.shared(), self.floor());
+        let outgoing =
+            replica::blocking(shared, move |shared| replica::page_of(shared, &digests, floor)).await?;
         self.send(&outgoing).await
     }
 
     async fn pull(&mut self, shard: u8, after: Option<Digest>) -> Result<(), RoundError> {
-        let shared = self.memory.shared();
+        let (shared, floor) = (self.memory.shared(), self.floor());
         let outgoing =
-            replica::blocking(shared, move |shared| replica::page_after(shared, shard, after)).await?;
+            replica::blocking(shared, move |shared| replica::page_after(shared, shard, after, floor)).await?;
         self.send(&outgoing).await
     }
 
@@ -107,6 +112,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answerer<'_, S> {
             self.memory.merge(cells).await?;
         }
         Ok(self.link.send(&Response::Taken).await?)
+    }
+
+    /// What this node is to bury when it begins itself, it does not hand out; nobody can make it bury by asking.
+    fn floor(&self) -> Option<u64> {
+        self.memory.shared().horizon.floor(&self.peer, now_ms())
     }
 
     async fn send(&mut self, outgoing: &Outgoing) -> Result<(), RoundError> {

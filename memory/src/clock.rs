@@ -85,6 +85,19 @@ impl Clock {
     }
 }
 
+/// The Unix milliseconds of a stamp's time.
+pub(crate) fn unix_ms(time: u64) -> u64 {
+    let seconds = time / PARTS_PER_SECOND;
+    let parts = time % PARTS_PER_SECOND;
+    seconds * 1000 + parts * 1000 / PARTS_PER_SECOND
+}
+
+/// The stamp's time at some Unix milliseconds.
+pub(crate) fn stamp_time(unix_ms: u64) -> u64 {
+    let seconds = (unix_ms / 1000).min(u64::from(u32::MAX));
+    seconds * PARTS_PER_SECOND + unix_ms % 1000 * PARTS_PER_SECOND / 1000
+}
+
 /// Milliseconds since 1970, by which expiry is judged.
 pub(crate) fn now_ms() -> u64 {
     u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)

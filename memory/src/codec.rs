@@ -142,7 +142,7 @@ pub(crate) fn after_key(space: &SpaceName, key: &[u8]) -> Vec<u8> {
     bound
 }
 
-fn split_address(address: &[u8]) -> Result<(SpaceName, Vec<u8>, &[u8]), MalformedCell> {
+pub(crate) fn split_address(address: &[u8]) -> Result<(SpaceName, Vec<u8>, &[u8]), MalformedCell> {
     let end = address.iter().position(|&byte| byte == ESCAPE).ok_or(MalformedCell::Address)?;
     let space = std::str::from_utf8(&address[..end]).map_err(|_| MalformedCell::Address)?;
     let space = SpaceName::new(space).map_err(|_| MalformedCell::Address)?;

@@ -64,12 +64,16 @@ pub(crate) fn decides_value(field: &[u8]) -> bool {
 pub(crate) struct KeyState {
     register: Option<Cell>,
     contributions: Vec<(Author, Contribution)>,
+    version: Option<Stamp>,
 }
 
 impl KeyState {
     /// Takes in one cell of the key; cells of other fields are passed over, and so are contributions that do not
     /// parse: only a faulty peer writes those.
     pub(crate) fn take(&mut self, cell: Cell) {
+        if decides_value(&cell.field) {
+            self.version = self.version.max(Some(cell.stamp));
+        }
         if cell.field.is_empty() {
             self.register = Some(cell);
         } else if let Some(author) = cell.field.strip_prefix(&[RESERVED_FIELD, COUNTER])
@@ -92,6 +96,16 @@ impl KeyState {
             Ok(total) => Some(total.to_string().into()),
             Err(_) => plain.cloned(),
         }
+    }
+
+    /// The latest stamp of the cells that decide: it changes with every write to the value.
+    pub(crate) fn version(&self) -> Option<Stamp> {
+        self.version
+    }
+
+    /// When the value's time is over, in Unix milliseconds.
+    pub(crate) fn expires_ms(&self) -> Option<u64> {
+        self.register.as_ref().and_then(|register| register.expires_ms)
     }
 
     /// What `author` has contributed after adding `by`, and what the key is worth then.

@@ -7,20 +7,22 @@
 //!
 //! The rooms, in reading order: `cell` (the merge rule, pure), `codec` (cells as bytes), `counter` (what a key is
 //! worth, pure), `clock` (stamps), `fingerprint` (what a replica holds, as 256 numbers, pure), `engine` and `store` (the disk),
-//! `writer` (group commit), `memory`, `space` and `watch` (the interface), `page` and `intake` (what travels, and what
+//! `writer` (group commit), `memory`, `space`, `watch` and `changes` (the interface), `due` and `horizon` (what time ends), `page` and `intake` (what travels, and what
 //! of it is let in), `gossip` (deltas), `wire`, `replica`, `reconcile` and `answer` (comparing notes), and `sync` (the tasks).
 //!
-//! Deliberately absent: reads from other nodes, locks and transactions across nodes, and any notion of a quorum. Dead
-//! cells (tombstones, expired values) are kept; nothing is reaped yet.
+//! Deliberately absent: reads from other nodes, locks and transactions across nodes, and any notion of a quorum.
 
 mod answer;
 mod cell;
+mod changes;
 mod clock;
 mod codec;
 mod counter;
+mod due;
 pub mod engine;
 mod fingerprint;
 mod gossip;
+mod horizon;
 mod intake;
 mod memory;
 mod page;
@@ -37,10 +39,14 @@ mod writer;
 pub use cell::{
     Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceError, SpaceName, Stamp, Version,
 };
+pub use changes::{Cursor, CursorError};
 pub use codec::MalformedCell;
 pub use counter::IncrementError;
-pub use memory::{Memory, Observer};
-pub use space::{Batch, KeyValue, MAX_BATCH_BYTES, MAX_BATCH_CELLS, Space};
+pub use memory::{Memory, MemoryOptions, Observer};
+pub use space::{
+    Batch, Change, Condition, Entry, KeyKind, KeyRange, KeyValue, Lifetime, MAX_BATCH_BYTES, MAX_BATCH_CELLS,
+    MAX_MEMBER, Outcome, Space,
+};
 pub use stats::{MemoryStats, Offender};
 pub use store::{ReadError, StoreError};
 pub use sync::{JoinError, MemorySync};

@@ -5,6 +5,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use starfish_dht::{Network, PeerId};
@@ -13,14 +14,17 @@ use tokio::sync::mpsc;
 use crate::{
     cell::{Author, Cell, Draft, SpaceError, SpaceName, Stamp},
     clock::Clock,
+    counter,
+    due::Due,
     fingerprint::Fingerprints,
     gossip::Outbox,
+    horizon::Horizon,
     space::{Batch, Space},
     stats::{Counters, MemoryStats},
     store::{Store, StoreError, Tally},
     sync::{JoinError, MemorySync},
     watch::Watchers,
-    writer::{self, Job, LocalJob, RemoteJob, View, WriteError},
+    writer::{self, Job, LocalJob, RemoteJob, View, Work, WriteError},
 };
 
 /// Told of cells as they change, to keep an index of them.
@@ -31,6 +35,20 @@ use crate::{
 pub trait Observer: Send + Sync {
     /// These cells, local or from a peer, have won and are stored. All are of one commit.
     fn applied(&self, cells: &[Cell]);
+}
+
+/// How a memory is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryOptions {
+    /// How long deletions are remembered. A node that was away for longer forgets what was deleted meanwhile when it is
+    /// back; so it must be longer than any two nodes are apart. Default 30 days.
+    pub horizon: Duration,
+}
+
+impl Default for MemoryOptions {
+    fn default() -> Self {
+        Self { horizon: Duration::from_secs(30 * 24 * 3600) }
+    }
 }
 
 /// This node's replica of the swarm's memory. Cheap to clone.
@@ -45,8 +63,10 @@ pub struct Memory {
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
+    /// Goes first: what is due is looked after by a thread that writes.
+    due: Option<Due>,
     /// Taken on drop: the writer ends when nobody can send.
-    jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    jobs: Option<mpsc::Sender<Work>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -59,12 +79,18 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) watchers: Watchers,
     pub(crate) outbox: Outbox,
+    pub(crate) horizon: Horizon,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
 }
 
 impl Memory {
     /// Opens the memory in `dir`, which is made if it is not there, for the node `author`.
     pub fn open(dir: &Path, author: &PeerId) -> Result<Self, StoreError> {
+        Self::open_with(dir, author, MemoryOptions::default())
+    }
+
+    /// The same, in this way.
+    pub fn open_with(dir: &Path, author: &PeerId, options: MemoryOptions) -> Result<Self, StoreError> {
         let (store, tally) = Store::open(dir)?;
         let shared = Arc::new(Shared {
             store,
@@ -74,6 +100,7 @@ impl Memory {
             counters: Counters::default(),
             watchers: Watchers::default(),
             outbox: Outbox::default(),
+            horizon: Horizon::open(dir, options.horizon),
             observers: RwLock::default(),
         });
         let (jobs, waiting) = mpsc::channel(writer::MAX_WAITING);
@@ -83,7 +110,8 @@ impl Memory {
             move || writer::run(&shared, waiting)
         });
         let writer = Some(writer.map_err(StoreError::Thread)?);
-        Ok(Self { inner: Arc::new(Inner { shared, jobs: Some(jobs), writer }) })
+        let due = Some(Due::start(shared.clone(), jobs.clone()).map_err(StoreError::Thread)?);
+        Ok(Self { inner: Arc::new(Inner { shared, due, jobs: Some(jobs), writer }) })
     }
 
     /// Replicates over `network` until what it returns is stopped or dropped.
@@ -157,12 +185,13 @@ impl Memory {
 
     async fn submit(&self, job: Box<dyn Job>) -> Result<(), WriteError> {
         let jobs = self.inner.jobs.as_ref().ok_or(WriteError::Stopped)?;
-        jobs.send(job).await.map_err(|_| WriteError::Stopped)
+        jobs.send(Work::Job(job)).await.map_err(|_| WriteError::Stopped)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.due = None;
         self.jobs = None;
         // An observer may hold the last handle; the writer cannot wait for itself.
         if let Some(writer) =
@@ -180,7 +209,9 @@ impl Shared {
         for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             observer.applied(cells);
         }
-        self.watchers.notify(cells);
+        for cell in cells.iter().filter(|cell| counter::decides_value(&cell.field)) {
+            self.watchers.note(&cell.space, &cell.key);
+        }
         if local {
             let skipped = self.outbox.offer(cells);
             self.counters.gossip_skipped.add(skipped);

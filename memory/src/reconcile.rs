@@ -10,10 +10,11 @@ use starfish_dht::PeerId;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    clock::now_ms,
     codec::Digest,
     fingerprint::{SHARDS, Shard},
     intake::{self, Authorship},
-    memory::Memory,
+    memory::{Memory, Shared},
     replica::{self, MAX_COMPARED, Outgoing, ReplicaError},
     wire::{Link, LinkError, MAX_WANTED, Request, Response},
     writer::WriteError,
@@ -52,8 +53,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let link = Link::new(stream, &memory.shared().counters);
-    let mut round = Round { memory, peer, link };
+    let (horizon, began_ms) = (&memory.shared().horizon, now_ms());
+    let mut round = Round { memory, peer, link, floor: horizon.floor(&peer, began_ms) };
     let outcome = round.run().await?;
+    horizon.agreed(peer, began_ms);
     // Both have what they wanted; that the peer is already gone changes nothing.
     let _ = round.link.close().await;
     Ok(outcome)
@@ -63,6 +66,8 @@ struct Round<'a, S> {
     memory: &'a Memory,
     peer: PeerId,
     link: Link<'a, S>,
+    /// The two have been apart for long: what the peer lacks of what is older is deleted here, too.
+    floor: Option<u64>,
 }
 
 /// What to do about the shards that differ.
@@ -160,12 +165,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Round<'_, S> {
 
     /// Sends the cells with these digests.
     async fn push(&mut self, digests: &[Digest]) -> Result<(), RoundError> {
-        let mut rest = digests;
+        self.bury(digests).await?;
+        let (mut rest, floor) = (digests, self.floor);
         while !rest.is_empty() {
             let chunk = rest[..rest.len().min(MAX_WANTED)].to_vec();
-            let outgoing =
-                replica::blocking(self.memory.shared(), move |shared| replica::page_of(shared, &chunk))
-                    .await?;
+            let read = move |shared: &Shared| replica::page_of(shared, &chunk, floor);
+            let outgoing = replica::blocking(self.memory.shared(), read).await?;
             self.send(&outgoing).await?;
             // A page always holds at least one cell, whatever its size.
             rest = &rest[outgoing.served.max(1)..];
@@ -175,10 +180,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Round<'_, S> {
 
     /// Sends a whole shard.
     async fn give(&mut self, shard: u8) -> Result<(), RoundError> {
-        let mut after = None;
+        self.bury_shard(shard).await?;
+        let (mut after, floor) = (None, self.floor);
         loop {
             let outgoing = replica::blocking(self.memory.shared(), move |shared| {
-                replica::page_after(shared, shard, after)
+                replica::page_after(shared, shard, after, floor)
             })
             .await?;
             self.send(&outgoing).await?;
@@ -187,6 +193,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Round<'_, S> {
             }
             after = outgoing.next;
         }
+    }
+
+    async fn bury_shard(&mut self, shard: u8) -> Result<(), RoundError> {
+        let mut after = None;
+        while self.floor.is_some() {
+            let read = move |shared: &Shared| replica::digests_after(shared, shard, after, MAX_WANTED);
+            let digests = replica::blocking(self.memory.shared(), read).await?;
+            let Some(last) = digests.last() else { break };
+            after = Some(*last);
+            self.bury(&digests).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what both held when they last agreed, and the peer no longer has.
+    async fn bury(&mut self, digests: &[Digest]) -> Result<(), RoundError> {
+        let Some(floor) = self.floor else { return Ok(()) };
+        for digests in digests.chunks(MAX_WANTED) {
+            let digests = digests.to_vec();
+            let read = move |shared: &Shared| replica::burials(shared, &digests, floor);
+            let burials = replica::blocking(self.memory.shared(), read).await?;
+            if !burials.is_empty() {
+                tracing::info!(peer = %self.peer, n = burials.len(), "deleted what was deleted while this node was away");
+                self.memory.merge(burials).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn send(&mut self, outgoing: &Outgoing) -> Result<(), RoundError> {

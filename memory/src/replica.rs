@@ -5,7 +5,13 @@ use std::sync::Arc;
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 
 use crate::{
-    codec::Digest, fingerprint::Fingerprints, memory::Shared, page::Page, store::ReadError, wire::MAX_PAGE,
+    cell::{Cell, Content, Stamp},
+    codec::Digest,
+    fingerprint::Fingerprints,
+    memory::Shared,
+    page::Page,
+    store::ReadError,
+    wire::MAX_PAGE,
 };
 
 /// Cells that one negentropy exchange compares; more are compared a few shards at a time. 40 bytes each.
@@ -73,11 +79,17 @@ pub(crate) fn versions(
 
 /// As many of the cells with these digests as fit a page. One that has been replaced since is left out: its successor
 /// is told by gossip, or found in the next round.
-pub(crate) fn page_of(shared: &Shared, digests: &[Digest]) -> Result<Outgoing, ReplicaError> {
+/// So is one that the peer is presumed to have deleted, with a stamp of at most `floor`.
+pub(crate) fn page_of(
+    shared: &Shared,
+    digests: &[Digest],
+    floor: Option<u64>,
+) -> Result<Outgoing, ReplicaError> {
     let mut page = Page::new(&[], MAX_PAGE);
     let mut served = 0;
     for digest in digests {
-        if let Some(address) = shared.store.address_of(digest)?
+        if let Some((entry, address)) = shared.store.entry(digest)?
+            && !is_below(entry.time, floor)
             && let Some(cell) = shared.store.encoded(&address)?
             && !page.push(&cell)
         {
@@ -88,11 +100,12 @@ pub(crate) fn page_of(shared: &Shared, digests: &[Digest]) -> Result<Outgoing, R
     Ok(Outgoing { page: page.into_bytes(), served, next: None })
 }
 
-/// A page of the cells of `shard`, in the order of digests, after `after`.
+/// A page of the cells of `shard`, in the order of digests, after `after`, without those at or below `floor`.
 pub(crate) fn page_after(
     shared: &Shared,
     shard: u8,
     after: Option<Digest>,
+    floor: Option<u64>,
 ) -> Result<Outgoing, ReplicaError> {
     let mut page = Page::new(&[], MAX_PAGE);
     let (mut last, mut full, mut failed) = (None, false, None);
@@ -102,6 +115,10 @@ pub(crate) fn page_after(
             return false;
         }
         if after == Some(entry.digest) {
+            return true;
+        }
+        if is_below(entry.time, floor) {
+            last = Some(entry.digest);
             return true;
         }
         match shared.store.encoded(address) {
@@ -118,6 +135,47 @@ pub(crate) fn page_after(
         Some(error) => Err(error.into()),
         None => Ok(Outgoing { page: page.into_bytes(), served: 0, next: last.filter(|_| full) }),
     }
+}
+
+/// Tombstones for those of `digests` that hold values with a stamp of at most `floor`. Each wins over that value alone, and
+/// over nothing that was written since.
+pub(crate) fn burials(shared: &Shared, digests: &[Digest], floor: u64) -> Result<Vec<Cell>, ReplicaError> {
+    let mut burials = Vec::new();
+    for digest in digests {
+        if let Some((entry, address)) = shared.store.entry(digest)?
+            && !entry.tombstone
+            && entry.time <= floor
+            && let Some(cell) = shared.store.cell(&address)?
+        {
+            let stamp = Stamp { time: cell.stamp.time.saturating_add(1), ..cell.stamp };
+            burials.push(Cell { stamp, content: Content::Tombstone, expires_ms: None, ..cell });
+        }
+    }
+    Ok(burials)
+}
+
+/// Up to `max` digests of `shard` behind `after`, in order.
+pub(crate) fn digests_after(
+    shared: &Shared,
+    shard: u8,
+    after: Option<Digest>,
+    max: usize,
+) -> Result<Vec<Digest>, ReplicaError> {
+    let mut digests = Vec::new();
+    let start = after.map_or_else(|| vec![shard], |after| after.to_vec());
+    shared.store.index_from(&start, |entry, _| {
+        let is_inside = entry.digest[0] == shard && digests.len() < max;
+        if is_inside && after != Some(entry.digest) {
+            digests.push(entry.digest);
+        }
+        is_inside
+    })?;
+    Ok(digests)
+}
+
+/// Whether a cell is presumed to be deleted elsewhere; its burial has a stamp that is greater by one.
+fn is_below(time: u64, floor: Option<u64>) -> bool {
+    floor.is_some_and(|floor| time <= floor.saturating_add(1))
 }
 
 /// Whether comparing `shards` is more work than a peer may ask for at once.

@@ -1,11 +1,18 @@
 //! Spaces: named sets of keys, and what can be done with a key.
 
+mod fields;
+mod keys;
+mod members;
+mod register;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 
+use self::members::is_member_field;
 use crate::{
     cell::{Cell, Content, Draft, MAX_FIELD, MAX_KEY, MAX_VALUE, REGISTER, RESERVED_FIELD, SpaceName, Stamp},
+    changes::Cursor,
     clock::now_ms,
     codec,
     counter::{self, KeyState},
@@ -14,6 +21,10 @@ use crate::{
     watch::Watch,
     writer::WriteError,
 };
+
+pub use keys::{KeyKind, KeyRange};
+pub use members::MAX_MEMBER;
+pub use register::{Change, Condition, Entry, Lifetime, Outcome};
 
 /// Cells of one batch. A batch is held in memory, and holds up the writes behind it.
 pub const MAX_BATCH_CELLS: usize = 4096;
@@ -33,7 +44,7 @@ pub struct KeyValue {
 /// A named set of keys. Cheap to clone.
 ///
 /// A key has a plain value (`get`, `set`), which may be an integer that many count at once (`incr`), and beside it any
-/// number of named fields ([`Batch`], [`Space::fields`]).
+/// number of named fields ([`Batch`], [`Space::fields`]) and members ([`Space::members`]).
 #[derive(Clone, Debug)]
 pub struct Space {
     memory: Memory,
@@ -69,7 +80,7 @@ impl Space {
         Ok(stamp)
     }
 
-    /// Deletes `key`: its value and all of its fields. Returns whether there was anything to delete.
+    /// Deletes `key`: its value, all of its fields and its members. Returns whether there was anything to delete.
     pub async fn delete(&self, key: &[u8]) -> Result<bool, WriteError> {
         check_sizes(key, &REGISTER, None)?;
         let (space, key) = (self.clone(), Bytes::copy_from_slice(key));
@@ -83,7 +94,7 @@ impl Space {
                     .iter()
                     .filter(live)
                     .map(|cell| cell.field.clone())
-                    .filter(|field| is_users(field))
+                    .filter(|field| is_users(field) || is_member_field(field))
                     .collect();
                 // What was counted has no register of its own, but ends with a new one.
                 if !fields.contains(&REGISTER) && state_of(cells).value(now_ms).is_some() {
@@ -116,42 +127,15 @@ impl Space {
         Ok(total)
     }
 
-    /// Up to `limit` keys that begin with `prefix` and have a value, in order, from the first one greater than `after`.
-    pub async fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<KeyValue>, ReadError> {
-        let (space, prefix) = (self.clone(), prefix.to_vec());
-        let after = after.map(<[u8]>::to_vec);
-        blocking(move || space.scan_now(&prefix, after.as_deref(), limit)).await
-    }
-
     /// Follows the keys that begin with `prefix`: first those there are, then every change.
     pub fn watch(&self, prefix: &[u8]) -> Watch {
         Watch::new(self.clone(), Bytes::copy_from_slice(prefix))
     }
 
-    /// The named fields of `key` and their values, in order.
-    pub async fn fields(&self, key: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        let (space, key) = (self.clone(), key.to_vec());
-        blocking(move || {
-            let now_ms = now_ms();
-            let prefix = codec::key_prefix(&space.name, &key);
-            let mut fields = Vec::new();
-            for cell in space.memory.shared().store.scan(&prefix, &prefix) {
-                let cell = cell?;
-                if let Some(value) = cell.live(now_ms)
-                    && !cell.field.is_empty()
-                    && is_users(&cell.field)
-                {
-                    fields.push((cell.field.clone(), value.clone()));
-                }
-            }
-            Ok(fields)
-        })
-        .await
+    /// Goes on following them behind `cursor`, where another watch of this node stopped. If it is too far back, it begins
+    /// with [`crate::Event::Lagged`] and a snapshot.
+    pub fn watch_from(&self, prefix: &[u8], cursor: Cursor) -> Watch {
+        Watch::resume(self.clone(), Bytes::copy_from_slice(prefix), cursor)
     }
 
     /// An empty batch of writes to this space, for [`Memory::commit`].
@@ -185,41 +169,6 @@ impl Space {
             return Ok(Some(value.clone()));
         }
         Ok(store.key_state(&self.name, key)?.value(now_ms))
-    }
-
-    fn scan_now(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<KeyValue>, ReadError> {
-        let bounds = codec::scan_prefix(&self.name, prefix);
-        let after = after.map(|after| codec::after_key(&self.name, after));
-        let start = after.filter(|after| *after > bounds).unwrap_or_else(|| bounds.clone());
-
-        let now_ms = now_ms();
-        let mut found = Vec::new();
-        let mut open: Option<(Bytes, KeyState)> = None;
-        let mut close = |open: Option<(Bytes, KeyState)>| {
-            let worth = open.and_then(|(key, state)| Some(KeyValue { key, value: state.value(now_ms)? }));
-            found.extend(worth);
-            found.len() < limit
-        };
-        for cell in self.memory.shared().store.scan(&start, &bounds) {
-            let cell = cell?;
-            if open.as_ref().is_none_or(|(key, _)| *key != cell.key)
-                && !close(open.replace((cell.key.clone(), KeyState::default())))
-            {
-                open = None;
-                break;
-            }
-            if let Some((_, state)) = &mut open {
-                state.take(cell);
-            }
-        }
-        close(open);
-        found.truncate(limit);
-        Ok(found)
     }
 
     fn draft(&self, key: &[u8], field: Bytes, content: Content) -> Draft {

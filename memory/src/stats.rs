@@ -36,6 +36,8 @@ pub struct MemoryStats {
     pub cells: u64,
     /// Cells that are tombstones.
     pub tombstones: u64,
+    /// Dead cells that were taken out because everybody has heard of them.
+    pub reaped: u64,
     /// Cells refused because their stamp was too far in the future.
     pub refused_future: u64,
     /// Cells and messages refused because they did not decode or were too large.
@@ -65,6 +67,7 @@ pub struct MemoryStats {
 /// The counters behind [`MemoryStats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    pub(crate) reaped: Counter,
     pub(crate) refused_future: Counter,
     pub(crate) refused_malformed: Counter,
     pub(crate) refused_author: Counter,
@@ -99,6 +102,7 @@ impl Counters {
         MemoryStats {
             cells,
             tombstones,
+            reaped: self.reaped.get(),
             refused_future: self.refused_future.get(),
             refused_malformed: self.refused_malformed.get(),
             refused_author: self.refused_author.get(),

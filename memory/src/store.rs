@@ -1,8 +1,9 @@
 //! Cells on this node's disk, in an LSM tree (`fjall`).
 //!
-//! Two keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
-//! `index` (digest → time, kind, address) is the same cells sorted by shard, for reconciliation. Fingerprints and the
-//! newest stamp are not stored but summed up from the index at start, so they cannot disagree with it.
+//! Three keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
+//! `index` (digest → time, due, kind, address) is the same cells sorted by shard, for reconciliation; `due` (due, kind,
+//! digest → address) are those that will not last, sorted by when their time is over. Fingerprints and the newest stamp
+//! are not stored but summed up from the index at start, so they cannot disagree with it.
 //!
 //! Only the writer thread writes. Anyone reads, and sees whole batches only.
 
@@ -16,6 +17,7 @@ use fjall::PersistMode;
 
 use crate::{
     cell::{Cell, Content, SpaceName},
+    clock::unix_ms,
     codec::{self, Digest, Encoded, MalformedCell},
     counter::KeyState,
     engine::{Engine, EngineError, EngineOptions, Purpose},
@@ -104,25 +106,50 @@ pub(crate) struct Change {
 pub(crate) struct IndexEntry {
     pub(crate) digest: Digest,
     pub(crate) time: u64,
+    /// When a value's time is over, or a tombstone was written, in Unix milliseconds; 0 for what lasts.
+    pub(crate) due_ms: u64,
     pub(crate) tombstone: bool,
 }
 
 impl IndexEntry {
     pub(crate) fn of(cell: &Cell, encoded: &Encoded) -> Self {
         let tombstone = matches!(cell.content, Content::Tombstone);
-        Self { digest: encoded.digest(), time: cell.stamp.time, tombstone }
+        let due_ms = match tombstone {
+            true => unix_ms(cell.stamp.time),
+            false => cell.expires_ms.unwrap_or(0),
+        };
+        Self { digest: encoded.digest(), time: cell.stamp.time, due_ms, tombstone }
     }
 
     fn to_value(self, address: &[u8]) -> Vec<u8> {
-        [&self.time.to_be_bytes(), [u8::from(self.tombstone)].as_slice(), address].concat()
+        let kind = [u8::from(self.tombstone)];
+        [&self.time.to_be_bytes(), &self.due_ms.to_be_bytes(), kind.as_slice(), address].concat()
+    }
+
+    /// Its key among what is due.
+    fn due_key(&self) -> Option<Vec<u8>> {
+        let kind = [u8::from(self.tombstone)];
+        (self.due_ms > 0).then(|| [self.due_ms.to_be_bytes().as_slice(), &kind, &self.digest].concat())
     }
 
     fn parse<'a>(digest: &[u8], value: &'a [u8]) -> Result<(Self, &'a [u8]), MalformedCell> {
         let digest = digest.try_into().map_err(|_| MalformedCell::Address)?;
         let (time, rest) = value.split_first_chunk().ok_or(MalformedCell::Record)?;
+        let (due, rest) = rest.split_first_chunk().ok_or(MalformedCell::Record)?;
         let (kind, address) = rest.split_first().ok_or(MalformedCell::Record)?;
-        Ok((Self { digest, time: u64::from_be_bytes(*time), tombstone: *kind != 0 }, address))
+        let (time, due_ms) = (u64::from_be_bytes(*time), u64::from_be_bytes(*due));
+        Ok((Self { digest, time, due_ms, tombstone: *kind != 0 }, address))
     }
+}
+
+/// A cell whose time is over, or soon will be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    /// When it is over, or was: the expiry of a value, or the writing of a tombstone.
+    pub(crate) ms: u64,
+    pub(crate) is_tombstone: bool,
+    /// Of the version whose time it is.
+    pub(crate) digest: Digest,
 }
 
 /// What all cells come to.
@@ -149,14 +176,15 @@ impl Tally {
 /// The cells on disk.
 #[derive(Debug)]
 pub(crate) struct Store {
-    engine: Engine<2>,
+    engine: Engine<3>,
 }
 
 /// The position of each keyspace.
 const CELLS: usize = 0;
 const INDEX: usize = 1;
-const OPTIONS: EngineOptions<2> =
-    EngineOptions { keyspaces: ["cells", "index"], workers: WORKERS, cache_bytes: CACHE_BYTES };
+const DUE: usize = 2;
+const OPTIONS: EngineOptions<3> =
+    EngineOptions { keyspaces: ["cells", "index", "due"], workers: WORKERS, cache_bytes: CACHE_BYTES };
 
 impl Store {
     /// Opens the store in `path`, which is made if it is not there, and sums up what it holds.
@@ -193,17 +221,59 @@ impl Store {
     /// Writes all of `changes` or none, and returns when they are on the disk.
     pub(crate) fn write(&self, changes: &[Change]) -> Result<(), EngineError> {
         self.engine.write(Purpose::Add, |opened| {
-            let [cells, index] = &opened.keyspaces;
+            let [cells, index, due] = &opened.keyspaces;
             let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
             for Change { encoded, entry, replaces } in changes {
                 if let Some(old) = replaces {
                     batch.remove(index, old.digest.as_slice());
+                    if let Some(key) = old.due_key() {
+                        batch.remove(due, key);
+                    }
+                }
+                if let Some(key) = entry.due_key() {
+                    batch.insert(due, key, encoded.address.as_slice());
                 }
                 batch.insert(index, entry.digest.as_slice(), entry.to_value(&encoded.address).as_slice());
                 batch.insert(cells, encoded.address.as_slice(), encoded.record.as_slice());
             }
             batch.commit()
         })
+    }
+
+    /// Takes cells out, without a trace.
+    pub(crate) fn purge(&self, cells: &[(Vec<u8>, IndexEntry)]) -> Result<(), EngineError> {
+        self.engine.write(Purpose::Free, |opened| {
+            let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
+            for (address, entry) in cells {
+                batch.remove(&opened.keyspaces[CELLS], address.as_slice());
+                batch.remove(&opened.keyspaces[INDEX], entry.digest.as_slice());
+                if let Some(key) = entry.due_key() {
+                    batch.remove(&opened.keyspaces[DUE], key);
+                }
+            }
+            batch.commit()
+        })
+    }
+
+    /// Visits what is due from `from_ms` on and before `to_ms`, in the order of time, until told to stop.
+    pub(crate) fn due(
+        &self,
+        from_ms: u64,
+        to_ms: u64,
+        mut visit: impl FnMut(&Due, &[u8]) -> bool,
+    ) -> Result<(), ReadError> {
+        let range = from_ms.max(1).to_be_bytes()..to_ms.max(1).to_be_bytes();
+        for guard in self.engine.read()?.keyspaces[DUE].range(range) {
+            let (key, address) = guard.into_inner()?;
+            let (due_ms, rest) = key.split_first_chunk().ok_or(MalformedCell::Record)?;
+            let (kind, digest) = rest.split_first().ok_or(MalformedCell::Record)?;
+            let digest = digest.try_into().map_err(|_| MalformedCell::Record)?;
+            let due = Due { ms: u64::from_be_bytes(*due_ms), is_tombstone: *kind != 0, digest };
+            if !visit(&due, &address) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The cell at `address`.
@@ -218,11 +288,11 @@ impl Store {
         Ok(record.map(|record| Encoded { address: address.to_vec(), record: record.to_vec() }))
     }
 
-    /// The address of the cell version with this digest, while it is the current one.
-    pub(crate) fn address_of(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ReadError> {
+    /// What is known of the cell version with this digest, and its address, while it is the current one.
+    pub(crate) fn entry(&self, digest: &Digest) -> Result<Option<(IndexEntry, Vec<u8>)>, ReadError> {
         let Some(value) = self.engine.read()?.keyspaces[INDEX].get(digest)? else { return Ok(None) };
-        let (_, address) = IndexEntry::parse(digest, &value)?;
-        Ok(Some(address.to_vec()))
+        let (entry, address) = IndexEntry::parse(digest, &value)?;
+        Ok(Some((entry, address.to_vec())))
     }
 
     /// Visits index entries with their addresses in the order of digests, from `start` on, until told to stop.

@@ -2,7 +2,9 @@
 //!
 //! The writer only notes *which* key has changed; the watcher reads the value when it gets there. So a watcher never
 //! sees values go backwards, several quick changes of a key may show as one, and a slow watcher costs a bounded queue
-//! of keys. When that is full the watcher is told so ([`Event::Lagged`]) and starts over from a new snapshot.
+//! of keys. What has changed lately stays in a log for all ([`crate::changes`]): from there a watcher goes on that was
+//! too slow or away for a while. What is older than the log begins is missed: the watcher is told so
+//! ([`Event::Lagged`]) and starts over from a new snapshot.
 
 use std::{
     collections::VecDeque,
@@ -16,13 +18,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
-    cell::{Cell, SpaceName},
-    counter,
-    space::{KeyValue, Space},
+    cell::SpaceName,
+    changes::{Changed, Cursor},
+    space::{KeyRange, KeyValue, Space},
     store::ReadError,
 };
 
-/// Changed keys that wait for a watcher, before it has to start over.
+/// Changed keys that wait for a watcher, before it goes on from the log.
 const MAX_BEHIND: usize = 1024;
 
 /// Keys of the snapshot that are read at once.
@@ -38,11 +40,13 @@ pub enum Event {
         /// What it is worth.
         value: Bytes,
     },
-    /// The key has no value any more. (A value whose time is over goes without an event.)
+    /// The key has no value any more: it was deleted, or its time is over.
     Deleted {
         /// The key.
         key: Bytes,
     },
+    /// The snapshot is complete; what follows are changes.
+    Live,
     /// Changes were missed. A new snapshot follows: what is not in it is gone.
     Lagged,
 }
@@ -52,9 +56,14 @@ pub enum Event {
 pub struct Watch {
     space: Space,
     prefix: Bytes,
-    changed: mpsc::Receiver<Bytes>,
-    lagged: Arc<AtomicBool>,
+    changed: mpsc::Receiver<(u64, Bytes)>,
+    overflowed: Arc<AtomicBool>,
+    /// Changes that the log has told, and that are still to be seen.
+    recalled: VecDeque<(u64, Bytes)>,
     snapshot: Option<Snapshot>,
+    is_lagged: bool,
+    /// All changes up to here have been seen.
+    cursor: Cursor,
 }
 
 /// How far the snapshot has been handed out.
@@ -68,13 +77,24 @@ struct Snapshot {
 
 impl Watch {
     pub(crate) fn new(space: Space, prefix: Bytes) -> Self {
-        // First the changes, then the snapshot: what happens in between is seen twice rather than not at all.
-        let (sender, changed) = mpsc::channel(MAX_BEHIND);
-        let lagged = Arc::new(AtomicBool::new(false));
-        let entry =
-            Watcher { space: space.name().clone(), prefix: prefix.clone(), sender, lagged: lagged.clone() };
-        space.memory().shared().watchers.add(entry);
-        Self { space, prefix, changed, lagged, snapshot: Some(Snapshot::default()) }
+        let (changed, overflowed, cursor) = register(&space, &prefix);
+        let (recalled, snapshot) = (VecDeque::new(), Some(Snapshot::default()));
+        Self { space, prefix, changed, overflowed, recalled, snapshot, is_lagged: false, cursor }
+    }
+
+    pub(crate) fn resume(space: Space, prefix: Bytes, cursor: Cursor) -> Self {
+        // First the changes to come, then those of the log: some are seen twice rather than not at all.
+        let (changed, overflowed, _) = register(&space, &prefix);
+        let (recalled, snapshot) = (VecDeque::new(), None);
+        let mut watch =
+            Self { space, prefix, changed, overflowed, recalled, snapshot, is_lagged: false, cursor };
+        watch.recall();
+        watch
+    }
+
+    /// Where to go on with [`Space::watch_from`] after the events seen so far; `None` while the snapshot lasts.
+    pub fn cursor(&self) -> Option<Cursor> {
+        (self.snapshot.is_none() && !self.is_lagged).then_some(self.cursor)
     }
 
     /// The next event. Nothing is lost if the future is dropped before it is ready. `None` ends the watch: the store
@@ -84,76 +104,140 @@ impl Watch {
     }
 
     async fn step(&mut self) -> Result<Event, ReadError> {
-        if self.lagged.swap(false, Ordering::AcqRel) {
-            while self.changed.try_recv().is_ok() {}
-            self.snapshot = Some(Snapshot::default());
-            return Ok(Event::Lagged);
+        loop {
+            if self.overflowed.swap(false, Ordering::AcqRel) {
+                while self.changed.try_recv().is_ok() {}
+                if self.snapshot.is_none() {
+                    self.recall();
+                } else {
+                    self.is_lagged = true;
+                }
+            }
+            if std::mem::take(&mut self.is_lagged) {
+                self.recalled.clear();
+                self.cursor = self.space.memory().shared().watchers.now();
+                self.snapshot = Some(Snapshot::default());
+                return Ok(Event::Lagged);
+            }
+            if let Some(event) = self.step_snapshot().await? {
+                return Ok(event);
+            }
+            let next = match self.recalled.pop_front() {
+                Some(next) => Some(next),
+                // The writer, which holds the other end, lives as long as the space in `self`.
+                None => self.changed.recv().await,
+            };
+            let Some((number, key)) = next else { return std::future::pending().await };
+            // The log may have told it already.
+            if number <= self.cursor.number {
+                continue;
+            }
+            self.cursor.number = number;
+            return Ok(match self.space.read(&key)? {
+                Some(value) => Event::Value { key, value },
+                None => Event::Deleted { key },
+            });
         }
-        if let Some(event) = self.step_snapshot().await? {
-            return Ok(event);
+    }
+
+    /// Takes from the log what has changed since the cursor.
+    fn recall(&mut self) {
+        let since = self.space.memory().shared().watchers.since(self.space.name(), &self.prefix, self.cursor);
+        match since {
+            Some(changes) => self.recalled = changes,
+            None => self.is_lagged = true,
         }
-        // The writer, which holds the other end, lives as long as the space in `self`.
-        let Some(key) = self.changed.recv().await else { return std::future::pending().await };
-        Ok(match self.space.read(&key)? {
-            Some(value) => Event::Value { key, value },
-            None => Event::Deleted { key },
-        })
     }
 
     async fn step_snapshot(&mut self) -> Result<Option<Event>, ReadError> {
         let Some(snapshot) = &mut self.snapshot else { return Ok(None) };
         if snapshot.page.is_empty() && !snapshot.ends {
-            let page = self.space.scan(&self.prefix, snapshot.after.as_deref(), SNAPSHOT_PAGE).await?;
+            let range = KeyRange { after: snapshot.after.clone(), ..KeyRange::prefix(&self.prefix) };
+            let page = self.space.scan_range(range, SNAPSHOT_PAGE).await?;
             snapshot.ends = page.len() < SNAPSHOT_PAGE;
             snapshot.page = page.into();
         }
         let Some(KeyValue { key, value }) = snapshot.page.pop_front() else {
             self.snapshot = None;
-            return Ok(None);
+            return Ok(Some(Event::Live));
         };
         snapshot.after = Some(key.clone());
         Ok(Some(Event::Value { key, value }))
     }
 }
 
-/// Everybody who watches.
+type Registered = (mpsc::Receiver<(u64, Bytes)>, Arc<AtomicBool>, Cursor);
+
+/// First the changes, then the snapshot: what happens in between is seen twice rather than not at all.
+fn register(space: &Space, prefix: &Bytes) -> Registered {
+    let (sender, changed) = mpsc::channel(MAX_BEHIND);
+    let overflowed = Arc::new(AtomicBool::new(false));
+    let watcher = Watcher {
+        space: space.name().clone(),
+        prefix: prefix.clone(),
+        sender,
+        overflowed: overflowed.clone(),
+    };
+    let cursor = space.memory().shared().watchers.add(watcher);
+    (changed, overflowed, cursor)
+}
+
+/// Everybody who watches, and what has changed lately.
 #[derive(Debug, Default)]
-pub(crate) struct Watchers(Mutex<Vec<Watcher>>);
+pub(crate) struct Watchers(Mutex<Room>);
+
+#[derive(Debug, Default)]
+struct Room {
+    watchers: Vec<Watcher>,
+    log: Changed,
+}
 
 #[derive(Debug)]
 struct Watcher {
     space: SpaceName,
     prefix: Bytes,
-    sender: mpsc::Sender<Bytes>,
-    lagged: Arc<AtomicBool>,
+    sender: mpsc::Sender<(u64, Bytes)>,
+    overflowed: Arc<AtomicBool>,
 }
 
 impl Watchers {
-    fn add(&self, watcher: Watcher) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(watcher);
+    /// Returns the place in the log from which the watcher is told.
+    fn add(&self, watcher: Watcher) -> Cursor {
+        let mut room = self.room();
+        room.watchers.push(watcher);
+        room.log.now()
     }
 
-    /// Notes the keys whose worth may have changed. Never waits for a watcher.
-    pub(crate) fn notify(&self, cells: &[Cell]) {
-        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        watchers.retain(|watcher| {
-            let concerns = |cell: &&Cell| {
-                counter::decides_value(&cell.field)
-                    && cell.space == watcher.space
-                    && cell.key.starts_with(&watcher.prefix)
-            };
-            cells.iter().filter(concerns).all(|cell| watcher.note(&cell.key)) && !watcher.sender.is_closed()
+    fn now(&self) -> Cursor {
+        self.room().log.now()
+    }
+
+    fn since(&self, space: &SpaceName, prefix: &[u8], cursor: Cursor) -> Option<VecDeque<(u64, Bytes)>> {
+        self.room().log.since(space, prefix, cursor)
+    }
+
+    /// Notes a key whose worth may have changed. Never waits for a watcher.
+    pub(crate) fn note(&self, space: &SpaceName, key: &Bytes) {
+        let mut room = self.room();
+        let number = room.log.note(space, key);
+        room.watchers.retain(|watcher| {
+            let concerns = watcher.space == *space && key.starts_with(&watcher.prefix);
+            if concerns { watcher.note(number, key) } else { !watcher.sender.is_closed() }
         });
+    }
+
+    fn room(&self) -> std::sync::MutexGuard<'_, Room> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Watcher {
     /// Returns whether anybody still listens.
-    fn note(&self, key: &Bytes) -> bool {
-        match self.sender.try_send(key.clone()) {
+    fn note(&self, number: u64, key: &Bytes) -> bool {
+        match self.sender.try_send((number, key.clone())) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
-                self.lagged.store(true, Ordering::Release);
+                self.overflowed.store(true, Ordering::Release);
                 true
             }
             Err(TrySendError::Closed(_)) => false,

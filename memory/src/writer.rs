@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     cell::{Cell, Draft, MAX_FIELD, MAX_KEY, MAX_VALUE, SpaceName, Stamp},
-    codec::{self, Encoded, MalformedCell},
+    clock::now_ms,
+    codec::{self, Digest, Encoded, MalformedCell},
     counter::{IncrementError, KeyState},
     engine::EngineError,
     memory::Shared,
@@ -101,6 +102,14 @@ pub(crate) trait Job: Send {
 
     /// Answers who waits.
     fn finish(self: Box<Self>);
+}
+
+/// What the writer is asked to do.
+pub(crate) enum Work {
+    /// To commit.
+    Job(Box<dyn Job>),
+    /// To take cells out that have been dead for long, if they are still what they were: their addresses and digests.
+    Purge(Vec<(Vec<u8>, Digest)>),
 }
 
 /// The stamp that a local write got, and what it answers.
@@ -190,23 +199,48 @@ impl Job for RemoteJob {
 }
 
 /// Commits jobs until nobody can send any more.
-pub(crate) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
     let mut doubtful = Vec::new();
-    while let Some(first) = jobs.blocking_recv() {
+    while let Some(first) = work.blocking_recv() {
         mend(shared, &mut doubtful);
         let mut group = Group { shared, slots: BTreeMap::new(), jobs: Vec::new(), cells: 0, bytes: 0 };
-        group.add(first);
-        while group.has_room()
-            && let Ok(job) = jobs.try_recv()
-        {
+        let mut next = Some(first);
+        let mut purge = None;
+        while let Some(Work::Job(job)) = next {
             group.add(job);
+            next = if group.has_room() { work.try_recv().ok() } else { None };
+        }
+        if let Some(Work::Purge(cells)) = next {
+            purge = Some(cells);
         }
         let unknown = group.commit();
         // Nothing has been written since the first failure.
         if doubtful.is_empty() {
             doubtful = unknown;
         }
+        if let Some(cells) = purge {
+            take_out(shared, cells);
+        }
     }
+}
+
+fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>) {
+    let entry_of = |(address, digest): (Vec<u8>, Digest)| {
+        let cell = shared.store.cell(&address).ok()??;
+        let entry = IndexEntry::of(&cell, &codec::encode(&cell).ok()?);
+        (entry.digest == digest).then_some((address, entry))
+    };
+    let cells: Vec<(Vec<u8>, IndexEntry)> = cells.into_iter().filter_map(entry_of).collect();
+    if cells.is_empty() {
+        return;
+    }
+    if let Err(error) = shared.store.purge(&cells) {
+        tracing::warn!(%error, "what is dead for long stays");
+        return;
+    }
+    let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
+    cells.iter().for_each(|(_, entry)| tally.remove(entry));
+    shared.counters.reaped.add(cells.len() as u64);
 }
 
 /// After a failed commit the store is opened anew as soon as it can be. What of the failed commits has reached the disk
@@ -269,6 +303,20 @@ impl View<'_> {
         Ok(cells.into_values().collect())
     }
 
+    /// One cell.
+    pub(crate) fn cell(
+        &self,
+        space: &SpaceName,
+        key: &[u8],
+        field: &[u8],
+    ) -> Result<Option<Cell>, ReadError> {
+        let address = codec::address(space, key, field);
+        match self.slots.get(&address) {
+            Some(slot) => Ok(slot.current.clone()),
+            None => self.shared.store.cell(&address),
+        }
+    }
+
     /// The cells that decide what a key is worth.
     pub(crate) fn key_state(&self, space: &SpaceName, key: &[u8]) -> Result<KeyState, ReadError> {
         let mut state = KeyState::default();
@@ -325,8 +373,11 @@ impl Group<'_> {
     /// Lets the cell in if it wins.
     fn apply(&mut self, cell: Cell, encoded: Encoded) -> Option<Cell> {
         let slot = self.slots.get_mut(&encoded.address)?;
-        if slot.current.as_ref().is_some_and(|current| !cell.supersedes(current)) {
-            return None;
+        match &slot.current {
+            Some(current) if !cell.supersedes(current) => return None,
+            // It was reaped here, or never was here, and kills nothing.
+            None if self.shared.horizon.is_long_dead(&cell, now_ms()) => return None,
+            _ => {}
         }
         self.cells += 1;
         self.bytes += encoded.address.len() + encoded.record.len();

@@ -213,6 +213,7 @@ async fn a_watch_shows_what_is_there_and_then_what_changes() -> anyhow::Result<(
     let value =
         |key: &'static str, value: &'static str| Some(Event::Value { key: key.into(), value: value.into() });
     assert_eq!(watch.next().await, value("w/1", "one"));
+    assert_eq!(watch.next().await, Some(Event::Live));
     space.set(b"other", "y".into(), None).await?;
     space.set(b"w/2", "two".into(), None).await?;
     assert_eq!(watch.next().await, value("w/2", "two"));
@@ -238,6 +239,7 @@ async fn a_watcher_that_falls_behind_is_told_and_starts_over() -> anyhow::Result
     for _ in 0..2001 {
         assert!(matches!(watch.next().await, Some(Event::Value { .. })));
     }
+    assert_eq!(watch.next().await, Some(Event::Live));
     space.set(b"last", "x".into(), None).await?;
     assert_eq!(watch.next().await, Some(Event::Value { key: "last".into(), value: "x".into() }));
     Ok(())

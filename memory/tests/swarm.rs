@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use starfish_dht::testing::{PATIENCE, TestSwarm, wait_until};
-use starfish_memory::{Memory, MemorySync, Space};
+use starfish_memory::{Memory, MemoryOptions, MemorySync, Space};
 use tempfile::TempDir;
 
 /// A swarm whose every node has a memory.
@@ -22,17 +22,25 @@ struct Node {
 
 impl Memories {
     async fn start(n: usize) -> anyhow::Result<Self> {
+        Self::start_with(n, MemoryOptions::default()).await
+    }
+
+    async fn start_with(n: usize, options: MemoryOptions) -> anyhow::Result<Self> {
         let mut memories = Self { swarm: TestSwarm::start(n).await, nodes: Vec::new() };
         for index in 0..n {
-            memories.attach(index).await?;
+            memories.attach_with(index, options).await?;
         }
         Ok(memories)
     }
 
     async fn attach(&mut self, index: usize) -> anyhow::Result<()> {
+        self.attach_with(index, MemoryOptions::default()).await
+    }
+
+    async fn attach_with(&mut self, index: usize, options: MemoryOptions) -> anyhow::Result<()> {
         let network = self.swarm.network(index).clone();
         let dir = tempfile::tempdir()?;
-        let memory = Memory::open(dir.path(), &network.local_peer())?;
+        let memory = Memory::open_with(dir.path(), &network.local_peer(), options)?;
         let sync = memory.join(network).await?;
         self.nodes.push(Node { memory, _sync: sync, _dir: dir });
         Ok(())
@@ -171,5 +179,50 @@ async fn a_memory_joins_one_network_at_a_time() -> anyhow::Result<()> {
     let memories = Memories::start(1).await?;
     let network = memories.swarm.network(0).clone();
     assert!(memories.nodes[0].memory.join(network).await.is_err());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dead_do_not_come_back_with_a_node_that_was_away_for_longer_than_they_are_remembered()
+-> anyhow::Result<()> {
+    let horizon = Duration::from_secs(4);
+    let mut memories = Memories::start_with(3, MemoryOptions { horizon }).await?;
+    for key in ["gone", "renewed", "kept"] {
+        memories.space(0).set(key.as_bytes(), "old".into(), None).await?;
+    }
+    memories.space(0).set(b"brief", "old".into(), Some(Duration::from_millis(100))).await?;
+    memories.wait_agreed().await;
+    // Each is to know when it last agreed with each.
+    wait_until("all have compared notes", PATIENCE, || async {
+        memories.nodes.iter().all(|node| node.memory.stats().sync_rounds > 2)
+    })
+    .await;
+    memories.swarm.partition(&[0, 1], &[2]).await;
+    memories.space(0).delete(b"gone").await?;
+    memories.space(0).delete(b"renewed").await?;
+    memories.space(2).set(b"written while away", "new".into(), None).await?;
+    wait_until("the dead to be forgotten", PATIENCE, || async {
+        memories.nodes[..2]
+            .iter()
+            .all(|node| node.memory.stats().reaped >= 3 && node.memory.stats().tombstones == 0)
+    })
+    .await;
+    memories.space(1).set(b"renewed", "new".into(), None).await?;
+
+    memories.swarm.heal().await;
+    for index in 0..3 {
+        memories.wait_value(index, "renewed", "new").await;
+        memories.wait_value(index, "written while away", "new").await;
+    }
+    let away = memories.space(2);
+    wait_until("its death", PATIENCE, || async { away.get(b"gone").await.unwrap().is_none() }).await;
+    memories.wait_agreed().await;
+    // A newcomer has never agreed with anybody, and gets and brings everything.
+    let newcomer = memories.swarm.add().await;
+    memories.attach_with(newcomer, MemoryOptions { horizon }).await?;
+    for index in 0..4 {
+        memories.wait_value(index, "kept", "old").await;
+        assert_eq!(memories.space(index).get(b"gone").await?, None, "on node {index}");
+    }
     Ok(())
 }

@@ -183,6 +183,7 @@ async fn watch(context: &mut Context, space: &str, prefix: &str) -> anyhow::Resu
         let line = match event {
             WatchEvent::Value { key, value } => Line::Set { key: readable(&key), value: readable(&value) },
             WatchEvent::Deleted { key } => Line::Deleted { key: readable(&key), deleted: true },
+            WatchEvent::Live => continue,
             WatchEvent::Lagged => Line::Lagged { lagged: true },
         };
         context.print(serde_json::to_string(&line)?).await?;

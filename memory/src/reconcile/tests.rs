@@ -6,7 +6,10 @@ use proptest::{collection::vec, prelude::*};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{answer::answer, cell::Cell, cell::tests::any_cell, memory::Memory, space::Space};
+use crate::{MemoryOptions, answer::answer, cell::Cell, cell::tests::any_cell, memory::Memory, space::Space};
+
+/// The cells of these tests are older than any horizon.
+const REMEMBERS: MemoryOptions = MemoryOptions { horizon: std::time::Duration::MAX };
 
 struct Node {
     peer: PeerId,
@@ -16,7 +19,7 @@ struct Node {
 
 fn node() -> Node {
     let (peer, dir) = (PeerId::random(), tempfile::tempdir().unwrap());
-    Node { peer, memory: Memory::open(dir.path(), &peer).unwrap(), _dir: dir }
+    Node { peer, memory: Memory::open_with(dir.path(), &peer, REMEMBERS).unwrap(), _dir: dir }
 }
 
 fn space(node: &Node) -> Space {

@@ -8,9 +8,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use starfish_memory::{Memory, ReadError, Space, WriteError};
+use http::{HeaderMap, StatusCode};
+use starfish_memory::{Cursor, Memory, ReadError, Space, WriteError};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ApiError, chain};
@@ -64,7 +64,13 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
             state,
             watch,
         )
-        .query(&[("prefix", "only keys that begin so")])
+        .query(&[
+            ("prefix", "only keys that begin so"),
+            (
+                "cursor",
+                "go on behind this event of the same node: its id; the header Last-Event-ID does the same",
+            ),
+        ])
         .gives(Content::Events("{event, key, value}")),
     ]
 }
@@ -122,10 +128,26 @@ async fn watch(
     State(state): State<Resource>,
     segments: Segments,
     query: Query,
+    headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, ApiError> {
-    let watch = space(&state, &segments)?.watch(query.bytes("prefix").unwrap_or_default());
-    let events = stream::unfold(watch, async |mut watch| Some((watch.next().await?, watch)));
-    let events = events.map(|event| Event::default().json_data(wire_event(event)));
+    let (space, prefix) = (space(&state, &segments)?, query.bytes("prefix").unwrap_or_default());
+    let header = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
+    let watch = match query.parsed::<Cursor>("cursor")?.or(header) {
+        Some(cursor) => space.watch_from(prefix, cursor),
+        None => space.watch(prefix),
+    };
+    let events = stream::unfold(watch, async |mut watch| {
+        let event = watch.next().await?;
+        Some(((event, watch.cursor()), watch))
+    });
+    let events = events.map(|(event, cursor)| {
+        let sent = Event::default();
+        let sent = match cursor {
+            Some(cursor) => sent.id(cursor.to_string()),
+            None => sent,
+        };
+        sent.json_data(wire_event(event))
+    });
     let until_stop = events.take_until(state.stopping.cancelled_owned());
     // The comments show a client behind a silent connection that the node lives.
     Ok(Sse::new(until_stop).keep_alive(KeepAlive::default()))
@@ -135,6 +157,7 @@ fn wire_event(event: starfish_memory::Event) -> WatchEvent {
     match event {
         starfish_memory::Event::Value { key, value } => WatchEvent::Value { key, value },
         starfish_memory::Event::Deleted { key } => WatchEvent::Deleted { key },
+        starfish_memory::Event::Live => WatchEvent::Live,
         starfish_memory::Event::Lagged => WatchEvent::Lagged,
     }
 }

@@ -58,6 +58,8 @@ pub enum WatchEvent {
         #[serde(with = "as_percent")]
         key: Bytes,
     },
+    /// All that was there has been told; what follows are changes.
+    Live,
     /// The watcher was too slow and missed events: what it knows may be out of date.
     Lagged,
 }

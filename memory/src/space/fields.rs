@@ -1,0 +1,142 @@
+//! A key's named fields: a hash.
+
+use bytes::Bytes;
+
+use super::{Space, blocking, check_sizes, is_users};
+use crate::{
+    cell::{Cell, Content, Draft},
+    clock::now_ms,
+    codec,
+    counter::{self, IncrementError},
+    store::ReadError,
+    writer::WriteError,
+};
+
+impl Space {
+    /// The named fields of `key` and their values, in order.
+    pub async fn fields(&self, key: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        let (space, key) = (self.clone(), key.to_vec());
+        blocking(move || {
+            let now_ms = now_ms();
+            let prefix = codec::key_prefix(&space.name, &key);
+            let mut fields = Vec::new();
+            for cell in space.memory.shared().store.scan(&prefix, &prefix) {
+                let cell = cell?;
+                if let Some(value) = cell.live(now_ms).filter(|_| is_named(&cell.field)) {
+                    fields.push((cell.field.clone(), value.clone()));
+                }
+            }
+            Ok(fields)
+        })
+        .await
+    }
+
+    /// The value of one field.
+    #[expect(
+        clippy::unused_async,
+        reason = "large values are to come from other nodes; callers await already"
+    )]
+    pub async fn field(&self, key: &[u8], field: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        if !is_named(field) {
+            return Ok(None);
+        }
+        let cell = self.memory.shared().store.cell(&codec::address(&self.name, key, field))?;
+        Ok(cell.and_then(|cell| cell.live(now_ms()).cloned()))
+    }
+
+    /// Gives fields of `key` their values, all at once; returns how many are new.
+    pub async fn set_fields(&self, key: &[u8], fields: Vec<(Bytes, Bytes)>) -> Result<usize, WriteError> {
+        for (field, value) in &fields {
+            check_sizes(key, field, Some(value))?;
+            check_named(field)?;
+        }
+        self.change_cells(key, fields.into_iter().map(|(field, value)| (field, Content::Value(value))))
+            .await
+            .map(|changed| changed.added)
+    }
+
+    /// Deletes fields of `key`; returns how many there were.
+    pub async fn delete_fields(&self, key: &[u8], fields: Vec<Bytes>) -> Result<usize, WriteError> {
+        for field in &fields {
+            check_named(field)?;
+        }
+        self.change_cells(key, fields.into_iter().map(|field| (field, Content::Tombstone)))
+            .await
+            .map(|changed| changed.removed)
+    }
+
+    /// Adds `by` to a field and returns what it is then. A field is one value: of what two nodes add at once, the later
+    /// result counts. What many count together is a key of its own ([`Space::incr`]).
+    pub async fn incr_field(&self, key: &[u8], field: &[u8], by: i64) -> Result<i64, WriteError> {
+        check_sizes(key, field, None)?;
+        check_named(field)?;
+        let (space, key, field) = (self.clone(), Bytes::copy_from_slice(key), Bytes::copy_from_slice(field));
+        let (_, total) = self
+            .memory
+            .update(move |view| {
+                let cell = view.cell(&space.name, &key, &field)?;
+                let before = match cell.as_ref().and_then(|cell| cell.live(now_ms())) {
+                    Some(value) => counter::parse_integer(value).ok_or(IncrementError::NotAnInteger)?,
+                    None => 0,
+                };
+                let total = before.checked_add(by).ok_or(IncrementError::Overflow)?;
+                let content = Content::Value(total.to_string().into());
+                Ok((vec![space.draft(&key, field, content)], total))
+            })
+            .await?;
+        Ok(total)
+    }
+
+    /// Writes cells of one key together. A tombstone is only written over a value.
+    pub(super) async fn change_cells(
+        &self,
+        key: &[u8],
+        cells: impl Iterator<Item = (Bytes, Content)>,
+    ) -> Result<Changed, WriteError> {
+        let mut cells: Vec<(Bytes, Content)> = cells.collect();
+        // Of two for one field the later counts.
+        cells.reverse();
+        cells.sort_by(|a, b| a.0.cmp(&b.0));
+        cells.dedup_by(|later, kept| later.0 == kept.0);
+        let (space, key) = (self.clone(), Bytes::copy_from_slice(key));
+        let (_, changed) = self
+            .memory
+            .update(move |view| {
+                let (mut drafts, mut changed) = (Vec::<Draft>::new(), Changed::default());
+                for (field, content) in cells {
+                    let cell = view.cell(&space.name, &key, &field)?;
+                    let was_there = cell.as_ref().is_some_and(|cell| cell.live(now_ms()).is_some());
+                    match content {
+                        Content::Value(_) => changed.added += usize::from(!was_there),
+                        Content::Tombstone if !was_there => continue,
+                        Content::Tombstone => changed.removed += 1,
+                    }
+                    drafts.push(space.draft(&key, field, content));
+                }
+                Ok((drafts, changed))
+            })
+            .await?;
+        Ok(changed)
+    }
+}
+
+/// What writing some cells of a key has changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Changed {
+    pub(super) added: usize,
+    pub(super) removed: usize,
+}
+
+fn check_named(field: &[u8]) -> Result<(), WriteError> {
+    if is_named(field) { Ok(()) } else { Err(WriteError::ReservedField) }
+}
+
+/// Whether a field is a user's, and not the plain value.
+pub(super) fn is_named(field: &[u8]) -> bool {
+    !field.is_empty() && is_users(field)
+}
+
+/// Whether a cell is a named field that has a value.
+pub(super) fn is_live_field(cell: &Cell, now_ms: u64) -> bool {
+    is_named(&cell.field) && cell.live(now_ms).is_some()
+}

@@ -1,0 +1,156 @@
+//! The keys of a space, in order, page by page.
+//!
+//! A page begins behind the last key of the one before, so it is the same whatever is written meanwhile: no key that
+//! is there all the time is left out or seen twice.
+
+use bytes::Bytes;
+
+use super::{KeyValue, Space, blocking, fields::is_live_field, members::is_live_member};
+use crate::{cell::Cell, clock::now_ms, codec, counter::KeyState, store::ReadError};
+
+/// Which keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// Those that begin so.
+    pub prefix: Bytes,
+    /// Not those before this one.
+    pub from: Option<Bytes>,
+    /// Not this one and those behind it.
+    pub to: Option<Bytes>,
+    /// Only those behind this one: the last of the page before.
+    pub after: Option<Bytes>,
+}
+
+/// What a key holds. After a partition it may be more than one of them; then the first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// A plain value or counter.
+    Value,
+    /// Named fields.
+    Fields,
+    /// Members.
+    Members,
+}
+
+/// What the cells of one key come to.
+#[derive(Debug, Default)]
+struct Seen {
+    state: KeyState,
+    has_fields: bool,
+    has_members: bool,
+}
+
+impl KeyRange {
+    /// The keys that begin with `prefix`.
+    pub fn prefix(prefix: &[u8]) -> Self {
+        Self { prefix: Bytes::copy_from_slice(prefix), ..Self::default() }
+    }
+}
+
+impl Seen {
+    fn take(&mut self, cell: Cell, now_ms: u64) {
+        self.has_fields |= is_live_field(&cell, now_ms);
+        self.has_members |= is_live_member(&cell, now_ms);
+        self.state.take(cell);
+    }
+
+    fn kind(&self, now_ms: u64) -> Option<KeyKind> {
+        if self.state.value(now_ms).is_some() {
+            return Some(KeyKind::Value);
+        }
+        let fields = self.has_fields.then_some(KeyKind::Fields);
+        fields.or_else(|| self.has_members.then_some(KeyKind::Members))
+    }
+}
+
+impl Space {
+    /// Up to `limit` keys that begin with `prefix` and have a plain value, from the first one behind `after`.
+    pub async fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, ReadError> {
+        let range = KeyRange { after: after.map(Bytes::copy_from_slice), ..KeyRange::prefix(prefix) };
+        self.scan_range(range, limit).await
+    }
+
+    /// Up to `limit` keys of a range that have a plain value.
+    pub async fn scan_range(&self, range: KeyRange, limit: usize) -> Result<Vec<KeyValue>, ReadError> {
+        let space = self.clone();
+        blocking(move || {
+            let (now_ms, mut found) = (now_ms(), Vec::new());
+            space.each_key(&range, |key, seen| {
+                if let Some(value) = seen.state.value(now_ms) {
+                    found.push(KeyValue { key, value });
+                }
+                found.len() < limit
+            })?;
+            found.truncate(limit);
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Up to `limit` keys of a range, whatever they hold.
+    pub async fn keys(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, KeyKind)>, ReadError> {
+        let space = self.clone();
+        blocking(move || {
+            let (now_ms, mut found) = (now_ms(), Vec::new());
+            space.each_key(&range, |key, seen| {
+                found.extend(seen.kind(now_ms).map(|kind| (key, kind)));
+                found.len() < limit
+            })?;
+            found.truncate(limit);
+            Ok(found)
+        })
+        .await
+    }
+
+    /// What `key` holds; `None` if there is no such key.
+    pub async fn kind(&self, key: &[u8]) -> Result<Option<KeyKind>, ReadError> {
+        let (space, key) = (self.clone(), key.to_vec());
+        blocking(move || {
+            let (now_ms, mut seen) = (now_ms(), Seen::default());
+            let prefix = codec::key_prefix(&space.name, &key);
+            for cell in space.memory.shared().store.scan(&prefix, &prefix) {
+                seen.take(cell?, now_ms);
+            }
+            Ok(seen.kind(now_ms))
+        })
+        .await
+    }
+
+    /// Visits keys in order until told to stop.
+    fn each_key(
+        &self,
+        range: &KeyRange,
+        mut visit: impl FnMut(Bytes, Seen) -> bool,
+    ) -> Result<(), ReadError> {
+        let bounds = codec::scan_prefix(&self.name, &range.prefix);
+        let from = range.from.as_ref().map(|from| codec::key_prefix(&self.name, from));
+        let after = range.after.as_ref().map(|after| codec::after_key(&self.name, after));
+        let start = [Some(bounds.clone()), from, after].into_iter().flatten().max().unwrap_or_default();
+        let now_ms = now_ms();
+        let mut open: Option<(Bytes, Seen)> = None;
+        for cell in self.memory.shared().store.scan(&start, &bounds) {
+            let cell = cell?;
+            if range.to.as_ref().is_some_and(|to| cell.key >= *to) {
+                break;
+            }
+            if open.as_ref().is_none_or(|(key, _)| *key != cell.key) {
+                let done = open.replace((cell.key.clone(), Seen::default()));
+                if done.is_some_and(|(key, seen)| !visit(key, seen)) {
+                    return Ok(());
+                }
+            }
+            if let Some((_, seen)) = &mut open {
+                seen.take(cell, now_ms);
+            }
+        }
+        if let Some((key, seen)) = open {
+            visit(key, seen);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! A key's members: a set. Each member is a field of its own, so those added on different nodes all stay; of an
+//! addition and a removal of one member at the same time, the later counts.
+
+use bytes::Bytes;
+
+use super::{Space, blocking, check_sizes};
+use crate::{
+    cell::{Cell, Content, MAX_FIELD, RESERVED_FIELD},
+    clock::now_ms,
+    codec,
+    store::ReadError,
+    writer::WriteError,
+};
+
+/// After the reserved byte: a member's field. The member follows.
+const MEMBER: u8 = b's';
+/// Longest member of a set, in bytes.
+pub const MAX_MEMBER: usize = MAX_FIELD - 2;
+
+impl Space {
+    /// The members of `key`, in order.
+    pub async fn members(&self, key: &[u8]) -> Result<Vec<Bytes>, ReadError> {
+        let (space, key) = (self.clone(), key.to_vec());
+        blocking(move || {
+            let now_ms = now_ms();
+            let key_prefix = codec::key_prefix(&space.name, &key);
+            let start = codec::address(&space.name, &key, &[RESERVED_FIELD, MEMBER]);
+            let mut members = Vec::new();
+            for cell in space.memory.shared().store.scan(&start, &key_prefix) {
+                let cell = cell?;
+                let Some(member) = member_of(&cell.field) else { break };
+                if cell.live(now_ms).is_some() {
+                    members.push(cell.field.slice_ref(member));
+                }
+            }
+            Ok(members)
+        })
+        .await
+    }
+
+    /// Whether `member` is one of `key`.
+    #[expect(
+        clippy::unused_async,
+        reason = "large values are to come from other nodes; callers await already"
+    )]
+    pub async fn is_member(&self, key: &[u8], member: &[u8]) -> Result<bool, ReadError> {
+        let address = codec::address(&self.name, key, &field_of(member));
+        let cell = self.memory.shared().store.cell(&address)?;
+        Ok(cell.is_some_and(|cell| cell.live(now_ms()).is_some()))
+    }
+
+    /// Adds members to `key`, all at once; returns how many are new.
+    pub async fn add_members(&self, key: &[u8], members: Vec<Bytes>) -> Result<usize, WriteError> {
+        let fields = checked(key, &members)?;
+        let cells = fields.into_iter().map(|field| (field, Content::Value(Bytes::new())));
+        self.change_cells(key, cells).await.map(|changed| changed.added)
+    }
+
+    /// Removes members of `key`; returns how many there were.
+    pub async fn remove_members(&self, key: &[u8], members: Vec<Bytes>) -> Result<usize, WriteError> {
+        let fields = checked(key, &members)?;
+        let cells = fields.into_iter().map(|field| (field, Content::Tombstone));
+        self.change_cells(key, cells).await.map(|changed| changed.removed)
+    }
+}
+
+fn checked(key: &[u8], members: &[Bytes]) -> Result<Vec<Bytes>, WriteError> {
+    let field = |member: &Bytes| {
+        let field = field_of(member);
+        check_sizes(key, &field, None).map(|()| field)
+    };
+    members.iter().map(field).collect()
+}
+
+fn field_of(member: &[u8]) -> Bytes {
+    [&[RESERVED_FIELD, MEMBER], member].concat().into()
+}
+
+fn member_of(field: &[u8]) -> Option<&[u8]> {
+    field.strip_prefix(&[RESERVED_FIELD, MEMBER])
+}
+
+/// Whether a cell is a member that is there.
+pub(super) fn is_live_member(cell: &Cell, now_ms: u64) -> bool {
+    member_of(&cell.field).is_some() && cell.live(now_ms).is_some()
+}
+
+/// Whether a field is a member's.
+pub(super) fn is_member_field(field: &[u8]) -> bool {
+    member_of(field).is_some()
+}

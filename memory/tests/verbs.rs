@@ -1,0 +1,213 @@
+//! What can be done with a key: conditional writes, fields, members, ranges, and watching on from a place.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use starfish_dht::PeerId;
+use starfish_memory::{Change, Condition, Event, KeyKind, KeyRange, Lifetime, Memory, Space, WriteError};
+use tempfile::TempDir;
+
+struct Node {
+    space: Space,
+    // Goes last.
+    _dir: TempDir,
+}
+
+fn node() -> anyhow::Result<Node> {
+    let dir = tempfile::tempdir()?;
+    let memory = Memory::open(dir.path(), &PeerId::random())?;
+    Ok(Node { space: memory.space("test")?, _dir: dir })
+}
+
+fn bytes(texts: &[&'static str]) -> Vec<Bytes> {
+    texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
+}
+
+#[tokio::test]
+async fn a_write_may_depend_on_what_is_there() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let put = |value: &'static str, condition| space.put(b"k", value.into(), Lifetime::Forever, condition);
+    assert_eq!(put("no", Condition::Present).await?.version, None);
+    let first = put("one", Condition::Absent).await?.version.expect("there was no key");
+    let refused = put("two", Condition::Absent).await?;
+    assert_eq!((refused.version, refused.before.unwrap().value), (None, "one".into()));
+    let second = put("two", Condition::Version(first)).await?.version.expect("nobody came in between");
+    assert_eq!(put("three", Condition::Version(first)).await?.version, None);
+    assert_eq!(space.remove(b"k", Condition::Version(first)).await?.version, None);
+    assert_eq!(space.entry(b"k").await?.unwrap().version, second);
+    assert!(space.remove(b"k", Condition::Version(second)).await?.version.is_some());
+    assert_eq!(space.get(b"k").await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_increment_is_a_new_version() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    space.incr(b"n", 1).await?;
+    let version = space.entry(b"n").await?.unwrap().version;
+    space.incr(b"n", 1).await?;
+    let refused = space.put(b"n", "0".into(), Lifetime::Forever, Condition::Version(version)).await?;
+    assert_eq!((refused.version, refused.before.unwrap().value), (None, "2".into()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_many_who_write_only_if_absent_one_succeeds() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let tasks: Vec<_> = (0..64)
+        .map(|number: i32| {
+            let space = space.clone();
+            let value = number.to_string().into();
+            tokio::spawn(async move { space.put(b"lock", value, Lifetime::Forever, Condition::Absent).await })
+        })
+        .collect();
+    let mut n_written = 0;
+    for task in tasks {
+        n_written += usize::from(task.await??.version.is_some());
+    }
+    assert_eq!(n_written, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_grow_and_keep_their_time() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    assert_eq!(space.append(b"log", "one ".into()).await?, 4);
+    assert!(space.expire(b"log", Lifetime::For(Duration::from_secs(60))).await?);
+    assert_eq!(space.append(b"log", "two".into()).await?, 7);
+    let entry = space.entry(b"log").await?.unwrap();
+    assert_eq!(entry.value, "one two");
+    assert!(entry.expires_ms.is_some());
+    assert!(space.expire(b"log", Lifetime::Forever).await?);
+    assert_eq!(space.entry(b"log").await?.unwrap().expires_ms, None);
+    assert!(!space.expire(b"nothing", Lifetime::Forever).await?);
+    let long = Bytes::from(vec![0; starfish_memory::MAX_VALUE]);
+    assert!(matches!(space.append(b"log", long).await, Err(WriteError::ValueTooLong { .. })));
+    let (_, taken) = space
+        .modify(b"log", |before| Ok((Change::Delete, before.map(|before| before.value.clone()))))
+        .await?;
+    assert_eq!(taken.unwrap(), "one two");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hash_has_fields() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let pair = |field: &'static str, value: &'static str| (Bytes::from(field), Bytes::from(value));
+    assert_eq!(space.set_fields(b"h", vec![pair("a", "1"), pair("b", "2"), pair("a", "3")]).await?, 2);
+    assert_eq!(space.set_fields(b"h", vec![pair("a", "4"), pair("c", "5")]).await?, 1);
+    assert_eq!(space.field(b"h", b"a").await?.unwrap(), "4");
+    assert_eq!(space.incr_field(b"h", b"a", 6).await?, 10);
+    assert!(matches!(space.incr_field(b"h", b"b", i64::MAX).await, Err(WriteError::Increment(_))));
+    assert_eq!(space.delete_fields(b"h", bytes(&["b", "x"])).await?, 1);
+    assert_eq!(space.fields(b"h").await?, [pair("a", "10"), pair("c", "5")]);
+    assert!(matches!(space.set_fields(b"h", vec![pair("", "1")]).await, Err(WriteError::ReservedField)));
+    assert!(matches!(space.set_fields(b"h", vec![pair("\0s", "1")]).await, Err(WriteError::ReservedField)));
+    assert_eq!(space.kind(b"h").await?, Some(KeyKind::Fields));
+    assert!(space.delete(b"h").await?);
+    assert_eq!(space.kind(b"h").await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_set_has_members() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    assert_eq!(space.add_members(b"s", bytes(&["b", "a", "b", ""])).await?, 3);
+    assert_eq!(space.add_members(b"s", bytes(&["a", "c"])).await?, 1);
+    assert_eq!(space.remove_members(b"s", bytes(&["b", "x"])).await?, 1);
+    assert_eq!(space.members(b"s").await?, bytes(&["", "a", "c"]));
+    assert!(space.is_member(b"s", b"a").await? && !space.is_member(b"s", b"b").await?);
+    assert!(space.fields(b"s").await?.is_empty());
+    assert_eq!(space.kind(b"s").await?, Some(KeyKind::Members));
+    assert!(space.delete(b"s").await?);
+    assert!(space.members(b"s").await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn ranges_are_read_page_by_page_while_others_write() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    for number in 0..100 {
+        space.set(format!("k{number:02}").as_bytes(), "v".into(), None).await?;
+    }
+    space.add_members(b"k50s", bytes(&["m"])).await?;
+    let range = KeyRange { from: Some("k10".into()), to: Some("k60".into()), ..KeyRange::prefix(b"k") };
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = space.keys(KeyRange { after: after.clone(), ..range.clone() }, 7).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(last.clone());
+        // Behind the page nothing is missed, before it nothing is seen again.
+        space.set(b"k00a", "v".into(), None).await?;
+        space.delete(b"k05").await?;
+        seen.extend(page);
+    }
+    assert_eq!(seen.len(), 51);
+    assert!(seen.is_sorted_by(|a, b| a.0 < b.0));
+    assert_eq!(space.scan_range(range, 1000).await?.len(), 50, "a set has no plain value");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_where_another_stopped() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    space.set(b"w/a", "1".into(), None).await?;
+    let mut watch = space.watch(b"w/");
+    assert_eq!(watch.next().await, Some(Event::Value { key: "w/a".into(), value: "1".into() }));
+    assert_eq!(watch.cursor(), None);
+    assert_eq!(watch.next().await, Some(Event::Live));
+    let cursor = watch.cursor().expect("the snapshot is over");
+    drop(watch);
+    space.set(b"w/b", "1".into(), None).await?;
+    space.set(b"x", "1".into(), None).await?;
+    space.set(b"w/b", "2".into(), None).await?;
+    space.delete(b"w/a").await?;
+    let mut watch = space.watch_from(b"w/", cursor.to_string().parse()?);
+    assert_eq!(watch.next().await, Some(Event::Value { key: "w/b".into(), value: "2".into() }));
+    assert_eq!(watch.next().await, Some(Event::Deleted { key: "w/a".into() }));
+    space.set(b"w/c", "3".into(), None).await?;
+    assert_eq!(watch.next().await, Some(Event::Value { key: "w/c".into(), value: "3".into() }));
+
+    // A cursor of another node, or of this one before it stopped, leads to a new snapshot.
+    let mut watch = space.watch_from(b"w/", "00000000000000ff-1".parse()?);
+    assert_eq!(watch.next().await, Some(Event::Lagged));
+    assert_eq!(watch.next().await, Some(Event::Value { key: "w/b".into(), value: "2".into() }));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watcher_that_was_too_slow_misses_nothing_that_still_stands() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let mut watch = space.watch(b"");
+    assert_eq!(watch.next().await, Some(Event::Live));
+    let tasks: Vec<_> = (0..3000)
+        .map(|number: u32| {
+            let space = space.clone();
+            tokio::spawn(async move {
+                space.set(format!("{:04}", number % 1500).as_bytes(), "v".into(), None).await
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await??;
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 1500 {
+        match watch.next().await {
+            Some(Event::Value { key, .. }) => seen.insert(key),
+            other => anyhow::bail!("{other:?} after {} keys", seen.len()),
+        };
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn watchers_hear_when_the_time_of_a_value_is_over() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let mut watch = space.watch(b"");
+    assert_eq!(watch.next().await, Some(Event::Live));
+    space.set(b"k", "v".into(), Some(Duration::from_millis(300))).await?;
+    assert_eq!(watch.next().await, Some(Event::Value { key: "k".into(), value: "v".into() }));
+    assert_eq!(watch.next().await, Some(Event::Deleted { key: "k".into() }));
+    Ok(())
+}
