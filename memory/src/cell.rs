@@ -4,7 +4,7 @@
 //! [`Version`] wins, whoever compares them, wherever and in whatever order: so replicas that have seen the same
 //! cells hold the same cells. The rule keeps no history, and this file does no I/O and reads no clock.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{fmt, ops::Deref, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -103,6 +103,33 @@ pub struct Stamp {
     pub time: u64,
     /// Breaks ties, so that two nodes never write the same stamp.
     pub author: Author,
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.time, self.author)
+    }
+}
+
+/// Text is no stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no version: 16 hex digits, a hyphen and 32 hex digits")]
+pub struct StampError;
+
+impl FromStr for Stamp {
+    type Err = StampError;
+
+    fn from_str(text: &str) -> Result<Self, StampError> {
+        let (time, author) = text.split_once('-').ok_or(StampError)?;
+        let is_hex =
+            |digits: &str, len| digits.len() == len && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_hex(time, 16) || !is_hex(author, 32) {
+            return Err(StampError);
+        }
+        let time = u64::from_str_radix(time, 16).map_err(|_| StampError)?;
+        let author = u128::from_str_radix(author, 16).map_err(|_| StampError)?;
+        Ok(Self { time, author: Author(author.to_be_bytes()) })
+    }
 }
 
 /// What a cell holds.
@@ -228,6 +255,15 @@ pub(crate) mod tests {
                 merge(a.clone(), merge(b, c))
             );
             prop_assert_eq!(merge(a.clone(), a.clone()), a);
+        }
+    }
+
+    #[test]
+    fn stamps_are_read_as_they_are_printed() {
+        let stamp = Stamp { time: 0xabc, author: Author([7; 16]) };
+        assert_eq!(stamp.to_string().parse(), Ok(stamp));
+        for text in ["", "-", "1-2", "+000000000000abc-07070707070707070707070707070707", "x"] {
+            assert_eq!(text.parse::<Stamp>(), Err(StampError), "{text}");
         }
     }
 

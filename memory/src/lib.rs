@@ -37,7 +37,8 @@ mod wire;
 mod writer;
 
 pub use cell::{
-    Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceError, SpaceName, Stamp, Version,
+    Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceError, SpaceName, Stamp,
+    StampError, Version,
 };
 pub use changes::{Cursor, CursorError};
 pub use codec::MalformedCell;

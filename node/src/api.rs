@@ -13,6 +13,7 @@ mod files;
 pub(crate) mod guard;
 mod health;
 mod jobs;
+mod keys;
 mod memory;
 mod node;
 pub(crate) mod route;
@@ -76,7 +77,9 @@ fn table(services: &Services) -> Vec<Route> {
     table.extend(files::routes(&tree));
     table.extend(files::usage_routes(&control.files));
     table.extend(content::routes(&tree));
-    table.extend(memory::routes(&memory::Resource { memory, stopping: stopping.clone() }));
+    let memory = memory::Resource { memory, stopping: stopping.clone() };
+    table.extend(memory::routes(&memory));
+    table.extend(keys::routes(&memory));
     table.extend(jobs::routes(&jobs::Resource { compute, stopping }));
     table.extend(gateway::routes(&tree, control));
     let _ = document.set(Bytes::from(route::openapi(&table).to_string()));

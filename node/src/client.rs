@@ -24,7 +24,7 @@ use self::connection::{Answer, RequestBody, empty, full};
 pub use self::{
     files::RemoteVfs,
     jobs::JobOutput,
-    memory::{RemoteSpace, RemoteWatch},
+    memory::{Precondition, RemoteEntry, RemoteLifetime, RemoteSpace, RemoteWatch},
 };
 use crate::data_dir::DataDir;
 use crate::wire::Problem;

@@ -18,7 +18,10 @@ use starfish_fs::path::VfsPath;
 
 pub use self::{
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
-    memory::{Counted, Deleted, IncrementRequest, KeyValueBody, WatchEvent},
+    memory::{
+        Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyValueBody, Length,
+        MemberBody, WatchEvent, WriteBody,
+    },
     problem::{Problem, ProblemBody},
     share::{Share, ShareRequest},
     vfs::{IoKind, WirePathError, WireVfsError},

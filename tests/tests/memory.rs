@@ -45,6 +45,57 @@ fn values_are_any_bytes_and_keys_are_listed() {
 }
 
 #[test]
+fn writes_may_depend_on_what_is_there() {
+    let swarm = Swarm::start(2);
+    let (node, other) = (swarm.node(0), swarm.node(1));
+    node.ok(["mem", "set", "lock", "mine", "--if-absent"]);
+    assert_eq!(node.run(["mem", "set", "lock", "yours", "--if-absent"]).code, 1);
+    let version = node.json(["mem", "stat", "lock"])["version"].as_str().unwrap().to_owned();
+    wait_until("the other has the same version", || {
+        other.run(["mem", "stat", "lock"]).text().contains(&version)
+    });
+    other.ok(["mem", "set", "lock", "theirs", "--if-version", &version]);
+    assert_eq!(other.run(["mem", "set", "lock", "late", "--if-version", &version]).code, 1);
+    assert_eq!(other.run(["mem", "del", "lock", "--if-version", &version]).code, 1);
+    assert_eq!(other.run(["mem", "set", "lock", "x", "--if-version", "nonsense"]).code, 1);
+    wait_until("the later write is everywhere", || node.ok(["mem", "get", "lock"]) == "theirs\n");
+
+    assert_eq!(node.ok(["mem", "append", "log", "one "]), "4\n");
+    assert_eq!(node.feed(["mem", "append", "log"], "two").ok(), "7\n");
+    node.ok(["mem", "expire", "log", "1h"]);
+    assert!(node.json(["mem", "stat", "log"])["expires_ms"].is_u64());
+    node.ok(["mem", "expire", "log"]);
+    assert!(node.json(["mem", "stat", "log"])["expires_ms"].is_null());
+    assert_eq!(node.run(["mem", "expire", "nothing", "1s"]).code, NO_SUCH_KEY);
+}
+
+#[test]
+fn keys_hold_fields_and_members_that_all_nodes_see() {
+    let swarm = Swarm::start(2);
+    let (node, other) = (swarm.node(0), swarm.node(1));
+    node.ok(["mem", "hset", "user", "name", "Ada", "age", "36"]);
+    assert_eq!(node.ok(["mem", "hincr", "user", "age"]), "37\n");
+    assert_eq!(node.ok(["mem", "sadd", "tags", "b", "a", "b"]), "2\n");
+    swarm.wait_same_memory();
+    assert_eq!(other.ok(["mem", "hget", "user"]), "{\"age\":\"37\",\"name\":\"Ada\"}\n");
+    assert_eq!(other.ok(["mem", "hget", "user", "name"]), "Ada\n");
+    assert_eq!(other.ok(["mem", "smembers", "tags"]), "a\nb\n");
+    other.ok(["mem", "srem", "tags", "a"]);
+    other.ok(["mem", "hdel", "user", "age"]);
+    swarm.wait_same_memory();
+    assert_eq!(node.run(["mem", "smembers", "tags", "a"]).code, NO_SUCH_KEY);
+    assert_eq!(node.run(["mem", "hget", "user", "age"]).code, NO_SUCH_KEY);
+
+    let writes = "{\"key\":\"a\",\"value\":\"1\"}\n{\"key\":\"user\",\"field\":\"name\"}\n{\"key\":\"b\",\"value\":\"2\"}\n";
+    node.feed(["mem", "batch"], writes).ok();
+    assert_eq!(node.ok(["mem", "ls", "--from", "a", "--to", "b", "--quiet"]), "a\n");
+    assert_eq!(node.run(["mem", "hget", "user"]).code, NO_SUCH_KEY);
+    let refused = node.feed(["mem", "batch"], "{\"key\":\"c\",\"value\":\"3\"}\n{\"kee\":1}\n");
+    assert!(refused.code != 0 && refused.stderr.contains("line 2"), "{}", refused.stderr);
+    assert_eq!(node.run(["mem", "get", "c"]).code, NO_SUCH_KEY);
+}
+
+#[test]
 fn a_watch_shows_what_is_there_and_then_what_happens_elsewhere() {
     let swarm = Swarm::start(2);
     let (writer, watcher) = (swarm.node(0), swarm.node(1));

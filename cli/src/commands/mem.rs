@@ -1,12 +1,17 @@
 //! `starfish mem`: the shared memory.
 
+mod held;
+
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
-use serde::Serialize;
-use starfish_node::wire::WatchEvent;
+use serde::{Deserialize, Serialize};
+use starfish_node::client::{Precondition, RemoteLifetime, RemoteSpace};
+use starfish_node::wire::{Base64, WatchEvent, WriteBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use self::held::Held;
 use super::Context;
 use super::failure::NOT_FOUND;
 use crate::output::table::Table;
@@ -16,6 +21,8 @@ const PAGE: usize = 1_000;
 /// The most that is read of standard input for one value, in bytes: more than any value may have, so that the
 /// node says what is wrong.
 const MAX_VALUE: u64 = 64 << 10;
+/// The same for a batch.
+const MAX_BATCH: u64 = 8 << 20;
 
 /// Read and write the shared memory.
 ///
@@ -40,7 +47,15 @@ enum Action {
         /// The key.
         key: String,
     },
-    /// Set a key.
+    /// Print what is known of a key: its version, when its time is over, what it holds.
+    Stat {
+        /// The key.
+        key: String,
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set a key. With a condition that does not hold nothing is set, and it exits with 1.
     Set {
         /// The key.
         key: String,
@@ -50,17 +65,47 @@ enum Action {
         /// Forget it after this time, such as 30s or 7d.
         #[arg(long, value_parser = super::run::parse_duration)]
         ttl: Option<Duration>,
+        /// Forget it when the value before would have been forgotten.
+        #[arg(long, conflicts_with = "ttl")]
+        keep_ttl: bool,
+        #[command(flatten)]
+        condition: Condition,
     },
-    /// Delete a key; exit with 4 if there is none.
+    /// Add to the end of a value, and print how many bytes it has then.
+    Append {
+        /// The key.
+        key: String,
+        /// What to add; standard input if it is missing or `-`.
+        #[arg(allow_hyphen_values = true)]
+        more: Option<String>,
+    },
+    /// Forget a key after a time, or keep it for good; exit with 4 if there is none.
+    Expire {
+        /// The key.
+        key: String,
+        /// Such as 30s or 7d; for good if it is missing.
+        #[arg(value_parser = super::run::parse_duration)]
+        ttl: Option<Duration>,
+    },
+    /// Delete a key and all that it holds; exit with 4 if there is none.
     Del {
         /// The key.
         key: String,
+        /// Only the value of this version; another one exits with 1.
+        #[arg(long, value_name = "VERSION")]
+        if_version: Option<String>,
     },
     /// List the keys that begin with PREFIX, and their values.
     Ls {
         /// What the keys begin with.
         #[arg(default_value = "")]
         prefix: String,
+        /// Not the keys before this one.
+        #[arg(long, value_name = "KEY")]
+        from: Option<String>,
+        /// Not this key and those behind it.
+        #[arg(long, value_name = "KEY")]
+        to: Option<String>,
         /// As one JSON document.
         #[arg(long)]
         json: bool,
@@ -76,6 +121,11 @@ enum Action {
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
         by: i64,
     },
+    #[command(flatten)]
+    Held(Held),
+    /// Read writes from standard input, one JSON document a line, and make all of them or none:
+    /// {"key": "a", "value": "1"}, {"key": "a", "field": "f", "value": "1"}, {"key": "b"} to delete.
+    Batch,
     /// Print the keys that begin with PREFIX, and then every change, one JSON document a line.
     Watch {
         /// What the keys begin with.
@@ -84,38 +134,160 @@ enum Action {
     },
 }
 
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(multiple = false)]
+struct Condition {
+    /// Only if there is no such key.
+    #[arg(long)]
+    if_absent: bool,
+    /// Only if there is one.
+    #[arg(long)]
+    if_present: bool,
+    /// Only if it has this version still (see `mem stat`).
+    #[arg(long, value_name = "VERSION")]
+    if_version: Option<String>,
+}
+
+impl Condition {
+    fn precondition(self) -> Precondition {
+        match self {
+            Self { if_version: Some(version), .. } => Precondition::Version(version),
+            Self { if_absent: true, .. } => Precondition::Absent,
+            Self { if_present: true, .. } => Precondition::Present,
+            Self { .. } => Precondition::None,
+        }
+    }
+}
+
 impl Mem {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         let space = context.client.space(&self.space);
         match self.action {
             Action::Get { key } => match space.get(key.as_bytes()).await? {
-                Some(value) => {
-                    context.io.stdout.write_all(&value).await?;
-                    context.io.stdout.write_all(b"\n").await?;
-                }
+                Some(value) => print_bytes(&mut context, &value).await?,
                 None => return Ok(NOT_FOUND),
             },
-            Action::Set { key, value, ttl } => {
-                let value = match value {
-                    Some(value) if value != "-" => Bytes::from(value),
-                    _ => read_value(&mut context).await?,
+            Action::Stat { key, json } => return stat(&mut context, &space, &key, json).await,
+            Action::Set { key, value, ttl, keep_ttl, condition } => {
+                let value = value_of(&mut context, value).await?;
+                let lifetime = match (ttl, keep_ttl) {
+                    (Some(ttl), _) => RemoteLifetime::For(ttl),
+                    (None, true) => RemoteLifetime::Keep,
+                    (None, false) => RemoteLifetime::Forever,
                 };
-                space.set(key.as_bytes(), value, ttl).await?;
+                let precondition = condition.precondition();
+                anyhow::ensure!(
+                    space.set_if(key.as_bytes(), value, lifetime, &precondition).await?,
+                    "{key} was not set: the condition does not hold"
+                );
             }
-            Action::Del { key } => {
-                return Ok(if space.delete(key.as_bytes()).await? { 0 } else { NOT_FOUND });
+            Action::Append { key, more } => {
+                let more = value_of(&mut context, more).await?;
+                let length = space.append(key.as_bytes(), more).await?;
+                context.print(length).await?;
             }
-            Action::Ls { prefix, json, quiet } => {
-                list(&mut context, &self.space, &prefix, json, quiet).await?
+            Action::Expire { key, ttl } => {
+                return Ok(found(space.expire(key.as_bytes(), ttl).await?));
+            }
+            Action::Del { key, if_version: Some(version) } => {
+                let precondition = Precondition::Version(version);
+                anyhow::ensure!(
+                    space.delete_if(key.as_bytes(), &precondition).await?,
+                    "{key} was not deleted: it has another version"
+                );
+            }
+            Action::Del { key, if_version: None } => {
+                return Ok(found(space.delete(key.as_bytes()).await?));
+            }
+            Action::Ls { prefix, from, to, json, quiet } => {
+                let range = Range { prefix, from, to };
+                list(&mut context, &self.space, &range, json, quiet).await?
             }
             Action::Incr { key, by } => {
                 let value = space.incr(key.as_bytes(), by).await?;
                 context.print(value).await?;
             }
+            Action::Batch => batch(&mut context, &space).await?,
             Action::Watch { prefix } => watch(&mut context, &self.space, &prefix).await?,
+            Action::Held(held) => return held.run(&mut context, &space).await,
         }
         Ok(0)
     }
+}
+
+fn found(is_there: bool) -> i32 {
+    if is_there { 0 } else { NOT_FOUND }
+}
+
+async fn print_bytes(context: &mut Context, bytes: &[u8]) -> anyhow::Result<()> {
+    context.io.stdout.write_all(bytes).await?;
+    Ok(context.io.stdout.write_all(b"\n").await?)
+}
+
+async fn value_of(context: &mut Context, value: Option<String>) -> anyhow::Result<Bytes> {
+    match value {
+        Some(value) if value != "-" => Ok(Bytes::from(value)),
+        _ => read_value(context).await,
+    }
+}
+
+async fn stat(context: &mut Context, space: &RemoteSpace, key: &str, json: bool) -> anyhow::Result<i32> {
+    let entry = space.entry(key.as_bytes()).await?;
+    let (n_fields, n_members) =
+        (space.fields(key.as_bytes()).await?.len(), space.members(key.as_bytes()).await?.len());
+    if entry.is_none() && n_fields == 0 && n_members == 0 {
+        return Ok(NOT_FOUND);
+    }
+    let known = serde_json::json!({
+        "key": key,
+        "bytes": entry.as_ref().map(|entry| entry.value.len()),
+        "version": entry.as_ref().map(|entry| &entry.version),
+        "expires_ms": entry.as_ref().and_then(|entry| entry.expires_ms),
+        "fields": n_fields,
+        "members": n_members,
+    });
+    if json {
+        context.print(serde_json::to_string(&known)?).await?;
+        return Ok(0);
+    }
+    for name in ["key", "bytes", "version", "expires_ms", "fields", "members"] {
+        let value = &known[name];
+        if !value.is_null() {
+            context
+                .print(format!("{name:<10} {}", value.as_str().map_or(value.to_string(), str::to_owned)))
+                .await?;
+        }
+    }
+    Ok(0)
+}
+
+/// A line of a batch, in text.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Write {
+    key: String,
+    #[serde(default)]
+    field: String,
+    value: Option<String>,
+}
+
+async fn batch(context: &mut Context, space: &RemoteSpace) -> anyhow::Result<()> {
+    let mut text = String::new();
+    (&mut context.io.stdin).take(MAX_BATCH).read_to_string(&mut text).await?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let writes = lines.map(|(number, line)| {
+        let write: Write = serde_json::from_str(line).with_context(|| format!("line {}", number + 1))?;
+        let value = write.value.map(|value| Base64(value.into()));
+        anyhow::Ok(WriteBody { key: write.key.into(), field: write.field.into(), value })
+    });
+    let writes = writes.collect::<anyhow::Result<Vec<WriteBody>>>()?;
+    Ok(space.write(&writes).await?)
+}
+
+struct Range {
+    prefix: String,
+    from: Option<String>,
+    to: Option<String>,
 }
 
 async fn read_value(context: &mut Context) -> anyhow::Result<Bytes> {
@@ -127,7 +299,7 @@ async fn read_value(context: &mut Context) -> anyhow::Result<Bytes> {
 async fn list(
     context: &mut Context,
     space: &str,
-    prefix: &str,
+    range: &Range,
     json: bool,
     quiet: bool,
 ) -> anyhow::Result<()> {
@@ -135,7 +307,8 @@ async fn list(
     let mut all = Vec::new();
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let page = space.scan(prefix.as_bytes(), after.as_deref(), PAGE).await?;
+        let bounds = (range.from.as_deref().map(str::as_bytes), range.to.as_deref().map(str::as_bytes));
+        let page = space.scan_between(range.prefix.as_bytes(), bounds, after.as_deref(), PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.key.clone().into());
         if quiet {

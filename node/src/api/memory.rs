@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
-use starfish_memory::{Cursor, Memory, ReadError, Space, WriteError};
+use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use starfish_memory::{Condition, Cursor, KeyRange, Lifetime, Memory, ReadError, Space, Stamp, WriteError};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ApiError, chain};
 use super::extract::{Json, Query, Segments};
+use super::keys;
 use super::route::{Content, Route, Verb};
 use crate::wire::{Counted, Deleted, IncrementRequest, KeyValueBody, WatchEvent};
 
 /// The most entries in one page; a page of the largest values is 16 MiB.
 const MAX_PAGE: usize = 1000;
-/// What is read of a value's body: one byte more than the store takes, so that its own error is the answer.
-const MAX_VALUE_BODY: usize = starfish_memory::MAX_VALUE + 1;
+/// When a value's time is over, in Unix milliseconds.
+const EXPIRES_MS: HeaderName = HeaderName::from_static("x-starfish-expires-ms");
 
 /// What this resource needs.
 #[derive(Clone, Debug)]
@@ -42,14 +42,19 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
         )
         .query(&[
             ("prefix", "only keys that begin so"),
+            ("from", "not the keys before this one"),
+            ("to", "not this key and those behind it"),
             ("after", "only keys behind this one: the last of the page before"),
             ("limit", "at most so many; 1000 at most, 100 if missing"),
         ])
         .gives(Content::Json("[{key, value}], keys percent-encoded, values in base64")),
         Route::new(Verb::Get, "/api/v1/mem/{space}/{key}", "The value of a key", state, get)
-            .gives(Content::Bytes("the value")),
+            .gives(Content::Bytes("the value; its version is the ETag, which If-Match of a write may name")),
         Route::new(Verb::Put, "/api/v1/mem/{space}/{key}", "Set a key, on disk when answered", state, set)
-            .query(&[("ttl_ms", "the key is gone after so many milliseconds")])
+            .query(&[
+                ("ttl_ms", "the key is gone after so many milliseconds"),
+                ("keep_ttl", "true: it is gone when the value before would have been"),
+            ])
             .takes(Content::Bytes("the value")),
         Route::new(Verb::Delete, "/api/v1/mem/{space}/{key}", "Delete a key", state, delete)
             .gives(Content::Json("{deleted}")),
@@ -81,38 +86,89 @@ async fn scan(
     query: Query,
 ) -> Result<axum::Json<Vec<KeyValueBody>>, ApiError> {
     let limit = query.parsed("limit")?.unwrap_or(100).min(MAX_PAGE);
-    let prefix = query.bytes("prefix").unwrap_or_default();
-    let page = space(&state, &segments)?.scan(prefix, query.bytes("after"), limit).await?;
+    let owned = |name| query.bytes(name).map(Bytes::copy_from_slice);
+    let prefix = owned("prefix").unwrap_or_default();
+    let range = KeyRange { prefix, from: owned("from"), to: owned("to"), after: owned("after") };
+    let page = space(&state, &segments)?.scan_range(range, limit).await?;
     Ok(axum::Json(
         page.into_iter().map(|entry| KeyValueBody { key: entry.key, value: entry.value }).collect(),
     ))
 }
 
 async fn get(State(state): State<Resource>, segments: Segments) -> Result<Response, ApiError> {
-    match space(&state, &segments)?.get(segments.bytes(2)).await? {
-        Some(value) => Ok(([(CONTENT_TYPE, "application/octet-stream")], value).into_response()),
-        None => Err(ApiError::not_found("no-such-key", "there is no such key")),
-    }
+    let Some(entry) = space(&state, &segments)?.entry(segments.bytes(2)).await? else {
+        return Err(ApiError::not_found("no-such-key", "there is no such key"));
+    };
+    let headers = [(CONTENT_TYPE, "application/octet-stream".to_owned()), (ETAG, tag(entry.version))];
+    let expires = entry.expires_ms.map(|ms| [(EXPIRES_MS, ms.to_string())]);
+    Ok((headers, expires.map_or_else(HeaderMap::new, headers_of), entry.value).into_response())
 }
 
 async fn set(
     State(state): State<Resource>,
     segments: Segments,
     query: Query,
+    headers: HeaderMap,
     request: Request,
-) -> Result<StatusCode, ApiError> {
-    let ttl = query.parsed("ttl_ms")?.map(Duration::from_millis);
-    let value: Bytes = to_bytes(request.into_body(), MAX_VALUE_BODY).await.map_err(|_| {
-        let message = format!("the value is longer than {} bytes", starfish_memory::MAX_VALUE);
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("put it into a file")
-    })?;
-    space(&state, &segments)?.set(segments.bytes(2), value, ttl).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response, ApiError> {
+    let condition = condition(&headers)?;
+    let lifetime = match query.parsed("ttl_ms")?.map(Duration::from_millis) {
+        Some(ttl) => Lifetime::For(ttl),
+        None if query.parsed("keep_ttl")?.unwrap_or(false) => Lifetime::Keep,
+        None => Lifetime::Forever,
+    };
+    let value = keys::body(request).await?;
+    let outcome = space(&state, &segments)?.put(segments.bytes(2), value, lifetime, condition).await?;
+    match outcome.version {
+        Some(version) => Ok((StatusCode::NO_CONTENT, [(ETAG, tag(version))]).into_response()),
+        None => Err(not_met()),
+    }
 }
 
-async fn delete(State(state): State<Resource>, segments: Segments) -> Result<axum::Json<Deleted>, ApiError> {
-    let deleted = space(&state, &segments)?.delete(segments.bytes(2)).await?;
+async fn delete(
+    State(state): State<Resource>,
+    segments: Segments,
+    headers: HeaderMap,
+) -> Result<axum::Json<Deleted>, ApiError> {
+    let space = space(&state, &segments)?;
+    let deleted = match condition(&headers)? {
+        Condition::Always => space.delete(segments.bytes(2)).await?,
+        condition => match space.remove(segments.bytes(2), condition).await?.version {
+            Some(_) => true,
+            None => return Err(not_met()),
+        },
+    };
     Ok(axum::Json(Deleted { deleted }))
+}
+
+/// What the usual headers ask for: `If-None-Match: *`, `If-Match: *`, `If-Match: "VERSION"`.
+fn condition(headers: &HeaderMap) -> Result<Condition, ApiError> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
+    let bad = |name: &str| ApiError::bad_request("bad-condition", format!("{name} names no version"));
+    match (text(IF_MATCH), text(IF_NONE_MATCH)) {
+        (None, None) => Ok(Condition::Always),
+        (None, Some("*")) => Ok(Condition::Absent),
+        (Some("*"), None) => Ok(Condition::Present),
+        (Some(version), None) => {
+            let version = version.strip_prefix('"').and_then(|version| version.strip_suffix('"'));
+            let version = version.and_then(|version| version.parse().ok());
+            version.map(Condition::Version).ok_or_else(|| bad("If-Match"))
+        }
+        (_, Some(_)) => Err(bad("If-None-Match")),
+    }
+}
+
+fn not_met() -> ApiError {
+    ApiError::new(StatusCode::PRECONDITION_FAILED, "changed", "something else is there by now")
+        .with_hint("read it again, and decide anew")
+}
+
+fn tag(version: Stamp) -> String {
+    format!("\"{version}\"")
+}
+
+fn headers_of<const N: usize>(headers: [(HeaderName, String); N]) -> HeaderMap {
+    headers.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
 }
 
 async fn increment(
@@ -163,7 +219,7 @@ fn wire_event(event: starfish_memory::Event) -> WatchEvent {
 }
 
 /// The space that the URL names; system spaces are not for users.
-fn space(state: &Resource, segments: &Segments) -> Result<Space, ApiError> {
+pub(super) fn space(state: &Resource, segments: &Segments) -> Result<Space, ApiError> {
     let name = segments.text(1)?;
     if ["sys", "fs"].contains(&name) {
         let message = format!("the space {name:?} belongs to the system");

@@ -5,7 +5,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt, stream};
 use http::header::HOST;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -43,6 +43,7 @@ pub(super) fn streamed(chunks: impl Stream<Item = Result<Bytes, io::Error>> + Se
 pub(super) struct Answer {
     dir: DataDir,
     what: String,
+    headers: HeaderMap,
     body: Incoming,
     /// Drives the connection; dropped with the answer, and then the node sees the client leave.
     _connection: AbortOnDropHandle<()>,
@@ -67,11 +68,16 @@ pub(super) async fn send(dir: &DataDir, mut request: Request<RequestBody>) -> Re
     let what = format!("{} {}", request.method(), request.uri().path());
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-    let answer = Answer { dir: dir.clone(), what, body, _connection: connection };
+    let answer = Answer { dir: dir.clone(), what, headers: head.headers, body, _connection: connection };
     if head.status.is_success() { Ok(answer) } else { Err(answer.refusal(head.status).await) }
 }
 
 impl Answer {
+    /// What was said ahead of the body.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// The whole body as JSON.
     pub(super) async fn json<A: DeserializeOwned>(self) -> Result<A, ClientError> {
         let what = self.what.clone();

@@ -5,12 +5,16 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use http::Method;
+use http::header::{IF_MATCH, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue, Method};
 
-use super::connection::{empty, full};
+use super::connection::{Answer, empty, full};
 use super::{Client, ClientError, request};
 use crate::percent;
-use crate::wire::{Counted, Deleted, IncrementRequest, KeyValueBody, WatchEvent};
+use crate::wire::{
+    Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyValueBody, Length, MemberBody,
+    WatchEvent, WriteBody,
+};
 
 /// The longest line of a watch: an event with the largest key and value, escaped, several times over.
 const MAX_EVENT_LINE: usize = 64 << 10;
@@ -32,20 +36,121 @@ impl Client {
 impl RemoteSpace {
     /// The value of a key, if there is one.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ClientError> {
-        match self.client.send(request(Method::GET, &self.at(key), empty())).await {
-            Ok(answer) => answer.bytes().await.map(Some),
-            Err(ClientError::Refused(problem)) if problem.body.code == "no-such-key" => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(self.entry(key).await?.map(|entry| entry.value))
+    }
+
+    /// The value of a key with its version, if there is one.
+    pub async fn entry(&self, key: &[u8]) -> Result<Option<RemoteEntry>, ClientError> {
+        let answer = self.client.send(request(Method::GET, &self.at(key), empty())).await;
+        let Some(answer) = if_there(answer)? else { return Ok(None) };
+        let header = |name: &str| {
+            answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let version = header("etag").trim_matches('"').to_owned();
+        let expires_ms = header("x-starfish-expires-ms").parse().ok();
+        Ok(Some(RemoteEntry { version, expires_ms, value: answer.bytes().await? }))
     }
 
     /// Sets a key, for `ttl` or for good. It is on the node's disk when this returns.
     pub async fn set(&self, key: &[u8], value: Bytes, ttl: Option<Duration>) -> Result<(), ClientError> {
-        let mut path = self.at(key);
-        if let Some(ttl) = ttl {
-            path.push_str(&format!("?ttl_ms={}", ttl.as_millis()));
+        let ttl = ttl.map_or(RemoteLifetime::Forever, RemoteLifetime::For);
+        self.set_if(key, value, ttl, &Precondition::None).await.map(drop)
+    }
+
+    /// Sets a key if the precondition holds; says whether it did.
+    pub async fn set_if(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        lifetime: RemoteLifetime,
+        precondition: &Precondition,
+    ) -> Result<bool, ClientError> {
+        let query = match lifetime {
+            RemoteLifetime::Forever => String::new(),
+            RemoteLifetime::For(ttl) => format!("?ttl_ms={}", ttl.as_millis()),
+            RemoteLifetime::Keep => "?keep_ttl=true".to_owned(),
+        };
+        let mut request = request(Method::PUT, &format!("{}{query}", self.at(key)), full(value));
+        precondition.add_to(request.headers_mut());
+        if_met(self.client.send(request).await)
+    }
+
+    /// Deletes the value of a key if the precondition holds; says whether it did.
+    pub async fn delete_if(&self, key: &[u8], precondition: &Precondition) -> Result<bool, ClientError> {
+        let mut request = request(Method::DELETE, &self.at(key), empty());
+        precondition.add_to(request.headers_mut());
+        if_met(self.client.send(request).await)
+    }
+
+    /// Adds to the end of a value, and gives how long it is then.
+    pub async fn append(&self, key: &[u8], more: Bytes) -> Result<usize, ClientError> {
+        let path = format!("{}/append", self.at(key));
+        let answer = self.client.send(request(Method::POST, &path, full(more))).await?;
+        answer.json::<Length>().await.map(|answer| answer.length)
+    }
+
+    /// Changes how long a value counts, `None` for good; says whether there was one.
+    pub async fn expire(&self, key: &[u8], ttl: Option<Duration>) -> Result<bool, ClientError> {
+        let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let path = format!("{}/expire", self.at(key));
+        self.client.post::<Changed>(&path, &ExpireRequest { ttl_ms }).await.map(|answer| answer.changed)
+    }
+
+    /// Writes all of it, or none.
+    pub async fn write(&self, writes: &[WriteBody]) -> Result<(), ClientError> {
+        self.client.order(&format!("/api/v1/mem/{}", self.name), &writes).await
+    }
+
+    /// The fields of a key, in order.
+    pub async fn fields(&self, key: &[u8]) -> Result<Vec<FieldBody>, ClientError> {
+        self.client.get(&format!("{}/fields", self.at(key))).await
+    }
+
+    /// The value of a field, if there is one.
+    pub async fn field(&self, key: &[u8], field: &[u8]) -> Result<Option<Bytes>, ClientError> {
+        let answer = self.client.send(request(Method::GET, &self.field_at(key, field), empty())).await;
+        match if_there(answer)? {
+            Some(answer) => answer.bytes().await.map(Some),
+            None => Ok(None),
         }
-        self.client.send(request(Method::PUT, &path, full(value))).await?.done().await
+    }
+
+    /// Deletes a field; says whether there was one.
+    pub async fn delete_field(&self, key: &[u8], field: &[u8]) -> Result<bool, ClientError> {
+        let answer = self.client.send(request(Method::DELETE, &self.field_at(key, field), empty())).await?;
+        answer.json::<Deleted>().await.map(|answer| answer.deleted)
+    }
+
+    /// Adds to a field, and gives what it is then.
+    pub async fn incr_field(&self, key: &[u8], field: &[u8], by: i64) -> Result<i64, ClientError> {
+        let path = format!("{}/incr", self.field_at(key, field));
+        self.client.post::<Counted>(&path, &IncrementRequest { by }).await.map(|answer| answer.value)
+    }
+
+    /// The members of a key, in order.
+    pub async fn members(&self, key: &[u8]) -> Result<Vec<MemberBody>, ClientError> {
+        self.client.get(&format!("{}/members", self.at(key))).await
+    }
+
+    /// Whether it is a member.
+    pub async fn is_member(&self, key: &[u8], member: &[u8]) -> Result<bool, ClientError> {
+        let answer = self.client.send(request(Method::GET, &self.member_at(key, member), empty())).await;
+        match if_there(answer)? {
+            Some(answer) => answer.done().await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Adds a member; says whether it is new.
+    pub async fn add_member(&self, key: &[u8], member: &[u8]) -> Result<bool, ClientError> {
+        let answer = self.client.send(request(Method::PUT, &self.member_at(key, member), empty())).await?;
+        answer.json::<Changed>().await.map(|answer| answer.changed)
+    }
+
+    /// Removes a member; says whether it was one.
+    pub async fn remove_member(&self, key: &[u8], member: &[u8]) -> Result<bool, ClientError> {
+        let answer = self.client.send(request(Method::DELETE, &self.member_at(key, member), empty())).await?;
+        answer.json::<Deleted>().await.map(|answer| answer.deleted)
     }
 
     /// Deletes a key; says whether there was one.
@@ -67,9 +172,26 @@ impl RemoteSpace {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<KeyValueBody>, ClientError> {
+        self.scan_between(prefix, (None, None), after, limit).await
+    }
+
+    /// The same, not before the first and not from the second of two keys on.
+    pub async fn scan_between(
+        &self,
+        prefix: &[u8],
+        (from, to): (Option<&[u8]>, Option<&[u8]>),
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<KeyValueBody>, ClientError> {
+        let bound = |name: &str, key: Option<&[u8]>| {
+            key.map(|key| format!("&{name}={}", percent::encode(key))).unwrap_or_default()
+        };
+        let bounds = bound("from", from) + &bound("to", to);
         let after = after.map(|key| format!("&after={}", percent::encode(key))).unwrap_or_default();
         let prefix = percent::encode(prefix);
-        self.client.get(&format!("/api/v1/mem/{}?prefix={prefix}&limit={limit}{after}", self.name)).await
+        self.client
+            .get(&format!("/api/v1/mem/{}?prefix={prefix}&limit={limit}{bounds}{after}", self.name))
+            .await
     }
 
     /// The keys that begin with `prefix` as they are, and then every change.
@@ -79,8 +201,81 @@ impl RemoteSpace {
         Ok(RemoteWatch { what: path, chunks: answer.chunks().boxed(), buffer: BytesMut::new() })
     }
 
+    fn field_at(&self, key: &[u8], field: &[u8]) -> String {
+        format!("{}/fields/{}", self.at(key), percent::encode(field))
+    }
+
+    fn member_at(&self, key: &[u8], member: &[u8]) -> String {
+        format!("{}/members/{}", self.at(key), percent::encode(member))
+    }
+
     fn at(&self, key: &[u8]) -> String {
         format!("/api/v1/mem/{}/{}", self.name, percent::encode(key))
+    }
+}
+
+/// A value and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteEntry {
+    /// The value.
+    pub value: Bytes,
+    /// What a later write may name.
+    pub version: String,
+    /// Unix time in milliseconds from which it no longer counts.
+    pub expires_ms: Option<u64>,
+}
+
+/// How long a value is to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteLifetime {
+    /// For good.
+    Forever,
+    /// So long from now on.
+    For(Duration),
+    /// As long as the value before.
+    Keep,
+}
+
+/// What must hold for a write to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    None,
+    /// The key has no value.
+    Absent,
+    /// The key has a value.
+    Present,
+    /// The key has the value of this version.
+    Version(String),
+}
+
+impl Precondition {
+    fn add_to(&self, headers: &mut HeaderMap) {
+        let (name, value) = match self {
+            Self::None => return,
+            Self::Absent => (IF_NONE_MATCH, HeaderValue::from_static("*")),
+            Self::Present => (IF_MATCH, HeaderValue::from_static("*")),
+            // What is no header value is no version either, and the node says so.
+            Self::Version(version) => (
+                IF_MATCH,
+                HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"\"")),
+            ),
+        };
+        headers.insert(name, value);
+    }
+}
+
+fn if_there(answer: Result<Answer, ClientError>) -> Result<Option<Answer>, ClientError> {
+    match answer {
+        Err(ClientError::Refused(problem)) if problem.body.code == "no-such-key" => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+fn if_met(answer: Result<Answer, ClientError>) -> Result<bool, ClientError> {
+    match answer {
+        Err(ClientError::Refused(problem)) if problem.body.code == "changed" => Ok(false),
+        answer => answer.map(|_| true),
     }
 }
 

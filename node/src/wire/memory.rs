@@ -32,6 +32,68 @@ pub struct Counted {
     pub value: i64,
 }
 
+/// A named field of a key, or what a batch does to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldBody {
+    /// Its name.
+    #[serde(with = "as_percent")]
+    pub field: Bytes,
+    /// Its value.
+    #[serde(with = "as_base64")]
+    pub value: Bytes,
+}
+
+/// A member of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberBody {
+    /// The member.
+    #[serde(with = "as_percent")]
+    pub member: Bytes,
+}
+
+/// One write of `POST /api/v1/mem/{space}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteBody {
+    /// The key.
+    #[serde(with = "as_percent")]
+    pub key: Bytes,
+    /// The field; the plain value if it is empty or missing.
+    #[serde(with = "as_percent", default)]
+    pub field: Bytes,
+    /// The value; without one, what is there is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Base64>,
+}
+
+/// Any bytes, in base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Base64(#[serde(with = "as_base64")] pub Bytes);
+
+/// `POST /api/v1/mem/{space}/{key}/expire`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpireRequest {
+    /// The value is gone after so many milliseconds; without, it lasts.
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
+}
+
+/// Whether a write changed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Whether it did.
+    pub changed: bool,
+}
+
+/// How long a value is, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Length {
+    /// How long.
+    pub length: usize,
+}
+
 /// Whether there was something to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deleted {

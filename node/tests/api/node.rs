@@ -82,6 +82,8 @@ async fn keys_are_any_bytes_and_survive_a_restart() {
     let key = b"../a b/\xff%2f";
     assert_eq!(space.get(key).await.unwrap(), None);
     let mut watch = space.watch(b"../").await.unwrap();
+    let first = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+    assert_eq!(first, Some(WatchEvent::Live), "nothing is there");
     space.set(key, Bytes::from_static(b"\0value"), None).await.unwrap();
     let seen = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
     let value = Bytes::from_static(b"\0value");

@@ -1,0 +1,136 @@
+//! What a key holds besides its value: fields and members.
+
+use starfish_node::client::RemoteSpace;
+use starfish_node::wire::{Base64, WriteBody};
+
+use super::{Context, NOT_FOUND, found, print_bytes, readable};
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(super) enum Held {
+    /// Set fields of a key, all at once.
+    Hset {
+        /// The key.
+        key: String,
+        /// Names and values, in turn.
+        #[arg(required = true, allow_hyphen_values = true, value_names = ["FIELD", "VALUE"])]
+        fields: Vec<String>,
+    },
+    /// Print a field of a key, or all of them as one JSON document; exit with 4 if there is none.
+    Hget {
+        /// The key.
+        key: String,
+        /// The field.
+        field: Option<String>,
+    },
+    /// Delete fields of a key; exit with 4 if there was none of them.
+    Hdel {
+        /// The key.
+        key: String,
+        /// The fields.
+        #[arg(required = true)]
+        fields: Vec<String>,
+    },
+    /// Add to a field, and print what it is then. Unlike a counter, it keeps only the later of two nodes' results.
+    Hincr {
+        /// The key.
+        key: String,
+        /// The field.
+        field: String,
+        /// How much; may be negative.
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        by: i64,
+    },
+    /// Add members to a set, and print how many are new.
+    Sadd {
+        /// The key.
+        key: String,
+        /// The members.
+        #[arg(required = true)]
+        members: Vec<String>,
+    },
+    /// Remove members of a set; exit with 4 if there was none of them.
+    Srem {
+        /// The key.
+        key: String,
+        /// The members.
+        #[arg(required = true)]
+        members: Vec<String>,
+    },
+    /// Print the members of a set, one a line; or with a MEMBER, exit with 0 if it is one and with 4 if not.
+    Smembers {
+        /// The key.
+        key: String,
+        /// The member.
+        member: Option<String>,
+    },
+}
+
+impl Held {
+    pub(super) async fn run(self, context: &mut Context, space: &RemoteSpace) -> anyhow::Result<i32> {
+        match self {
+            Self::Hset { key, fields } => set_fields(space, &key, fields).await?,
+            Self::Hget { key, field: Some(field) } => {
+                match space.field(key.as_bytes(), field.as_bytes()).await? {
+                    Some(value) => print_bytes(context, &value).await?,
+                    None => return Ok(NOT_FOUND),
+                }
+            }
+            Self::Hget { key, field: None } => {
+                let fields = space.fields(key.as_bytes()).await?;
+                if fields.is_empty() {
+                    return Ok(NOT_FOUND);
+                }
+                let fields =
+                    fields.iter().map(|field| (readable(&field.field), readable(&field.value).into()));
+                let object: serde_json::Map<String, serde_json::Value> = fields.collect();
+                context.print(serde_json::to_string(&object)?).await?;
+            }
+            Self::Hdel { key, fields } => {
+                let mut any = false;
+                for field in fields {
+                    any |= space.delete_field(key.as_bytes(), field.as_bytes()).await?;
+                }
+                return Ok(found(any));
+            }
+            Self::Hincr { key, field, by } => {
+                let value = space.incr_field(key.as_bytes(), field.as_bytes(), by).await?;
+                context.print(value).await?;
+            }
+            Self::Sadd { key, members } => {
+                let mut n_new = 0;
+                for member in members {
+                    n_new += usize::from(space.add_member(key.as_bytes(), member.as_bytes()).await?);
+                }
+                context.print(n_new).await?;
+            }
+            Self::Srem { key, members } => {
+                let mut any = false;
+                for member in members {
+                    any |= space.remove_member(key.as_bytes(), member.as_bytes()).await?;
+                }
+                return Ok(found(any));
+            }
+            Self::Smembers { key, member: Some(member) } => {
+                return Ok(found(space.is_member(key.as_bytes(), member.as_bytes()).await?));
+            }
+            Self::Smembers { key, member: None } => {
+                for member in space.members(key.as_bytes()).await? {
+                    print_bytes(context, &member.member).await?;
+                }
+            }
+        }
+        Ok(0)
+    }
+}
+
+async fn set_fields(space: &RemoteSpace, key: &str, fields: Vec<String>) -> anyhow::Result<()> {
+    anyhow::ensure!(fields.len().is_multiple_of(2), "a field has no value: names and values come in turn");
+    let mut writes = Vec::new();
+    let mut rest = fields.into_iter();
+    while let (Some(field), Some(value)) = (rest.next(), rest.next()) {
+        anyhow::ensure!(!field.is_empty(), "a field must have a name");
+        let value = Some(Base64(value.into()));
+        writes.push(WriteBody { key: key.to_owned().into(), field: field.into(), value });
+    }
+    Ok(space.write(&writes).await?)
+}
