@@ -9,6 +9,7 @@
 //! worth, pure), `clock` (stamps), `fingerprint` (what a replica holds, as 256 numbers, pure), `store` (the disk),
 //! `writer` (group commit), `memory`, `space` and `watch` (the interface), `page` and `intake` (what travels, and what
 //! of it is let in), `gossip` (deltas), `wire`, `replica`, `reconcile` and `answer` (comparing notes), and `sync` (the tasks).
+//! Built on them: `document` (JSON that many edit at once) and `collection` (where documents lie and how they are found).
 //!
 //! Deliberately absent: reads from other nodes, locks and transactions across nodes, and any notion of a quorum. Dead
 //! cells (tombstones, expired values) are kept; nothing is reaped yet.
@@ -17,7 +18,9 @@ mod answer;
 mod cell;
 mod clock;
 mod codec;
+mod collection;
 mod counter;
+mod document;
 mod fingerprint;
 mod gossip;
 mod intake;
@@ -37,7 +40,20 @@ pub use cell::{
     Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceError, SpaceName, Stamp, Version,
 };
 pub use codec::MalformedCell;
+pub use collection::{
+    Collection, CollectionError, MAX_COLLECTION, MAX_ID,
+    documents::Documents,
+    error::DocumentError,
+    is_documents_space,
+    read::DocumentStats,
+    write::{LARGE_DOCUMENT, MAX_DOCUMENT, Written},
+};
 pub use counter::IncrementError;
+pub use document::{
+    edit::{Edit, EditError, EditProblem, MAX_EDITS},
+    patch::merge_patch,
+    pointer::{MAX_POINTER, Pointer, PointerError},
+};
 pub use memory::{Memory, Observer};
 pub use space::{Batch, KeyValue, MAX_BATCH_BYTES, MAX_BATCH_CELLS, Space};
 pub use stats::{MemoryStats, Offender};
