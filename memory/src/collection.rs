@@ -6,11 +6,22 @@
 //! Whoever edits a document holds its lock until the change is on the disk. Automerge computes, and the disk is read,
 //! on threads of their own, never on those of async tasks.
 //!
-//! In reading order: `documents` (the handle, and what follows commits), `read` and `write` (single documents).
+//! In reading order: `documents` (the handle, and what follows commits), `read`, `write` and `views` (single
+//! documents), `order` (of JSON values), `query`, `shape` (sorting, projection, pages), `index` (entries), `plan`
+//! (which index), `indexes` (declaring and building), `find`, and `bulk` (many documents at once). Of these `order`,
+//! `query`, `shape`, `index` and `plan` are pure.
 
+pub(crate) mod bulk;
 pub(crate) mod documents;
 pub(crate) mod error;
+pub(crate) mod find;
+pub(crate) mod index;
+pub(crate) mod indexes;
+pub(crate) mod order;
+pub(crate) mod plan;
+pub(crate) mod query;
 pub(crate) mod read;
+pub(crate) mod shape;
 pub(crate) mod views;
 pub(crate) mod write;
 

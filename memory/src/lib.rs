@@ -42,10 +42,15 @@ pub use cell::{
 pub use codec::MalformedCell;
 pub use collection::{
     Collection, CollectionError, MAX_COLLECTION, MAX_ID,
+    bulk::{CollectionSummary, new_id},
     documents::Documents,
     error::DocumentError,
+    find::{Explain, Find, FindError, Found, MAX_PAGE, Page},
+    indexes::{IndexDefinition, IndexError, IndexState, IndexStatus, MAX_INDEXES},
     is_documents_space,
+    query::{Comparison, Filter, QueryError, QueryProblem, Subject, Test},
     read::DocumentStats,
+    shape::{Places, Projection, ShapeError, Sort},
     write::{LARGE_DOCUMENT, MAX_DOCUMENT, Written},
 };
 pub use counter::IncrementError;

@@ -6,7 +6,7 @@ use automerge::{ActorId, ROOT};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Collection, MAX_ID, error::DocumentError, read::text_len};
+use super::{Collection, MAX_ID, error::DocumentError, query::Filter, read::text_len};
 use crate::{
     cell::{Content, Draft},
     document::{
@@ -88,9 +88,23 @@ impl Collection {
     /// Deletes the document; returns whether there was one. An edit that somebody makes without knowing of it brings
     /// the document back, with everything in it.
     pub async fn delete(&self, id: &str) -> Result<bool, DocumentError> {
+        self.delete_if(id, |_| true).await
+    }
+
+    /// Deletes the document if it still matches.
+    pub(crate) async fn delete_matching(&self, id: String, filter: Filter) -> Result<bool, DocumentError> {
+        let name = id.clone();
+        self.delete_if(&id, move |document| filter.matches(&name, &document.value())).await
+    }
+
+    async fn delete_if(
+        &self,
+        id: &str,
+        condition: impl FnOnce(&Document) -> bool + Send + 'static,
+    ) -> Result<bool, DocumentError> {
         let author = self.documents.memory().author();
         self.write(id, move |document, _| {
-            if !document.exists() {
+            if !document.exists() || !condition(document) {
                 return Ok(Outcome { cells: Vec::new(), answer: false });
             }
             let heads = document.delete(author);
