@@ -7,6 +7,7 @@
 
 mod answer;
 pub(crate) mod content;
+mod docs;
 pub(crate) mod error;
 pub(crate) mod extract;
 mod files;
@@ -77,6 +78,7 @@ fn table(services: &Services) -> Vec<Route> {
     table.extend(files::usage_routes(&control.files));
     table.extend(content::routes(&tree));
     table.extend(memory::routes(&memory::Resource { memory, stopping: stopping.clone() }));
+    table.extend(docs::routes(&control.documents));
     table.extend(jobs::routes(&jobs::Resource { compute, stopping }));
     table.extend(gateway::routes(&tree, control));
     let _ = document.set(Bytes::from(route::openapi(&table).to_string()));

@@ -23,7 +23,7 @@ use starfish_dht::identity::IdentityError;
 use starfish_dht::ticket::Ticket;
 use starfish_dht::{AcceptError, Identity, Network, PeerId, SetupError, enrol};
 use starfish_fs::{Files, FilesOptions};
-use starfish_memory::{Memory, MemorySync};
+use starfish_memory::{Documents, Memory, MemorySync};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
@@ -156,6 +156,7 @@ impl Node {
             credentials,
             ledger,
             beacons,
+            documents: Documents::new(memory.clone()),
             memory,
             files,
             compute,
