@@ -9,6 +9,7 @@
 //! worth, pure), `clock` (stamps), `fingerprint` (what a replica holds, as 256 numbers, pure), `engine` and `store` (the disk),
 //! `writer` (group commit), `memory`, `space`, `watch` and `changes` (the interface), `due` and `horizon` (what time ends), `page` and `intake` (what travels, and what
 //! of it is let in), `gossip` (deltas), `wire`, `replica`, `reconcile` and `answer` (comparing notes), and `sync` (the tasks).
+//! Built on them: `document` (JSON that many edit at once) and `collection` (where documents lie and how they are found).
 //!
 //! Deliberately absent: reads from other nodes, locks and transactions across nodes, and any notion of a quorum.
 
@@ -17,7 +18,9 @@ mod cell;
 mod changes;
 mod clock;
 mod codec;
+mod collection;
 mod counter;
+mod document;
 mod due;
 pub mod engine;
 mod fingerprint;
@@ -42,7 +45,25 @@ pub use cell::{
 };
 pub use changes::{Cursor, CursorError};
 pub use codec::MalformedCell;
+pub use collection::{
+    Collection, CollectionError, MAX_COLLECTION, MAX_ID,
+    bulk::{CollectionSummary, new_id},
+    documents::Documents,
+    error::DocumentError,
+    find::{Explain, Find, FindError, Found, MAX_PAGE, Page},
+    indexes::{IndexDefinition, IndexError, IndexState, IndexStatus, MAX_INDEXES},
+    is_documents_space,
+    query::{Comparison, Filter, QueryError, QueryProblem, Subject, Test},
+    read::DocumentStats,
+    shape::{Places, Projection, ShapeError, Sort},
+    write::{LARGE_DOCUMENT, MAX_DOCUMENT, Written},
+};
 pub use counter::IncrementError;
+pub use document::{
+    edit::{Edit, EditError, EditProblem, MAX_EDITS},
+    patch::merge_patch,
+    pointer::{MAX_POINTER, Pointer, PointerError},
+};
 pub use memory::{Memory, MemoryOptions, Observer};
 pub use space::{
     Batch, Change, Condition, Entry, KeyKind, KeyRange, KeyValue, Lifetime, MAX_BATCH_BYTES, MAX_BATCH_CELLS,

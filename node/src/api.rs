@@ -7,6 +7,7 @@
 
 mod answer;
 pub(crate) mod content;
+mod docs;
 pub(crate) mod error;
 pub(crate) mod extract;
 mod files;
@@ -80,6 +81,7 @@ fn table(services: &Services) -> Vec<Route> {
     let memory = memory::Resource { memory, stopping: stopping.clone() };
     table.extend(memory::routes(&memory));
     table.extend(keys::routes(&memory));
+    table.extend(docs::routes(&control.documents));
     table.extend(jobs::routes(&jobs::Resource { compute, stopping }));
     table.extend(gateway::routes(&tree, control));
     let _ = document.set(Bytes::from(route::openapi(&table).to_string()));

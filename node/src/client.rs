@@ -4,6 +4,7 @@
 //! microseconds on a Unix socket) and so survives a restart of the node. Bodies stream both ways.
 
 mod connection;
+mod docs;
 mod files;
 mod jobs;
 mod memory;
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use self::connection::{Answer, RequestBody, empty, full};
 pub use self::{
+    docs::RemoteCollection,
     files::RemoteVfs,
     jobs::JobOutput,
     memory::{Precondition, RemoteEntry, RemoteLifetime, RemoteSpace, RemoteWatch},

@@ -13,7 +13,7 @@ use starfish_dht::membership::{CredentialsError, Role, UnknownRole};
 use starfish_dht::ticket::{MAX_ADDRESSES, Ticket, TicketError};
 use starfish_dht::{Multiaddr, Network, PeerId};
 use starfish_fs::Files;
-use starfish_memory::Memory;
+use starfish_memory::{Documents, Memory};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -44,6 +44,7 @@ pub(crate) struct Control {
     pub(crate) ledger: Ledger,
     pub(crate) beacons: Beacons,
     pub(crate) memory: Memory,
+    pub(crate) documents: Documents,
     pub(crate) files: Files,
     pub(crate) compute: Compute,
     pub(crate) tasks: Tasks,

@@ -2,6 +2,7 @@
 //!
 //! Server and client both use these types, so they cannot drift apart. Fields are only ever added.
 
+mod docs;
 pub mod frame;
 mod jobs;
 mod memory;
@@ -17,6 +18,10 @@ use starfish_dht::{Multiaddr, PeerId};
 use starfish_fs::path::VfsPath;
 
 pub use self::{
+    docs::{
+        DeleteRequest, DocumentCost, DocumentCount, DocumentLine, DocumentWritten, FindAnswer, FindRequest,
+        IndexRequest,
+    },
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
     memory::{
         Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyValueBody, Length,

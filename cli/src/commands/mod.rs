@@ -7,6 +7,7 @@
 mod bench;
 mod completions;
 mod df;
+mod doc;
 mod down;
 mod durable;
 pub mod failure;
@@ -99,6 +100,8 @@ pub enum Verb {
     Umount(umount::Umount),
     /// Read and write the shared memory.
     Mem(mem::Mem),
+    /// Keep, find and edit JSON documents.
+    Doc(Box<doc::Doc>),
     /// Run a WASM program somewhere in the swarm, as if it ran here.
     Run(run::Run),
     /// List the swarm's jobs.
@@ -194,6 +197,7 @@ pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i3
         Verb::Mount(mount) => mount.run(context).boxed(),
         Verb::Umount(umount) => umount.run(context).boxed(),
         Verb::Mem(mem) => mem.run(context).boxed(),
+        Verb::Doc(doc) => doc.run(context).boxed(),
         Verb::Run(run) => run.run(context).boxed(),
         Verb::Jobs(jobs) => jobs.run(context).boxed(),
         Verb::Job(job) => job.run(context).boxed(),

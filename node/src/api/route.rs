@@ -26,6 +26,7 @@ pub(crate) enum Verb {
     Get,
     Put,
     Post,
+    Patch,
     Delete,
 }
 
@@ -45,6 +46,7 @@ impl Verb {
             Self::Get => Method::GET,
             Self::Put => Method::PUT,
             Self::Post => Method::POST,
+            Self::Patch => Method::PATCH,
             Self::Delete => Method::DELETE,
         }
     }
@@ -54,6 +56,7 @@ impl Verb {
             Self::Get => axum::routing::MethodFilter::GET,
             Self::Put => axum::routing::MethodFilter::PUT,
             Self::Post => axum::routing::MethodFilter::POST,
+            Self::Patch => axum::routing::MethodFilter::PATCH,
             Self::Delete => axum::routing::MethodFilter::DELETE,
         }
     }

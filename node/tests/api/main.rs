@@ -10,6 +10,7 @@
 mod browser;
 mod common;
 mod dav;
+mod docs;
 mod gateway;
 mod guards;
 mod node;

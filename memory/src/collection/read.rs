@@ -1,0 +1,104 @@
+//! Reading single documents.
+
+use std::{io, sync::Arc};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Collection, error::DocumentError, views::Lookup, views::View};
+use crate::document::open::{self, Place};
+
+/// What a document costs, beside what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DocumentStats {
+    /// Its size as JSON.
+    pub bytes: usize,
+    /// The changes that it is made of.
+    pub changes: u64,
+    /// Their size.
+    pub history_bytes: usize,
+    /// Cells and changes that make no sense and were passed over.
+    pub damaged: u64,
+}
+
+impl Collection {
+    /// The document with this id.
+    pub async fn get(&self, id: &str) -> Result<Option<Arc<Value>>, DocumentError> {
+        let place = self.place(id);
+        if let Lookup::Known(view) = self.documents.derived().views.lookup(&place) {
+            return Ok(view);
+        }
+        self.blocking(move |collection| collection.view(&place)).await
+    }
+
+    /// What the document costs; `None` if there is none.
+    pub async fn stats(&self, id: &str) -> Result<Option<DocumentStats>, DocumentError> {
+        let place = self.place(id);
+        self.blocking(move |collection| {
+            let mut document = open::load(collection.documents.memory(), &place)?;
+            let stats = DocumentStats {
+                bytes: text_len(&document.value()),
+                changes: document.changes(),
+                history_bytes: document.history_bytes(),
+                damaged: document.damaged(),
+            };
+            Ok(document.exists().then_some(stats))
+        })
+        .await
+    }
+
+    /// What the document says now. Reads the disk.
+    pub(crate) fn view(&self, place: &Place) -> Result<View, DocumentError> {
+        let views = &self.documents.derived().views;
+        let ticket = match views.lookup(place) {
+            Lookup::Known(view) => return Ok(view),
+            Lookup::Unknown(ticket) => ticket,
+        };
+        let memory = self.documents.memory();
+        let view = match self.documents.derived().open.present(place) {
+            Some(entry) => {
+                let mut held = entry.document.blocking_lock();
+                let mut document = entry.catch_up(memory, place, held.take())?;
+                let view = document.exists().then(|| Arc::new(document.value()));
+                *held = Some(document);
+                view
+            }
+            // It is only read: there is no need to keep it open.
+            None => {
+                let mut document = open::load(memory, place)?;
+                document.exists().then(|| Arc::new(document.value()))
+            }
+        };
+        let text = view.as_deref().map_or(0, text_len);
+        views.hand_in(place, ticket, &view, text);
+        Ok(view)
+    }
+
+    /// Runs `work` on a thread where it holds up no other task.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, DocumentError> + Send + 'static,
+    ) -> Result<T, DocumentError> {
+        let collection = self.clone();
+        let worked = tokio::task::spawn_blocking(move || work(&collection)).await;
+        worked.map_err(|_| DocumentError::Interrupted)?
+    }
+}
+
+/// How long a value is as JSON.
+pub(crate) fn text_len(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Neither a value nor a counter can fail.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
+}

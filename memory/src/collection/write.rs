@@ -1,0 +1,241 @@
+//! Writing single documents.
+
+use std::sync::Arc;
+
+use automerge::{ActorId, ROOT};
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::{Collection, MAX_ID, error::DocumentError, query::Filter, read::text_len};
+use crate::{
+    cell::{Content, Draft},
+    document::{
+        change,
+        edit::{self, Edit, MAX_EDITS},
+        open::{Entry, Place},
+        patch, replace,
+        shared::Editor,
+        state::Document,
+        value::MAX_DEPTH,
+    },
+};
+
+/// A document larger than this, as JSON, works but is slow to load and to merge: whoever writes it is told.
+pub const LARGE_DOCUMENT: usize = 256 * 1024;
+
+/// Largest document, as JSON. Beyond this every edit anywhere would cost every node seconds.
+pub const MAX_DOCUMENT: usize = 5 * 1024 * 1024;
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The document's size as JSON.
+    pub bytes: usize,
+    /// Whether the document was not there before.
+    pub created: bool,
+}
+
+impl Written {
+    /// Whether the document is so large that it should be divided.
+    pub fn is_large(&self) -> bool {
+        self.bytes > LARGE_DOCUMENT
+    }
+}
+
+/// Whether a write may make a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    Create,
+    Refuse,
+}
+
+/// What is to be written: fields and values of the document's key, and what to answer.
+struct Outcome<T> {
+    cells: Vec<(Bytes, Bytes)>,
+    answer: T,
+}
+
+impl Collection {
+    /// Makes the document equal to `value`, an object. What is equal already is not touched, so edits of other places
+    /// that others make at the same time stay.
+    pub async fn put(&self, id: &str, value: Value) -> Result<Written, DocumentError> {
+        let members = checked_object(value)?;
+        self.edit_with(id, Missing::Create, move |editor| {
+            Ok(replace::members(editor.document(), &ROOT, &members)?)
+        })
+        .await
+    }
+
+    /// Applies a JSON merge patch (RFC 7386). Patches of different members that are made at the same time both stay.
+    pub async fn patch(&self, id: &str, patch: Value) -> Result<Written, DocumentError> {
+        let members = checked_object(patch)?;
+        self.edit_with(id, Missing::Refuse, move |editor| Ok(patch::apply(editor, &members)?)).await
+    }
+
+    /// Does all of `edits`, in order, or none.
+    pub async fn edit(&self, id: &str, edits: Vec<Edit>) -> Result<Written, DocumentError> {
+        if edits.len() > MAX_EDITS {
+            return Err(DocumentError::TooManyEdits { count: edits.len() });
+        }
+        for edit in &edits {
+            if let Edit::Set { value, .. } | Edit::Insert { value, .. } | Edit::Push { value, .. } = edit {
+                check(value)?;
+            }
+        }
+        self.edit_with(id, Missing::Refuse, move |editor| Ok(edit::apply(editor, &edits)?)).await
+    }
+
+    /// Deletes the document; returns whether there was one. An edit that somebody makes without knowing of it brings
+    /// the document back, with everything in it.
+    pub async fn delete(&self, id: &str) -> Result<bool, DocumentError> {
+        self.delete_if(id, |_| true).await
+    }
+
+    /// Deletes the document if it still matches.
+    pub(crate) async fn delete_matching(&self, id: String, filter: Filter) -> Result<bool, DocumentError> {
+        let name = id.clone();
+        self.delete_if(&id, move |document| filter.matches(&name, &document.value())).await
+    }
+
+    async fn delete_if(
+        &self,
+        id: &str,
+        condition: impl FnOnce(&Document) -> bool + Send + 'static,
+    ) -> Result<bool, DocumentError> {
+        let author = self.documents.memory().author();
+        self.write(id, move |document, _| {
+            if !document.exists() || !condition(document) {
+                return Ok(Outcome { cells: Vec::new(), answer: false });
+            }
+            let heads = document.delete(author);
+            Ok(Outcome { cells: vec![change::deletion(author, &heads)], answer: true })
+        })
+        .await
+    }
+
+    async fn edit_with(
+        &self,
+        id: &str,
+        missing: Missing,
+        edit: impl FnOnce(&mut Editor<'_>) -> Result<(), DocumentError> + Send + 'static,
+    ) -> Result<Written, DocumentError> {
+        let name = id.to_owned();
+        let (collection, id) = (self.name.clone(), id.to_owned());
+        let written = self
+            .write(&name, move |document, actor| {
+                let existed = document.exists();
+                if !existed && missing == Missing::Refuse {
+                    return Err(DocumentError::NotFound { id });
+                }
+                let changes = document.edit(actor, edit)?;
+                let bytes = text_len(&document.value());
+                if bytes > MAX_DOCUMENT {
+                    return Err(DocumentError::TooLarge { bytes });
+                }
+                let mut cells = Vec::new();
+                for change in &changes {
+                    let parts = change::cells_of(change)
+                        .ok_or(DocumentError::TooLarge { bytes: change.raw_bytes().len() })?;
+                    cells.extend(parts);
+                }
+                Ok(Outcome { cells, answer: Written { bytes, created: !existed } })
+            })
+            .await?;
+        if written.is_large() {
+            tracing::warn!(%collection, id = name, bytes = written.bytes, "a document is large");
+        }
+        Ok(written)
+    }
+
+    /// Lets `work` change the document, and returns when what it wants written is on the disk. It goes on to the end
+    /// even if nobody waits: a change that is in memory and not on the disk would be one that others miss.
+    async fn write<T: Send + 'static>(
+        &self,
+        id: &str,
+        work: impl FnOnce(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + 'static,
+    ) -> Result<T, DocumentError> {
+        if !(1..=MAX_ID).contains(&id.len()) {
+            return Err(DocumentError::Id { len: id.len() });
+        }
+        let (collection, place) = (self.clone(), self.place(id));
+        let write = tokio::spawn(async move { collection.write_now(place, work).await });
+        write.await.map_err(|_| DocumentError::Interrupted)?
+    }
+
+    async fn write_now<T: Send + 'static>(
+        &self,
+        place: Place,
+        work: impl FnOnce(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + 'static,
+    ) -> Result<T, DocumentError> {
+        let entry = self.documents.derived().open.entry(&place);
+        let mut held = entry.document.lock().await;
+        // Should anything fail from here on, the document is put together anew by whoever needs it next.
+        let before = held.take();
+        let (document, outcome) = self.work(&place, &entry, before, work).await?;
+        if !outcome.cells.is_empty() {
+            self.commit(&place, outcome.cells).await?;
+        }
+        entry.weigh(&document);
+        *held = Some(document);
+        Ok(outcome.answer)
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        place: &Place,
+        entry: &Arc<Entry>,
+        before: Option<Document>,
+        work: impl FnOnce(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + 'static,
+    ) -> Result<(Document, Outcome<T>), DocumentError> {
+        let actor = self.documents.actor();
+        let (place, entry) = (place.clone(), entry.clone());
+        self.blocking(move |collection| {
+            let mut document = entry.catch_up(collection.documents.memory(), &place, before)?;
+            let outcome = work(&mut document, &actor)?;
+            Ok((document, outcome))
+        })
+        .await
+    }
+
+    async fn commit(&self, place: &Place, cells: Vec<(Bytes, Bytes)>) -> Result<(), DocumentError> {
+        let draft = |(field, value)| Draft {
+            space: place.space.clone(),
+            key: place.key.clone(),
+            field,
+            content: Content::Value(value),
+            expires_ms: None,
+        };
+        let drafts = cells.into_iter().map(draft).collect();
+        let committed = self.documents.memory().update(move |_| Ok((drafts, ()))).await;
+        if committed.is_err() {
+            self.documents.change_actor();
+        }
+        Ok(committed.map(|_| ())?)
+    }
+}
+
+fn checked_object(value: Value) -> Result<Map<String, Value>, DocumentError> {
+    check(&value)?;
+    match value {
+        Value::Object(members) => Ok(members),
+        _ => Err(DocumentError::NotAnObject),
+    }
+}
+
+/// Refuses what would be too much before anything is computed with it.
+fn check(value: &Value) -> Result<(), DocumentError> {
+    if too_deep(value, MAX_DEPTH) {
+        return Err(DocumentError::TooDeep);
+    }
+    let bytes = text_len(value);
+    if bytes > MAX_DOCUMENT { Err(DocumentError::TooLarge { bytes }) } else { Ok(()) }
+}
+
+fn too_deep(value: &Value, left: usize) -> bool {
+    let deeper = |value: &Value| left == 0 || too_deep(value, left - 1);
+    match value {
+        Value::Array(elements) => elements.iter().any(deeper),
+        Value::Object(members) => members.values().any(deeper),
+        _ => false,
+    }
+}

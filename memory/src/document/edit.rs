@@ -1,0 +1,458 @@
+//! Edits of single places in a document, named by JSON pointers.
+//!
+//! The smaller an edit, the better it merges: of two halves of a swarm one may push to a list while the other splices
+//! its text, and both stay.
+
+use automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc, transaction::Transactable};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    pointer::{self, Pointer},
+    replace,
+    shared::{Editor, Seed},
+    value::{self, Held, ScalarKind, Slot},
+};
+
+/// Edits of one request.
+pub const MAX_EDITS: usize = 1024;
+
+/// One change of one place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Edit {
+    /// Makes a member or an element equal to a value. The member may be new, what holds it must be there.
+    Set {
+        /// The member or element, or the whole document.
+        path: Pointer,
+        /// What it is to be.
+        value: Value,
+    },
+    /// Removes a member or an element.
+    Remove {
+        /// The member or element.
+        path: Pointer,
+    },
+    /// Adds to an integer. Increments made at once add up. A member that is not there counts from zero.
+    Increment {
+        /// The member or element.
+        path: Pointer,
+        /// How much; may be negative.
+        #[serde(default = "one")]
+        by: i64,
+    },
+    /// Puts a new element into a list, before the one that the path names, or at the end for `-`.
+    Insert {
+        /// The place in the list.
+        path: Pointer,
+        /// The element.
+        value: Value,
+    },
+    /// Puts a new element at the end of a list.
+    Push {
+        /// The list.
+        path: Pointer,
+        /// The element.
+        value: Value,
+    },
+    /// Deletes and inserts characters of a string, which from then on merges as text. A member that is not there is
+    /// an empty text.
+    SpliceText {
+        /// The string.
+        path: Pointer,
+        /// Characters (Unicode scalar values) before the place.
+        at: usize,
+        /// How many characters behind the place go.
+        #[serde(default)]
+        delete: usize,
+        /// What comes in their stead.
+        #[serde(default)]
+        insert: String,
+    },
+}
+
+const fn one() -> i64 {
+    1
+}
+
+/// Why an edit cannot be done. Nothing of its request is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("edit {number}, at `{path}`: {problem}")]
+pub struct EditError {
+    /// Which of the edits, from 0.
+    pub number: usize,
+    /// The place that it names.
+    pub path: Pointer,
+    /// What is wrong with it.
+    pub problem: EditProblem,
+}
+
+/// What is wrong with an edit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditProblem {
+    /// The place, or what should hold it, is not there.
+    #[error("there is nothing at `{0}`")]
+    Nothing(Pointer),
+    /// Something else is there.
+    #[error("there is no {wanted} at `{at}`")]
+    Kind {
+        /// What the edit needs.
+        wanted: &'static str,
+        /// Where it needs it.
+        at: Pointer,
+    },
+    /// The list or text is shorter.
+    #[error("position {at} is outside, the length is {len}")]
+    Outside {
+        /// The position asked for.
+        at: usize,
+        /// The length.
+        len: usize,
+    },
+    /// The whole document cannot be removed, counted or inserted.
+    #[error("this cannot be done to the whole document")]
+    Whole,
+    /// A document is an object.
+    #[error("a document must be an object")]
+    NotAnObject,
+    /// The sum is outside the 64-bit integers.
+    #[error("the result does not fit a 64-bit integer")]
+    Overflow,
+    /// The document refuses it.
+    #[error("the document does not take it: {0}")]
+    Refused(String),
+}
+
+impl From<automerge::AutomergeError> for EditProblem {
+    fn from(error: automerge::AutomergeError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+/// Does `edits` in their order.
+pub(crate) fn apply(editor: &mut Editor<'_>, edits: &[Edit]) -> Result<(), EditError> {
+    for (number, edit) in edits.iter().enumerate() {
+        let failed = |problem| EditError { number, path: edit.path().clone(), problem };
+        apply_one(editor, edit).map_err(failed)?;
+    }
+    Ok(())
+}
+
+impl Edit {
+    /// The place that it names.
+    pub fn path(&self) -> &Pointer {
+        match self {
+            Self::Set { path, .. }
+            | Self::Remove { path }
+            | Self::Increment { path, .. }
+            | Self::Insert { path, .. }
+            | Self::Push { path, .. }
+            | Self::SpliceText { path, .. } => path,
+        }
+    }
+}
+
+fn apply_one(editor: &mut Editor<'_>, edit: &Edit) -> Result<(), EditProblem> {
+    match edit {
+        Edit::Set { path, value } => set(editor.document(), path, value),
+        Edit::Remove { path } => {
+            let place = Place::find(editor.document(), path)?;
+            place.existing(editor.document(), path)?;
+            match place.slot {
+                Slot::Member(key) => editor.document().delete(&place.parent, key)?,
+                Slot::Element(index) | Slot::Insert(index) => {
+                    editor.document().delete(&place.parent, index)?
+                }
+            }
+            Ok(())
+        }
+        Edit::Increment { path, by } => increment(editor, path, *by),
+        Edit::Insert { path, value } => {
+            let (parents, last) = path.split_last().ok_or(EditProblem::Whole)?;
+            let list = find_list(editor.document(), parents)?;
+            let len = editor.document().length(&list);
+            let at = if last == "-" { Some(len) } else { pointer::index(last) };
+            let at = at.ok_or_else(|| EditProblem::Nothing(path.clone()))?;
+            insert(editor.document(), &list, at, len, value)
+        }
+        Edit::Push { path, value } => {
+            let list = find_list(editor.document(), path.steps())?;
+            let len = editor.document().length(&list);
+            insert(editor.document(), &list, len, len, value)
+        }
+        Edit::SpliceText { path, at, delete, insert } => splice_text(editor, path, *at, *delete, insert),
+    }
+}
+
+fn set(document: &mut AutoCommit, path: &Pointer, value: &Value) -> Result<(), EditProblem> {
+    if path.steps().is_empty() {
+        let members = value.as_object().ok_or(EditProblem::NotAnObject)?;
+        return Ok(replace::members(document, &ROOT, members)?);
+    }
+    let place = Place::find(document, path)?;
+    Ok(replace::slot(document, &place.parent, place.slot, value)?)
+}
+
+fn insert(
+    document: &mut AutoCommit,
+    list: &ObjId,
+    at: usize,
+    len: usize,
+    value: &Value,
+) -> Result<(), EditProblem> {
+    if at > len {
+        return Err(EditProblem::Outside { at, len });
+    }
+    Ok(value::write(document, list, Slot::Insert(at), value)?)
+}
+
+fn increment(editor: &mut Editor<'_>, path: &Pointer, by: i64) -> Result<(), EditProblem> {
+    let place = Place::find(editor.document(), path)?;
+    let not_an_integer = || EditProblem::Kind { wanted: "integer", at: path.clone() };
+    let current = match value::held(editor.document(), &place.parent, place.slot)? {
+        None => {
+            editor.share(&place.parent, place.slot, Seed::Counter(0))?;
+            0
+        }
+        Some(Held::Scalar(value, kind)) => {
+            let current = value.as_i64().ok_or_else(not_an_integer)?;
+            if kind == ScalarKind::Plain {
+                editor.share(&place.parent, place.slot, Seed::Counter(current))?;
+            }
+            current
+        }
+        Some(Held::Object(..)) => return Err(not_an_integer()),
+    };
+    current.checked_add(by).ok_or(EditProblem::Overflow)?;
+    match place.slot {
+        Slot::Member(key) => editor.document().increment(&place.parent, key, by)?,
+        Slot::Element(index) | Slot::Insert(index) => {
+            editor.document().increment(&place.parent, index, by)?;
+        }
+    }
+    Ok(())
+}
+
+fn splice_text(
+    editor: &mut Editor<'_>,
+    path: &Pointer,
+    at: usize,
+    delete: usize,
+    insert: &str,
+) -> Result<(), EditProblem> {
+    let place = Place::find(editor.document(), path)?;
+    let no_text = || EditProblem::Kind { wanted: "string", at: path.clone() };
+    let text = match value::held(editor.document(), &place.parent, place.slot)? {
+        Some(Held::Object(ObjType::Text, id)) => id,
+        Some(Held::Scalar(Value::String(content), ..)) => {
+            editor.share(&place.parent, place.slot, Seed::Text(content))?
+        }
+        None => editor.share(&place.parent, place.slot, Seed::Text(String::new()))?,
+        Some(_) => return Err(no_text()),
+    };
+    let len = editor.document().length(&text);
+    let end = at.checked_add(delete).filter(|end| *end <= len);
+    end.ok_or(EditProblem::Outside { at: at.saturating_add(delete), len })?;
+    let delete = isize::try_from(delete).map_err(|_| EditProblem::Outside { at: delete, len })?;
+    Ok(editor.document().splice_text(&text, at, delete, insert)?)
+}
+
+/// A member or an element, and the object that holds it.
+struct Place<'a> {
+    parent: ObjId,
+    slot: Slot<'a>,
+}
+
+impl<'a> Place<'a> {
+    fn find(document: &AutoCommit, path: &'a Pointer) -> Result<Self, EditProblem> {
+        let (parents, last) = path.split_last().ok_or(EditProblem::Whole)?;
+        let (kind, parent) = find_object(document, parents)?;
+        let slot = match kind {
+            ObjType::Map | ObjType::Table => Slot::Member(last),
+            ObjType::List => {
+                let len = document.length(&parent);
+                let at = pointer::index(last).ok_or_else(|| EditProblem::Nothing(path.clone()))?;
+                if at >= len {
+                    return Err(EditProblem::Outside { at, len });
+                }
+                Slot::Element(at)
+            }
+            ObjType::Text => return Err(EditProblem::Nothing(path.clone())),
+        };
+        Ok(Self { parent, slot })
+    }
+
+    fn existing(&self, document: &AutoCommit, path: &Pointer) -> Result<(), EditProblem> {
+        let held = value::held(document, &self.parent, self.slot)?;
+        held.map(|_| ()).ok_or_else(|| EditProblem::Nothing(path.clone()))
+    }
+}
+
+fn find_list(document: &AutoCommit, steps: &[String]) -> Result<ObjId, EditProblem> {
+    match find_object(document, steps)? {
+        (ObjType::List, list) => Ok(list),
+        _ => Err(EditProblem::Kind { wanted: "list", at: pointer_of(steps) }),
+    }
+}
+
+fn find_object(document: &AutoCommit, steps: &[String]) -> Result<(ObjType, ObjId), EditProblem> {
+    let mut found = (ObjType::Map, ROOT);
+    for (depth, step) in steps.iter().enumerate() {
+        let nothing = || EditProblem::Nothing(pointer_of(&steps[..=depth]));
+        let slot = match found.0 {
+            ObjType::Map | ObjType::Table => Slot::Member(step),
+            ObjType::List => Slot::Element(pointer::index(step).ok_or_else(nothing)?),
+            ObjType::Text => return Err(nothing()),
+        };
+        found = match value::held(document, &found.1, slot)?.ok_or_else(nothing)? {
+            Held::Object(kind, id) => (kind, id),
+            Held::Scalar(..) => {
+                let at = pointer_of(&steps[..=depth]);
+                return Err(EditProblem::Kind { wanted: "object or list", at });
+            }
+        };
+    }
+    Ok(found)
+}
+
+fn pointer_of(steps: &[String]) -> Pointer {
+    steps.iter().fold(Pointer::root(), |pointer, step| pointer.child(step.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::ActorId;
+    use serde_json::json;
+
+    use super::*;
+    use crate::document::value::{read, tests::holding};
+
+    fn edits(json: Value) -> Vec<Edit> {
+        serde_json::from_value(json).unwrap()
+    }
+
+    /// Does the edits as an author of this number.
+    fn edited(document: &mut AutoCommit, author: u8, json: Value) -> Result<(), EditError> {
+        let mut editor = Editor::new(document, ActorId::from(vec![author; 16]));
+        apply(&mut editor, &edits(json))?;
+        editor.finish();
+        Ok(())
+    }
+
+    fn merged(one: &mut AutoCommit, two: &mut AutoCommit) -> Value {
+        one.merge(two).unwrap();
+        two.merge(one).unwrap();
+        assert_eq!(read(one), read(two));
+        read(one)
+    }
+
+    #[test]
+    fn every_kind_of_edit_changes_its_place() {
+        let mut document = holding(&json!({"list": [1, 2], "n": 1, "gone": true, "body": "hello"}));
+        edited(
+            &mut document,
+            1,
+            json!([
+                {"op": "set", "path": "/new", "value": {"a": 1}},
+                {"op": "set", "path": "/new/b", "value": 2},
+                {"op": "set", "path": "/list/0", "value": 0},
+                {"op": "insert", "path": "/list/1", "value": 1},
+                {"op": "insert", "path": "/list/-", "value": 3},
+                {"op": "push", "path": "/list", "value": 4},
+                {"op": "remove", "path": "/gone"},
+                {"op": "increment", "path": "/n", "by": 5},
+                {"op": "increment", "path": "/m"},
+                {"op": "splice-text", "path": "/body", "at": 1, "delete": 1, "insert": "u"},
+                {"op": "splice-text", "path": "/title", "at": 0, "insert": "ä"},
+                {"op": "splice-text", "path": "/title", "at": 1, "insert": "b"},
+            ]),
+        )
+        .unwrap();
+        let expected = json!({"new": {"a": 1, "b": 2}, "list": [0, 1, 2, 3, 4], "n": 6, "m": 1,
+            "body": "hullo", "title": "äb"});
+        assert_eq!(read(&document), expected);
+    }
+
+    #[test]
+    fn two_who_splice_the_same_plain_string_for_the_first_time_both_stay() {
+        let mut one = holding(&json!({"body": "middle", "list": ["middle"]}));
+        let mut two = one.fork();
+        for path in ["/body", "/list/0"] {
+            let front = json!([{"op": "splice-text", "path": path, "at": 0, "insert": "front "}]);
+            edited(&mut one, 1, front).unwrap();
+            edited(&mut two, 2, json!([{"op": "set", "path": "/other", "value": path}])).unwrap();
+            edited(&mut two, 2, json!([{"op": "splice-text", "path": path, "at": 6, "insert": " end"}]))
+                .unwrap();
+        }
+        let both = merged(&mut one, &mut two);
+        assert_eq!(both["body"], "front middle end");
+        assert_eq!(both["list"][0], "front middle end");
+    }
+
+    #[test]
+    fn two_who_count_the_same_plain_number_for_the_first_time_add_up() {
+        let mut one = holding(&json!({"n": 10}));
+        let mut two = one.fork();
+        edited(&mut one, 1, json!([{"op": "increment", "path": "/n", "by": 1}])).unwrap();
+        edited(&mut two, 2, json!([{"op": "increment", "path": "/n", "by": 2}])).unwrap();
+        edited(&mut one, 1, json!([{"op": "increment", "path": "/new", "by": 1}])).unwrap();
+        edited(&mut two, 2, json!([{"op": "increment", "path": "/new", "by": 2}])).unwrap();
+        assert_eq!(merged(&mut one, &mut two), json!({"n": 13, "new": 3}));
+    }
+
+    #[test]
+    fn a_text_that_was_removed_can_be_begun_anew() {
+        let mut document = holding(&json!({}));
+        let splice = json!([{"op": "splice-text", "path": "/body", "at": 0, "insert": "x"}]);
+        edited(&mut document, 1, splice.clone()).unwrap();
+        edited(&mut document, 1, json!([{"op": "remove", "path": "/body"}])).unwrap();
+        edited(&mut document, 1, splice).unwrap();
+        assert_eq!(read(&document), json!({"body": "x"}));
+    }
+
+    #[test]
+    fn pushes_of_two_both_stay() {
+        let mut one = holding(&json!({"list": ["x"]}));
+        let mut two = one.fork();
+        edited(&mut one, 1, json!([{"op": "push", "path": "/list", "value": "a"}])).unwrap();
+        edited(&mut two, 2, json!([{"op": "push", "path": "/list", "value": "b"}])).unwrap();
+        let both = merged(&mut one, &mut two);
+        let mut list: Vec<&str> = both["list"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        list.sort_unstable();
+        assert_eq!(list, ["a", "b", "x"]);
+    }
+
+    #[test]
+    fn an_edit_that_cannot_be_done_says_which_and_where() {
+        let mut document = holding(&json!({"list": [1], "text": "ab", "n": i64::MAX}));
+        let mut problem = |edit: Value| {
+            let ok = json!({"op": "set", "path": "/fine", "value": 1});
+            let error = edited(&mut document, 1, json!([ok, edit])).unwrap_err();
+            assert_eq!(error.number, 1);
+            document.rollback();
+            error.problem
+        };
+        let at = |text: &str| text.parse::<Pointer>().unwrap();
+        assert_eq!(problem(json!({"op": "set", "path": "/a/b", "value": 1})), EditProblem::Nothing(at("/a")));
+        assert_eq!(problem(json!({"op": "remove", "path": "/a"})), EditProblem::Nothing(at("/a")));
+        assert_eq!(
+            problem(json!({"op": "set", "path": "/list/1", "value": 1})),
+            EditProblem::Outside { at: 1, len: 1 }
+        );
+        assert_eq!(
+            problem(json!({"op": "push", "path": "/text", "value": 1})),
+            EditProblem::Kind { wanted: "object or list", at: at("/text") }
+        );
+        assert_eq!(
+            problem(json!({"op": "splice-text", "path": "/text", "at": 3})),
+            EditProblem::Outside { at: 3, len: 2 }
+        );
+        assert_eq!(problem(json!({"op": "increment", "path": "/n"})), EditProblem::Overflow);
+        assert_eq!(
+            problem(json!({"op": "increment", "path": "/list"})),
+            EditProblem::Kind { wanted: "integer", at: at("/list") }
+        );
+        assert_eq!(problem(json!({"op": "remove", "path": ""})), EditProblem::Whole);
+        assert_eq!(problem(json!({"op": "set", "path": "", "value": 1})), EditProblem::NotAnObject);
+    }
+}

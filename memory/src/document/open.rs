@@ -1,0 +1,149 @@
+//! Documents that are held open, so that an edit need not put its document together first.
+//!
+//! Bounded in number and in bytes; the one that was used longest ago goes first. While a document is open, cells that
+//! are committed for it are noted here, on the writer's thread, and taken in by whoever uses it next.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use super::state::Document;
+use crate::{
+    cell::{Cell, Content, SpaceName},
+    codec,
+    memory::Memory,
+    store::ReadError,
+};
+
+/// Documents that are open at once. An open one costs some tens of kilobytes at the least.
+const MAX_OPEN: usize = 256;
+
+/// What they may come to, in bytes.
+const MAX_OPEN_BYTES: usize = 64 * 1024 * 1024;
+
+/// Cells that an open document may be behind, in bytes. Beyond this it is put together anew.
+const MAX_BEHIND: usize = 1024 * 1024;
+
+/// Where a document is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) space: SpaceName,
+    pub(crate) key: Bytes,
+}
+
+/// The documents that are open.
+#[derive(Debug, Default)]
+pub(crate) struct OpenDocuments {
+    entries: Mutex<HashMap<Place, Arc<Entry>>>,
+    uses: AtomicU64,
+}
+
+/// One of them. Whoever uses the document holds its lock, also while what it has changed is being written.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    /// `None` until it is loaded, and after a failure.
+    pub(crate) document: Arc<tokio::sync::Mutex<Option<Document>>>,
+    behind: Mutex<Behind>,
+    used: AtomicU64,
+    weight: AtomicUsize,
+}
+
+/// Cells that were committed since the document was last used.
+#[derive(Debug, Default)]
+struct Behind {
+    cells: Vec<Cell>,
+    bytes: usize,
+    overflown: bool,
+}
+
+impl OpenDocuments {
+    /// The document's entry, made if there is none.
+    pub(crate) fn entry(&self, place: &Place) -> Arc<Entry> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.entry(place.clone()).or_default().clone();
+        entry.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        evict(&mut entries);
+        entry
+    }
+
+    /// The document's entry, if there is one.
+    pub(crate) fn present(&self, place: &Place) -> Option<Arc<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned()
+    }
+
+    /// Notes a cell of a document that has been committed. Never waits for a user of the document.
+    pub(crate) fn note(&self, cell: &Cell) {
+        let place = Place { space: cell.space.clone(), key: cell.key.clone() };
+        let Some(entry) = self.present(&place) else { return };
+        let mut behind = entry.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.bytes += cell.field.len()
+            + match &cell.content {
+                Content::Value(value) => value.len(),
+                Content::Tombstone => 0,
+            };
+        if behind.bytes > MAX_BEHIND {
+            behind.overflown = true;
+            behind.cells.clear();
+        } else {
+            behind.cells.push(cell.clone());
+        }
+    }
+
+    /// How many documents are open.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// Lets go of what was used longest ago, except what is in use: two copies of one document that are both edited
+/// would write changes that contradict each other.
+fn evict(entries: &mut HashMap<Place, Arc<Entry>>) {
+    let weight = |entry: &Arc<Entry>| entry.weight.load(Ordering::Relaxed);
+    let mut total: usize = entries.values().map(weight).sum();
+    while entries.len() > MAX_OPEN || total > MAX_OPEN_BYTES {
+        let idle = entries.iter().filter(|(_, entry)| Arc::strong_count(entry) == 1);
+        let oldest = idle.min_by_key(|(_, entry)| entry.used.load(Ordering::Relaxed));
+        let Some((place, entry)) = oldest.map(|(place, entry)| (place.clone(), weight(entry))) else {
+            return;
+        };
+        entries.remove(&place);
+        total -= entry;
+    }
+}
+
+impl Entry {
+    /// The document as of now: `held`, with what was committed since, or put together from the disk.
+    pub(crate) fn catch_up(
+        &self,
+        memory: &Memory,
+        place: &Place,
+        held: Option<Document>,
+    ) -> Result<Document, ReadError> {
+        let news = std::mem::take(&mut *self.behind.lock().unwrap_or_else(PoisonError::into_inner));
+        let held = held.filter(|_| !news.overflown);
+        let caught_up = held.and_then(|mut document| document.take(&news.cells).is_ok().then_some(document));
+        let document = match caught_up {
+            Some(document) => document,
+            None => load(memory, place)?,
+        };
+        self.weigh(&document);
+        Ok(document)
+    }
+
+    pub(crate) fn weigh(&self, document: &Document) {
+        self.weight.store(document.weight(), Ordering::Relaxed);
+    }
+}
+
+/// Puts the document together from the disk.
+pub(crate) fn load(memory: &Memory, place: &Place) -> Result<Document, ReadError> {
+    let prefix = codec::key_prefix(&place.space, &place.key);
+    let cells = memory.shared().store.scan(&prefix, &prefix).collect::<Result<Vec<Cell>, ReadError>>()?;
+    Ok(Document::load(&cells))
+}

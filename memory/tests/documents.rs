@@ -1,0 +1,233 @@
+//! What documents promise, on one node and on several.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::{Value, json};
+use starfish_dht::{
+    PeerId,
+    testing::{PATIENCE, TestSwarm, wait_until},
+};
+use starfish_memory::{Collection, DocumentError, Documents, Edit, MAX_DOCUMENT, Memory, MemorySync};
+use tempfile::TempDir;
+
+fn edits(json: Value) -> Vec<Edit> {
+    serde_json::from_value(json).unwrap()
+}
+
+struct Node {
+    documents: Documents,
+    memory: Memory,
+    dir: TempDir,
+}
+
+fn node() -> anyhow::Result<Node> {
+    let dir = tempfile::tempdir()?;
+    let memory = Memory::open(&dir.path().join("memory"), &PeerId::random())?;
+    Ok(Node { documents: Documents::new(memory.clone()), memory, dir })
+}
+
+async fn read(collection: &Collection, id: &str) -> Option<Value> {
+    collection.get(id).await.unwrap().map(|value| (*value).clone())
+}
+
+#[tokio::test]
+async fn a_document_is_made_read_changed_and_deleted() -> anyhow::Result<()> {
+    let people = node()?.documents.collection("people")?;
+    assert_eq!(read(&people, "ada").await, None);
+    assert!(people.put("ada", json!({"name": "Ada", "langs": ["en"]})).await?.created);
+    assert_eq!(read(&people, "ada").await, Some(json!({"name": "Ada", "langs": ["en"]})));
+
+    assert!(!people.put("ada", json!({"name": "Ada", "langs": ["en", "fr"]})).await?.created);
+    people.patch("ada", json!({"born": 1815, "langs": null})).await?;
+    assert_eq!(read(&people, "ada").await, Some(json!({"name": "Ada", "born": 1815})));
+    people
+        .edit(
+            "ada",
+            edits(json!([
+                {"op": "increment", "path": "/born", "by": 1},
+                {"op": "splice-text", "path": "/name", "at": 3, "insert": " L"},
+            ])),
+        )
+        .await?;
+    assert_eq!(read(&people, "ada").await, Some(json!({"name": "Ada L", "born": 1816})));
+
+    assert!(people.delete("ada").await?);
+    assert_eq!(read(&people, "ada").await, None);
+    assert!(!people.delete("ada").await?);
+    assert!(people.put("ada", json!({"name": "Ada L", "born": 1816})).await?.created);
+    assert_eq!(read(&people, "ada").await, Some(json!({"name": "Ada L", "born": 1816})));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_document_is_there_after_a_restart() -> anyhow::Result<()> {
+    let Node { documents, memory, dir } = node()?;
+    let notes = documents.collection("notes")?;
+    for i in 0..20 {
+        notes.put("one", json!({ "i": i })).await?;
+    }
+    drop((notes, documents, memory));
+    let memory = Memory::open(&dir.path().join("memory"), &PeerId::random())?;
+    let notes = Documents::new(memory).collection("notes")?;
+    assert_eq!(read(&notes, "one").await, Some(json!({"i": 19})));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_and_leaves_the_document_as_it_was() -> anyhow::Result<()> {
+    let notes = node()?.documents.collection("notes")?;
+    let missing = notes.patch("none", json!({"a": 1})).await;
+    assert!(matches!(missing, Err(DocumentError::NotFound { .. })));
+    assert!(matches!(notes.put("one", json!([1])).await, Err(DocumentError::NotAnObject)));
+    assert!(matches!(notes.put("", json!({})).await, Err(DocumentError::Id { len: 0 })));
+    let huge = json!({"a": "x".repeat(MAX_DOCUMENT)});
+    assert!(matches!(notes.put("one", huge).await, Err(DocumentError::TooLarge { .. })));
+
+    notes.put("one", json!({"a": 1})).await?;
+    let half = edits(json!([{"op": "increment", "path": "/a"}, {"op": "push", "path": "/none", "value": 1}]));
+    assert!(matches!(notes.edit("one", half).await, Err(DocumentError::Edit(_))));
+    assert_eq!(read(&notes, "one").await, Some(json!({"a": 1})));
+    notes.patch("one", json!({"b": 1})).await?;
+    assert_eq!(read(&notes, "one").await, Some(json!({"a": 1, "b": 1})));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_document_of_several_megabytes_is_kept_and_said_to_be_large() -> anyhow::Result<()> {
+    let Node { documents, memory, dir } = node()?;
+    let notes = documents.collection("notes")?;
+    let large = json!({"a": "x".repeat(MAX_DOCUMENT - 100)});
+    assert!(notes.put("large", large.clone()).await?.is_large());
+    let stats = notes.stats("large").await?.unwrap();
+    assert!(stats.history_bytes < stats.bytes + 1024);
+    drop((notes, documents, memory));
+    let memory = Memory::open(&dir.path().join("memory"), &PeerId::random())?;
+    let notes = Documents::new(memory).collection("notes")?;
+    assert_eq!(read(&notes, "large").await, Some(large));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edits_of_one_document_at_once_all_count() -> anyhow::Result<()> {
+    let notes = node()?.documents.collection("notes")?;
+    notes.put("one", json!({"n": 0, "list": []})).await?;
+    let both =
+        edits(json!([{"op": "increment", "path": "/n"}, {"op": "push", "path": "/list", "value": "x"}]));
+    let editing = (0..50).map(|_| notes.edit("one", both.clone()));
+    for edited in futures::future::join_all(editing).await {
+        edited?;
+    }
+    let value = read(&notes, "one").await.unwrap();
+    assert_eq!(value["n"], 50);
+    assert_eq!(value["list"].as_array().map(Vec::len), Some(50));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_edit_that_nobody_waits_for_any_more_does_not_tear_the_document() -> anyhow::Result<()> {
+    let Node { documents, memory, dir } = node()?;
+    let notes = documents.collection("notes")?;
+    notes.put("one", json!({"n": 0})).await?;
+    for i in 0..30 {
+        let cut = notes.put("one", json!({ "n": i }));
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(i * 20), cut).await;
+    }
+    notes.put("one", json!({"n": "last"})).await?;
+    assert_eq!(notes.stats("one").await?.unwrap().damaged, 0);
+    drop((notes, documents, memory));
+    // What was cut off ends by itself, and then the store can be opened.
+    let path = dir.path().join("memory");
+    let mut reopened = None;
+    wait_until("the store to be closed", PATIENCE, || {
+        reopened = Memory::open(&path, &PeerId::random()).ok();
+        let closed = reopened.is_some();
+        async move { closed }
+    })
+    .await;
+    let notes = Documents::new(reopened.unwrap()).collection("notes")?;
+    assert_eq!(read(&notes, "one").await, Some(json!({"n": "last"})));
+    Ok(())
+}
+
+/// A swarm whose every node has documents.
+struct Swarm {
+    swarm: TestSwarm,
+    nodes: Vec<(Documents, Memory, MemorySync, TempDir)>,
+}
+
+impl Swarm {
+    async fn start(n: usize) -> anyhow::Result<Self> {
+        let swarm = TestSwarm::start(n).await;
+        let mut nodes = Vec::new();
+        for index in 0..n {
+            let network = swarm.network(index).clone();
+            let dir = tempfile::tempdir()?;
+            let memory = Memory::open(dir.path(), &network.local_peer())?;
+            let sync = memory.join(network).await?;
+            nodes.push((Documents::new(memory.clone()), memory, sync, dir));
+        }
+        Ok(Self { swarm, nodes })
+    }
+
+    fn collection(&self, index: usize) -> Collection {
+        self.nodes[index].0.collection("notes").unwrap()
+    }
+
+    async fn wait_agreed(&self) {
+        wait_until("all nodes to agree", PATIENCE, || async {
+            let digest = self.nodes[0].1.digest();
+            self.nodes.iter().all(|(_, memory, ..)| memory.digest() == digest)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_halves_of_a_partition_edit_one_document_and_both_edits_stay() -> anyhow::Result<()> {
+    let swarm = Swarm::start(3).await?;
+    let (left, right) = (swarm.collection(0), swarm.collection(2));
+    left.put("one", json!({"body": "middle", "list": ["x"], "n": 1, "kept": {}})).await?;
+    left.put("gone", json!({"a": 1})).await?;
+    swarm.wait_agreed().await;
+
+    swarm.swarm.partition(&[0, 1], &[2]).await;
+    left.edit(
+        "one",
+        edits(json!([
+            {"op": "splice-text", "path": "/body", "at": 0, "insert": "front "},
+            {"op": "push", "path": "/list", "value": "left"},
+            {"op": "increment", "path": "/n", "by": 10},
+        ])),
+    )
+    .await?;
+    left.patch("one", json!({"kept": {"left": 1}, "new": {"left": 1}})).await?;
+    right.patch("one", json!({"kept": {"right": 1}, "new": {"right": 1}})).await?;
+    right
+        .edit(
+            "one",
+            edits(json!([
+                {"op": "splice-text", "path": "/body", "at": 6, "insert": " end"},
+                {"op": "push", "path": "/list", "value": "right"},
+                {"op": "increment", "path": "/n", "by": 100},
+            ])),
+        )
+        .await?;
+    left.delete("gone").await?;
+    right.patch("gone", json!({"b": 2})).await?;
+
+    swarm.swarm.heal().await;
+    swarm.wait_agreed().await;
+    let value = read(&left, "one").await.unwrap();
+    assert_eq!(value["body"], "front middle end");
+    assert_eq!(value["n"], 111);
+    assert_eq!(value["kept"], json!({"left": 1, "right": 1}));
+    assert_eq!(value["new"], json!({"left": 1, "right": 1}));
+    let mut list: Vec<&str> = value["list"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    list.sort_unstable();
+    assert_eq!(list, ["left", "right", "x"]);
+    for index in 0..3 {
+        assert_eq!(read(&swarm.collection(index), "one").await, Some(value.clone()));
+        assert_eq!(read(&swarm.collection(index), "gone").await, Some(json!({"a": 1, "b": 2})));
+    }
+    Ok(())
+}

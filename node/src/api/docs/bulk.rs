@@ -1,0 +1,175 @@
+//! Whole collections as NDJSON, one document a line, streamed both ways.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use http::header::CONTENT_TYPE;
+use serde_json::Value;
+use starfish_memory::{Collection, Documents, Filter, Find, FindError, MAX_PAGE, Page, new_id};
+
+use super::{MAX_BODY, collection};
+use crate::api::error::ApiError;
+use crate::api::extract::{Query, Segments};
+use crate::api::route::{Content, Route, Verb};
+use crate::wire::{DocumentCount, DocumentLine};
+
+/// The media type of lines of JSON.
+const NDJSON: &str = "application/x-ndjson";
+
+/// Documents of an import that are written together, and their bytes.
+const BATCH: usize = 64;
+const BATCH_BYTES: usize = 4 << 20;
+
+pub(super) fn routes(documents: &Documents) -> Vec<Route> {
+    vec![
+        Route::new(
+            Verb::Get,
+            "/api/v1/docs/{collection}/export",
+            "Every document, one a line; breaks off if it fails",
+            documents,
+            export,
+        )
+        .query(&[("query", "only the documents that match")])
+        .gives(Content::Text("lines of {id, document}")),
+        Route::new(
+            Verb::Post,
+            "/api/v1/docs/{collection}/import",
+            "Put every document that comes, one a line; those before a faulty line are in",
+            documents,
+            import,
+        )
+        .takes(Content::Text("lines of {id, document}; without an id the document gets a new one"))
+        .gives(Content::Json("{documents}")),
+    ]
+}
+
+async fn export(
+    State(documents): State<Documents>,
+    segments: Segments,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let collection = collection(&documents, &segments)?;
+    let filter = match query.bytes("query") {
+        None => Filter::everything(),
+        Some(text) => {
+            let query: Value = serde_json::from_slice(text)
+                .map_err(|error| ApiError::bad_request("bad-json", format!("query: {error}")))?;
+            Filter::parse(&query)?
+        }
+    };
+    // A reason to refuse shows with the first page; only then is the status decided.
+    let mut pages = Box::pin(pages(collection, filter));
+    let first = pages.next().await.transpose()?;
+    let lines = stream::iter(first.map(Ok)).chain(pages).map_ok(|page| lines_of(&page));
+    Ok(([(CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
+}
+
+fn pages(collection: Collection, filter: Filter) -> impl Stream<Item = Result<Page, FindError>> {
+    stream::try_unfold(Some(None), move |after: Option<Option<String>>| {
+        let (collection, filter) = (collection.clone(), filter.clone());
+        async move {
+            let Some(after) = after else { return Ok(None) };
+            let page = collection.find(Find { limit: MAX_PAGE, after, ..Find::new(filter) }).await?;
+            let next = page.next.clone().map(Some);
+            Ok(Some((page, next)))
+        }
+    })
+}
+
+fn lines_of(page: &Page) -> Bytes {
+    let mut lines = Vec::new();
+    for found in &page.documents {
+        // Writing JSON to memory does not fail.
+        let _ = serde_json::to_writer(&mut lines, found);
+        lines.push(b'\n');
+    }
+    lines.into()
+}
+
+async fn import(
+    State(documents): State<Documents>,
+    segments: Segments,
+    request: Request,
+) -> Result<axum::Json<DocumentCount>, ApiError> {
+    let mut import = Import {
+        collection: collection(&documents, &segments)?,
+        lines: 0,
+        taken: 0,
+        batch: Vec::new(),
+        bytes: 0,
+    };
+    let mut chunks = request.into_body().into_data_stream();
+    let mut buffer = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        buffer.extend_from_slice(&chunk.map_err(|error| import.faulty(&error.to_string()))?);
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line = buffer.split_to(end + 1);
+            import.take(&line).await?;
+        }
+        if buffer.len() > MAX_BODY {
+            import.lines += 1;
+            return Err(import.refuse("the line is too long".to_owned()).await);
+        }
+    }
+    import.take(&buffer).await?;
+    import.write().await?;
+    Ok(axum::Json(DocumentCount { documents: import.taken }))
+}
+
+/// An import under way.
+struct Import {
+    collection: Collection,
+    /// Lines seen.
+    lines: u64,
+    /// Documents written.
+    taken: u64,
+    batch: Vec<(String, Value)>,
+    bytes: usize,
+}
+
+impl Import {
+    async fn take(&mut self, line: &[u8]) -> Result<(), ApiError> {
+        self.lines += u64::from(!line.is_empty());
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return Ok(());
+        }
+        match serde_json::from_slice::<DocumentLine>(line) {
+            Ok(DocumentLine { id, document }) => {
+                self.batch.push((id.unwrap_or_else(new_id), document));
+                self.bytes += line.len();
+            }
+            Err(error) => return Err(self.refuse(error.to_string()).await),
+        }
+        if self.batch.len() >= BATCH || self.bytes >= BATCH_BYTES { self.write().await } else { Ok(()) }
+    }
+
+    async fn write(&mut self) -> Result<(), ApiError> {
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        let first = self.lines.saturating_sub(batch.len() as u64) + 1;
+        match self.collection.put_all(batch).await {
+            Ok(written) => self.taken += written,
+            Err(error) => {
+                let mut refusal = ApiError::from(error);
+                refusal.body.message = format!("from line {first} on: {}", refusal.body.message);
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what came before the faulty line, and says which that is.
+    async fn refuse(&mut self, reason: String) -> ApiError {
+        match self.write().await {
+            Ok(()) => self.faulty(&reason),
+            Err(error) => error,
+        }
+    }
+
+    fn faulty(&self, reason: &str) -> ApiError {
+        let message = format!("line {}: {reason}; {} documents before it are in", self.lines, self.taken);
+        ApiError::bad_request("bad-line", message)
+    }
+}
