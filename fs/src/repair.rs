@@ -82,6 +82,8 @@ struct Report {
     unreadable: u64,
     why: BTreeMap<String, u64>,
     is_complete: bool,
+    /// The members have changed since.
+    is_old: bool,
 }
 
 /// What a pass may do.
@@ -124,6 +126,7 @@ impl Repair {
         Shortfall {
             files: last.below,
             unreadable: last.unreadable,
+            looking: u64::from(last.is_old),
             why: last.why.iter().map(|(why, n)| (why.clone(), *n)).collect(),
         }
     }
@@ -142,6 +145,7 @@ impl Repair {
                     self.finish_alone().await;
                 }
                 seen = view;
+                self.last().is_old = true;
                 changed = Instant::now();
                 pause = RETRY;
                 due = Some(changed + SETTLE.min(self.inner.pace.grace));

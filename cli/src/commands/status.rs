@@ -78,7 +78,10 @@ impl Status {
 /// How the files of the swarm are, in words.
 fn files(shortfall: &Shortfall) -> String {
     if shortfall.files == 0 {
-        return "all at full durability".to_owned();
+        return match shortfall.looking {
+            0 => "all at full durability".to_owned(),
+            n => format!("being looked after: members have changed, and {n} are not through"),
+        };
     }
     let mut text = format!("{} below full durability", shortfall.files);
     if shortfall.unreadable > 0 {

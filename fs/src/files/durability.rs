@@ -65,7 +65,11 @@ impl Files {
             })
             .collect();
         while let Some(answer) = asked.next().await {
-            let Ok(Ok(report)) = answer else { continue };
+            let Ok(Ok(report)) = answer else {
+                all.looking += 1;
+                continue;
+            };
+            all.looking = all.looking.saturating_add(report.looking);
             all.files = all.files.saturating_add(report.files);
             all.unreadable = all.unreadable.saturating_add(report.unreadable);
             for (why, files) in report.why {

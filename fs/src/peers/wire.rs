@@ -51,6 +51,9 @@ pub struct Shortfall {
     pub unreadable: u64,
     /// Why, in words, with the number of files for each reason.
     pub why: Vec<(String, u64)>,
+    /// Members that have not looked after their files since somebody came or went, or that do not answer: what they
+    /// know is not counted, or of before.
+    pub looking: u64,
 }
 
 /// Shards that are asked for.
