@@ -23,7 +23,7 @@ use starfish_dht::identity::IdentityError;
 use starfish_dht::ticket::Ticket;
 use starfish_dht::{AcceptError, Identity, Network, PeerId, SetupError, enrol};
 use starfish_fs::{Files, FilesOptions};
-use starfish_memory::{Memory, MemorySync};
+use starfish_memory::{Documents, Memory, MemorySync};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
@@ -156,6 +156,7 @@ impl Node {
             credentials,
             ledger,
             beacons,
+            documents: Documents::new(memory.clone()),
             memory,
             files,
             compute,
@@ -258,18 +259,25 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
     let ledger = Ledger::open(&memory, credentials.swarm()).map_err(memory_error)?;
     ledger.load().await.map_err(memory_error)?;
 
-    let port = ports::choose(settings.port, &settings.listen, &network_dir.join("port"))
-        .map_err(StartError::Port)?;
-    let config = NetworkConfig {
-        listen: ports::addresses(port, &settings.listen),
-        external: settings.external.clone(),
-        mdns: settings.mdns,
-        upnp: settings.upnp,
-        data: Some(network_dir),
-        zone: settings.zone.clone(),
-        ..NetworkConfig::default()
+    let start = || {
+        let port = ports::choose(settings.port, &settings.listen, &network_dir.join("port"))
+            .map_err(StartError::Port)?;
+        let config = NetworkConfig {
+            listen: ports::addresses(port, &settings.listen),
+            external: settings.external.clone(),
+            mdns: settings.mdns,
+            upnp: settings.upnp,
+            data: Some(network_dir.clone()),
+            zone: settings.zone.clone(),
+            ..NetworkConfig::default()
+        };
+        Ok((Network::start(identity.clone(), &credentials, ledger.obeyed().clone(), &config)?, port))
     };
-    let network = Network::start(identity, &credentials, ledger.obeyed().clone(), &config)?;
+    let (network, port) = match start() {
+        // A port that was free a moment ago is taken: where any will do, another one is.
+        Err(StartError::Network(SetupError::Listen { .. })) if settings.port == 0 => start()?,
+        started => started?,
+    };
     let credentials = membership::shared(credentials);
     enrol::serve(&network, &credentials)?;
     Ok(Member { network, credentials, memory, ledger, port })
