@@ -56,7 +56,7 @@ pub use collection::{
     query::{Comparison, Filter, QueryError, QueryProblem, Subject, Test},
     read::DocumentStats,
     shape::{Places, Projection, ShapeError, Sort},
-    write::{LARGE_DOCUMENT, MAX_DOCUMENT, Written},
+    write::{LARGE_DOCUMENT, MAX_DOCUMENT, MAX_HISTORY, Written},
 };
 pub use counter::IncrementError;
 pub use document::{

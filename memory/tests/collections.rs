@@ -162,8 +162,8 @@ async fn documents_are_deleted_by_query_and_a_collection_as_a_whole() -> anyhow:
 
 #[tokio::test]
 async fn a_large_page_is_divided() -> anyhow::Result<()> {
-    let documents = node().await?.documents;
-    let large = documents.collection("large")?;
+    let node = node().await?;
+    let large = node.documents.collection("large")?;
     let text = "x".repeat(3_000_000);
     for id in ["a", "b", "c", "d", "e"] {
         large.put(id, json!({ "text": text })).await?;

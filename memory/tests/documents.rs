@@ -32,7 +32,8 @@ async fn read(collection: &Collection, id: &str) -> Option<Value> {
 
 #[tokio::test]
 async fn a_document_is_made_read_changed_and_deleted() -> anyhow::Result<()> {
-    let people = node()?.documents.collection("people")?;
+    let node = node()?;
+    let people = node.documents.collection("people")?;
     assert_eq!(read(&people, "ada").await, None);
     assert!(people.put("ada", json!({"name": "Ada", "langs": ["en"]})).await?.created);
     assert_eq!(read(&people, "ada").await, Some(json!({"name": "Ada", "langs": ["en"]})));
@@ -75,7 +76,8 @@ async fn a_document_is_there_after_a_restart() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn what_cannot_be_done_is_refused_and_leaves_the_document_as_it_was() -> anyhow::Result<()> {
-    let notes = node()?.documents.collection("notes")?;
+    let node = node()?;
+    let notes = node.documents.collection("notes")?;
     let missing = notes.patch("none", json!({"a": 1})).await;
     assert!(matches!(missing, Err(DocumentError::NotFound { .. })));
     assert!(matches!(notes.put("one", json!([1])).await, Err(DocumentError::NotAnObject)));
@@ -109,7 +111,8 @@ async fn a_document_of_several_megabytes_is_kept_and_said_to_be_large() -> anyho
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edits_of_one_document_at_once_all_count() -> anyhow::Result<()> {
-    let notes = node()?.documents.collection("notes")?;
+    let node = node()?;
+    let notes = node.documents.collection("notes")?;
     notes.put("one", json!({"n": 0, "list": []})).await?;
     let both =
         edits(json!([{"op": "increment", "path": "/n"}, {"op": "push", "path": "/list", "value": "x"}]));
@@ -146,6 +149,62 @@ async fn an_edit_that_nobody_waits_for_any_more_does_not_tear_the_document() -> 
     .await;
     let notes = Documents::new(reopened.unwrap()).collection("notes")?;
     assert_eq!(read(&notes, "one").await, Some(json!({"n": "last"})));
+    Ok(())
+}
+
+#[test]
+fn readers_and_writers_of_one_document_do_not_wait_for_each_other_for_ever() -> anyhow::Result<()> {
+    // With so few threads one that waits for another would be noticed.
+    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(2).build()?;
+    runtime.block_on(async {
+        let node = node()?;
+        let notes = node.documents.collection("notes")?;
+        notes.put("one", json!({"n": 0})).await?;
+        let increment = edits(json!([{"op": "increment", "path": "/n"}]));
+        let writing = futures::future::join_all((0..50).map(|_| notes.edit("one", increment.clone())));
+        let reading = futures::future::join_all((0..500).map(|_| notes.get("one")));
+        let (written, read_back) = tokio::join!(writing, reading);
+        assert!(written.iter().all(Result::is_ok) && read_back.iter().all(Result::is_ok));
+        assert_eq!(read(&notes, "one").await, Some(json!({"n": 50})));
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn a_document_of_many_small_parts_is_written_as_a_whole() -> anyhow::Result<()> {
+    let node = node()?;
+    let notes = node.documents.collection("notes")?;
+    let row = |i: u32| json!({"id": i, "name": format!("row number {i}"), "tags": ["a", "b"]});
+    let rows: Vec<Value> = (0..20_000).map(row).collect();
+    // One operation at a time, it would take minutes.
+    tokio::time::timeout(PATIENCE, notes.put("one", json!({ "rows": rows }))).await??;
+    let more = json!({"rows": (0..25_000).map(row).collect::<Vec<_>>()});
+    tokio::time::timeout(PATIENCE, notes.put("one", more)).await??;
+    assert_eq!(read(&notes, "one").await.unwrap()["rows"][24_999]["id"], 24_999);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_document_whose_history_is_full_is_kept_but_not_changed_any_more() -> anyhow::Result<()> {
+    let node = node()?;
+    let notes = node.documents.collection("notes")?;
+    let text = |i: usize| json!({"text": char::from(b'a' + (i % 26) as u8).to_string().repeat(5_000_000)});
+    notes.put("one", text(0)).await?;
+    let mut last = 0;
+    let refused = loop {
+        match notes.put("one", text(last + 1)).await {
+            Ok(written) => {
+                last += 1;
+                assert_eq!(written.is_overgrown(), written.history_bytes > 10 * written.bytes);
+            }
+            Err(error) => break error,
+        }
+        assert!(last < 100, "it grows without end");
+    };
+    assert!(matches!(refused, DocumentError::HistoryFull { .. }), "{refused:?} after {last}");
+    assert_eq!(read(&notes, "one").await, Some(text(last)));
+    assert!(notes.put("copy", text(last)).await?.created);
+    assert!(notes.delete("one").await?);
     Ok(())
 }
 

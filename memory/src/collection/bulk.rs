@@ -37,8 +37,12 @@ pub fn new_id() -> String {
 impl Documents {
     /// The collections that have a document or an index.
     pub async fn collections(&self) -> Result<Vec<CollectionSummary>, DocumentError> {
-        let documents = self.clone();
-        let list = tokio::task::spawn_blocking(move || documents.list());
+        let (documents, turn) = (self.clone(), self.turn().await?);
+        let list = tokio::task::spawn_blocking(move || {
+            let list = documents.list();
+            drop(turn);
+            list
+        });
         list.await.map_err(|_| DocumentError::Interrupted)?
     }
 

@@ -7,8 +7,12 @@ use std::{
 
 use automerge::ActorId;
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Collection, CollectionError, SPACE, indexes::LocalIndexes, is_documents_space, views::Views};
+use super::{
+    Collection, CollectionError, SPACE, error::DocumentError, indexes::LocalIndexes, is_documents_space,
+    views::Views,
+};
 use crate::{
     cell::{Cell, SpaceName},
     codec,
@@ -30,7 +34,13 @@ struct Inner {
     /// Whose changes this node writes. A new one with each start, so that a node whose disk was set back to an older
     /// state never numbers two changes alike.
     actor: Mutex<ActorId>,
+    /// Who may compute. Nobody who has a turn waits for anybody who does not.
+    turns: Arc<Semaphore>,
 }
+
+/// Documents that are worked on at once, and searches: each may take a few times the largest document in memory, and
+/// more than there are cores would only wait for each other.
+const AT_ONCE: usize = 16;
 
 /// What is derived from cells, and follows them.
 #[derive(Debug, Default)]
@@ -61,7 +71,8 @@ impl Documents {
         let derived = Arc::new(Derived::default());
         memory.observe(derived.clone());
         let actor = Mutex::new(fresh_actor(&memory));
-        Self { inner: Arc::new(Inner { memory, derived, actor }) }
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Self { inner: Arc::new(Inner { memory, derived, actor, turns }) }
     }
 
     /// The collection with this name. Collections need not be made: they are there once a document is in them.
@@ -76,6 +87,11 @@ impl Documents {
 
     pub(crate) fn memory(&self) -> &Memory {
         &self.inner.memory
+    }
+
+    /// Waits until there is room for one more to compute.
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, DocumentError> {
+        self.inner.turns.clone().acquire_owned().await.map_err(|_| DocumentError::Interrupted)
     }
 
     pub(crate) fn derived(&self) -> &Arc<Derived> {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{MAX_ID, write::MAX_DOCUMENT};
+use super::{
+    MAX_ID,
+    write::{MAX_DOCUMENT, MAX_HISTORY},
+};
 use crate::{EditError, document::value::MAX_DEPTH, store::ReadError, writer::WriteError};
 
 /// Why a document cannot be read or written.
@@ -27,6 +30,14 @@ pub enum DocumentError {
     #[error("the document would have {bytes} bytes, {MAX_DOCUMENT} are allowed: put large parts into files")]
     TooLarge {
         /// Its size as JSON.
+        bytes: usize,
+    },
+    /// It was changed so often that its history has no room for more.
+    #[error(
+        "the history of the document takes {bytes} bytes, {MAX_HISTORY} are allowed: go on with a copy of it"
+    )]
+    HistoryFull {
+        /// The size of its changes.
         bytes: usize,
     },
     /// It is nested too deeply.

@@ -55,9 +55,12 @@ impl Collection {
             Lookup::Unknown(ticket) => ticket,
         };
         let memory = self.documents.memory();
-        let view = match self.documents.derived().open.present(place) {
-            Some(entry) => {
-                let mut held = entry.document.blocking_lock();
+        let entry = self.documents.derived().open.present(place);
+        // Whoever edits the document holds its lock and waits for a thread such as this one, which so must not wait for
+        // the lock. What is on the disk is what counts.
+        let held = entry.as_ref().and_then(|entry| Some((entry, entry.document.try_lock().ok()?)));
+        let view = match held {
+            Some((entry, mut held)) => {
                 let mut document = entry.catch_up(memory, place, held.take())?;
                 let view = document.exists().then(|| Arc::new(document.value()));
                 *held = Some(document);
@@ -79,9 +82,14 @@ impl Collection {
         &self,
         work: impl FnOnce(&Self) -> Result<T, DocumentError> + Send + 'static,
     ) -> Result<T, DocumentError> {
+        let turn = self.documents.turn().await?;
         let collection = self.clone();
-        let worked = tokio::task::spawn_blocking(move || work(&collection)).await;
-        worked.map_err(|_| DocumentError::Interrupted)?
+        let worked = tokio::task::spawn_blocking(move || {
+            let worked = work(&collection);
+            drop(turn);
+            worked
+        });
+        worked.await.map_err(|_| DocumentError::Interrupted)?
     }
 }
 

@@ -26,11 +26,22 @@ pub const LARGE_DOCUMENT: usize = 256 * 1024;
 /// Largest document, as JSON. Beyond this every edit anywhere would cost every node seconds.
 pub const MAX_DOCUMENT: usize = 5 * 1024 * 1024;
 
+/// The changes of a document, in bytes. Every node keeps them and reads them to open the document, which takes some
+/// seconds then. Beyond this the document is kept but not changed any more; a copy of it begins with no history.
+pub const MAX_HISTORY: usize = 64 * 1024 * 1024;
+
+/// A history that takes this many times what the document says is worth a word,
+const OVERGROWN: usize = 10;
+/// unless it is small.
+const SMALL_HISTORY: usize = 1024 * 1024;
+
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The document's size as JSON.
     pub bytes: usize,
+    /// The size of its changes, which are kept.
+    pub history_bytes: usize,
     /// Whether the document was not there before.
     pub created: bool,
 }
@@ -39,6 +50,11 @@ impl Written {
     /// Whether the document is so large that it should be divided.
     pub fn is_large(&self) -> bool {
         self.bytes > LARGE_DOCUMENT
+    }
+
+    /// Whether it was changed so often that it should be copied.
+    pub fn is_overgrown(&self) -> bool {
+        self.history_bytes > SMALL_HISTORY.max(OVERGROWN * self.bytes)
     }
 }
 
@@ -103,12 +119,20 @@ impl Collection {
         condition: impl FnOnce(&Document) -> bool + Send + 'static,
     ) -> Result<bool, DocumentError> {
         let author = self.documents.memory().author();
-        self.write(id, move |document, _| {
+        self.write(id, move |document, actor| {
             if !document.exists() || !condition(document) {
                 return Ok(Outcome { cells: Vec::new(), answer: false });
             }
-            let heads = document.delete(author);
-            Ok(Outcome { cells: vec![change::deletion(author, &heads)], answer: true })
+            let mut cells = Vec::new();
+            if document.is_splintered() {
+                let joined = document.edit(actor, |editor| {
+                    editor.touch();
+                    Ok::<_, DocumentError>(())
+                })?;
+                cells.extend(joined.iter().filter_map(change::cells_of).flatten());
+            }
+            cells.push(change::deletion(author, &document.delete(author)));
+            Ok(Outcome { cells, answer: true })
         })
         .await
     }
@@ -127,6 +151,9 @@ impl Collection {
                 if !existed && missing == Missing::Refuse {
                     return Err(DocumentError::NotFound { id });
                 }
+                if document.history_bytes() > MAX_HISTORY {
+                    return Err(DocumentError::HistoryFull { bytes: document.history_bytes() });
+                }
                 let changes = document.edit(actor, edit)?;
                 let bytes = text_len(&document.value());
                 if bytes > MAX_DOCUMENT {
@@ -138,11 +165,16 @@ impl Collection {
                         .ok_or(DocumentError::TooLarge { bytes: change.raw_bytes().len() })?;
                     cells.extend(parts);
                 }
-                Ok(Outcome { cells, answer: Written { bytes, created: !existed } })
+                Ok(Outcome {
+                    cells,
+                    answer: Written { bytes, history_bytes: document.history_bytes(), created: !existed },
+                })
             })
             .await?;
         if written.is_large() {
             tracing::warn!(%collection, id = name, bytes = written.bytes, "a document is large");
+        } else if written.is_overgrown() {
+            tracing::warn!(%collection, id = name, bytes = written.history_bytes, "the history of a document is large");
         }
         Ok(written)
     }

@@ -35,8 +35,8 @@ const PART: usize = MAX_VALUE - PART_HEADER;
 /// No change has more parts.
 const MAX_PARTS: usize = MAX_CHANGE.div_ceil(PART);
 
-/// No honest deletion names more heads: every author has one at the most.
-const MAX_HEADS: usize = MAX_VALUE / 32;
+/// A deletion names at most so many heads.
+pub(crate) const MAX_HEADS: usize = MAX_VALUE / 32;
 
 /// Where in automerge's form of a change the kind of chunk is told, and what it is for a change as it was made.
 const CHUNK_KIND: (usize, u8) = (8, 1);

@@ -28,7 +28,7 @@ const MAX_OPEN: usize = 256;
 const MAX_OPEN_BYTES: usize = 64 * 1024 * 1024;
 
 /// Cells that an open document may be behind, in bytes. Beyond this it is put together anew.
-const MAX_BEHIND: usize = 1024 * 1024;
+const MAX_BEHIND: usize = 256 * 1024;
 
 /// Where a document is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,10 +4,13 @@
 //! same time both stand. Lists keep their common beginning and end; a text object keeps what the new string has in
 //! common with it.
 
-use automerge::{AutoCommit, AutomergeError, ObjId, ObjType, ReadDoc, transaction::Transactable};
+use automerge::{AutoCommit, AutomergeError, ObjId, ObjType, ROOT, ReadDoc, transaction::Transactable};
 use serde_json::{Map, Value};
 
 use super::value::{self, Held, Slot};
+
+/// Pairs of characters that are compared to find what two texts have in common.
+const MAX_COMPARED: usize = 1_000_000;
 
 /// Makes the map `object` equal to `target`.
 pub(crate) fn members(
@@ -15,6 +18,9 @@ pub(crate) fn members(
     object: &ObjId,
     target: &Map<String, Value>,
 ) -> Result<(), AutomergeError> {
+    if *object == ROOT && document.keys(object).next().is_none() {
+        return value::write_root(document, target);
+    }
     let gone: Vec<String> = document.keys(object).filter(|key| !target.contains_key(key)).collect();
     for key in gone {
         document.delete(object, key)?;
@@ -39,13 +45,28 @@ pub(crate) fn slot(
         }
         (Some(Held::Object(ObjType::List, id)), Value::Array(target)) => elements(document, &id, target),
         (Some(Held::Object(ObjType::Text, id)), Value::String(target)) => {
-            if document.text(&id)? == *target {
-                return Ok(());
-            }
-            document.update_text(&id, target)
+            let current = document.text(&id)?;
+            text(document, &id, &current, target)
         }
         _ => value::write(document, parent, slot, target),
     }
+}
+
+/// Makes a text equal to `target`. What differs is taken apart further only where that is quick: the time it takes grows
+/// with both lengths multiplied.
+fn text(document: &mut AutoCommit, id: &ObjId, current: &str, target: &str) -> Result<(), AutomergeError> {
+    if current == target {
+        return Ok(());
+    }
+    let (old, new): (Vec<char>, Vec<char>) = (current.chars().collect(), target.chars().collect());
+    let front = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let back = old[front..].iter().rev().zip(new[front..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let (gone, inserted) = (old.len() - back - front, &new[front..new.len() - back]);
+    if gone.saturating_mul(inserted.len()) <= MAX_COMPARED {
+        return document.update_text(id, target);
+    }
+    let inserted: String = inserted.iter().collect();
+    document.splice_text(id, front, isize::try_from(gone).unwrap_or(isize::MAX), &inserted)
 }
 
 fn elements(document: &mut AutoCommit, list: &ObjId, target: &[Value]) -> Result<(), AutomergeError> {
@@ -67,15 +88,11 @@ fn elements(document: &mut AutoCommit, list: &ObjId, target: &[Value]) -> Result
     for _ in kept..old.len() {
         document.delete(list, front + kept)?;
     }
-    for (index, value) in (front + kept..).zip(added) {
-        value::write(document, list, Slot::Insert(index), value)?;
-    }
-    Ok(())
+    if added.is_empty() { Ok(()) } else { value::write_elements(document, list, front + kept, added) }
 }
 
 #[cfg(test)]
 mod tests {
-    use automerge::ROOT;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -102,6 +119,16 @@ mod tests {
             replaced(&mut document, &from);
             prop_assert_eq!(document.get_heads(), heads);
         }
+    }
+
+    #[test]
+    fn long_texts_that_have_nothing_in_common_are_replaced_at_once() {
+        let mut document = AutoCommit::new();
+        let text = document.put_object(ROOT, "a", ObjType::Text).unwrap();
+        document.splice_text(&text, 0, 0, &format!("<{}>", "ä".repeat(300_000))).unwrap();
+        let target = json!({"a": format!("<{}>", "b".repeat(200_000))});
+        replaced(&mut document, &target);
+        assert_eq!(value::read(&document), target);
     }
 
     #[test]

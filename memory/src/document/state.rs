@@ -14,7 +14,7 @@ use automerge::{ActorId, AutoCommit, Change, ChangeHash, ReadDoc, TextEncoding};
 use serde_json::Value;
 
 use super::{
-    change::{self, Assembled, Assembly, Record},
+    change::{self, Assembled, Assembly, MAX_HEADS, Record},
     shared::Editor,
     value,
 };
@@ -125,14 +125,14 @@ impl Document {
         value::read(&self.automerge)
     }
 
-    /// What a deletion must name to cover all that is known here.
-    pub(crate) fn heads(&mut self) -> Vec<ChangeHash> {
-        self.automerge.get_heads()
+    /// Whether more is going on side by side than a deletion can name.
+    pub(crate) fn is_splintered(&mut self) -> bool {
+        self.automerge.get_heads().len() > MAX_HEADS
     }
 
-    /// Notes a deletion of this node.
+    /// Notes a deletion of this node, and returns what it must name to cover all that is known here.
     pub(crate) fn delete(&mut self, author: Author) -> Vec<ChangeHash> {
-        let heads = self.heads();
+        let heads = self.automerge.get_heads();
         self.deletions.insert(author, heads.clone());
         heads
     }

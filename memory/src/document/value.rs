@@ -5,9 +5,11 @@
 //!
 //! What is read may come from a hostile peer: depth is bounded before it is descended into.
 
+use std::collections::HashMap;
+
 use automerge::{
     AutoCommit, AutomergeError, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, ScalarValueRef, ValueRef,
-    transaction::Transactable,
+    hydrate, transaction::Transactable,
 };
 use serde_json::{Map, Number, Value};
 
@@ -128,32 +130,61 @@ pub(crate) fn held(
     }))
 }
 
-/// Writes `value` as something new into a slot.
+/// Writes `value` as something new into a slot. An object is written as a whole: one operation at a time, a document
+/// of some megabytes would take minutes.
 pub(crate) fn write(
     document: &mut AutoCommit,
     parent: &ObjId,
     slot: Slot<'_>,
     value: &Value,
 ) -> Result<(), AutomergeError> {
-    match value {
-        Value::Object(members) => {
-            let object = write_object(document, parent, slot, ObjType::Map)?;
-            for (key, value) in members {
-                write(document, &object, Slot::Member(key), value)?;
-            }
+    match hydrated(value) {
+        hydrate::Value::Scalar(scalar) => write_scalar(document, parent, slot, scalar),
+        object => {
+            match slot {
+                Slot::Member(key) => document.batch_create_object(parent, key, &object, false)?,
+                Slot::Element(index) => document.batch_create_object(parent, index, &object, false)?,
+                Slot::Insert(index) => document.batch_create_object(parent, index, &object, true)?,
+            };
+            Ok(())
         }
-        Value::Array(elements) => {
-            let object = write_object(document, parent, slot, ObjType::List)?;
-            for (index, value) in elements.iter().enumerate() {
-                write(document, &object, Slot::Insert(index), value)?;
-            }
-        }
-        Value::Null => write_scalar(document, parent, slot, ScalarValue::Null)?,
-        Value::Bool(truth) => write_scalar(document, parent, slot, ScalarValue::Boolean(*truth))?,
-        Value::String(text) => write_scalar(document, parent, slot, ScalarValue::Str(text.as_str().into()))?,
-        Value::Number(number) => write_scalar(document, parent, slot, number_as_scalar(number))?,
     }
-    Ok(())
+}
+
+/// Writes the members of an object into the empty document.
+pub(crate) fn write_root(
+    document: &mut AutoCommit,
+    members: &Map<String, Value>,
+) -> Result<(), AutomergeError> {
+    document.init_root_from_hydrate(&hydrated_members(members))
+}
+
+/// Writes new elements into a list, before the one that is there now.
+pub(crate) fn write_elements(
+    document: &mut AutoCommit,
+    list: &ObjId,
+    at: usize,
+    elements: &[Value],
+) -> Result<(), AutomergeError> {
+    document.splice(list, at, 0, elements.iter().map(hydrated))
+}
+
+fn hydrated(value: &Value) -> hydrate::Value {
+    match value {
+        Value::Object(members) => hydrate::Value::Map(hydrated_members(members)),
+        Value::Array(elements) => {
+            hydrate::Value::List(elements.iter().map(hydrated).collect::<Vec<_>>().into())
+        }
+        Value::Null => hydrate::Value::Scalar(ScalarValue::Null),
+        Value::Bool(truth) => hydrate::Value::Scalar(ScalarValue::Boolean(*truth)),
+        Value::String(text) => hydrate::Value::Scalar(ScalarValue::Str(text.as_str().into())),
+        Value::Number(number) => hydrate::Value::Scalar(number_as_scalar(number)),
+    }
+}
+
+fn hydrated_members(members: &Map<String, Value>) -> hydrate::Map {
+    let members = members.iter().map(|(key, value)| (key.clone(), hydrated(value)));
+    members.collect::<HashMap<String, hydrate::Value>>().into()
 }
 
 /// Makes a new, empty object in a slot.
@@ -241,6 +272,12 @@ pub(crate) mod tests {
         fn what_is_written_is_read(value in any_object()) {
             prop_assert_eq!(read(&holding(&value)), value);
         }
+    }
+
+    #[test]
+    fn names_and_strings_may_be_empty_or_strange() {
+        let value = json!({"": {"": ""}, "a/b~c": "\0", "ä\u{10ffff}": [[], {}]});
+        assert_eq!(read(&holding(&value)), value);
     }
 
     #[test]

@@ -271,11 +271,15 @@ async fn json_body<T: DeserializeOwned>(request: Request) -> Result<T, ApiError>
 }
 
 fn wire_written(id: String, written: Written) -> DocumentWritten {
-    let warning = written.is_large().then(|| {
-        format!(
-            "the document has {} bytes; beyond {LARGE_DOCUMENT} it is slow to load and to merge",
-            written.bytes
-        )
-    });
-    DocumentWritten { id, bytes: written.bytes, created: written.created, warning }
+    let Written { bytes, history_bytes, created } = written;
+    let warning = if written.is_large() {
+        Some(format!(
+            "the document has {bytes} bytes; beyond {LARGE_DOCUMENT} it is slow to load and to merge"
+        ))
+    } else if written.is_overgrown() {
+        Some(format!("the document's history takes {history_bytes} bytes; a copy of it begins with none"))
+    } else {
+        None
+    };
+    DocumentWritten { id, bytes, created, warning }
 }

@@ -13,7 +13,7 @@ pub struct DocumentWritten {
     pub bytes: usize,
     /// Whether it was not there before.
     pub created: bool,
-    /// What the writer should know: the document is so large that it should be divided.
+    /// What the writer should know: the document is so large, or was changed so often, that it is slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }

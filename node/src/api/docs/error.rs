@@ -3,7 +3,7 @@
 
 use http::StatusCode;
 use serde_json::json;
-use starfish_memory::{DocumentError, FindError, IndexError, QueryError, ShapeError};
+use starfish_memory::{DocumentError, FindError, IndexError, QueryError, ShapeError, WriteError};
 
 use crate::api::error::{ApiError, chain};
 
@@ -21,11 +21,20 @@ impl From<DocumentError> for ApiError {
             DocumentError::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("put it into a file")
             }
+            DocumentError::HistoryFull { .. } => {
+                let refusal = Self::new(StatusCode::CONFLICT, "history-full", message);
+                refusal.with_hint(
+                    "copy it: starfish doc get COLLECTION ID | starfish doc put COLLECTION NEW-ID -",
+                )
+            }
             DocumentError::TooManyEdits { .. } => Self::bad_request("bad-edit", message),
             DocumentError::Edit(edit) => {
                 let mut refusal = Self::bad_request("bad-edit", message);
                 refusal.body.detail = Some(json!({"edit": edit.number, "path": edit.path}));
                 refusal
+            }
+            DocumentError::Write(error) if matches!(**error, WriteError::Stopped) => {
+                Self::unavailable("stopped", message)
             }
             DocumentError::Interrupted => Self::unavailable("interrupted", message),
             DocumentError::Refused(_) | DocumentError::Read(_) | DocumentError::Write(_) => {
