@@ -51,6 +51,8 @@ pub struct Settings {
     pub storage: Storage,
     /// How what is lost with a member is made good.
     pub repair: Repair,
+    /// How the memory is reached, other than by the API.
+    pub memory: MemoryDoors,
 }
 
 /// What a node keeps of the swarm's files.
@@ -69,6 +71,13 @@ pub struct Repair {
     pub grace: Span,
     /// Bytes per second that are moved or made at the most.
     pub rate: Size,
+}
+
+/// How the memory is reached, other than by the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryDoors {
+    /// The port for Redis clients on 127.0.0.1; 0 opens none.
+    pub redis: u16,
 }
 
 /// What one source says; `None` is "nothing".
@@ -90,6 +99,8 @@ pub struct Layer {
     pub storage: StorageLayer,
     #[serde(default)]
     pub repair: RepairLayer,
+    #[serde(default)]
+    pub memory: MemoryLayer,
 }
 
 /// What one source says of [`Storage`].
@@ -108,6 +119,14 @@ pub struct StorageLayer {
 pub struct RepairLayer {
     pub grace: Option<Span>,
     pub rate: Option<Size>,
+}
+
+/// What one source says of [`MemoryDoors`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `MemoryDoors`")]
+pub struct MemoryLayer {
+    pub redis: Option<u16>,
 }
 
 /// Why the configuration cannot be used.
@@ -165,6 +184,7 @@ impl Settings {
             log_format,
             storage,
             repair,
+            memory,
         } = merged;
         Self {
             port: port.unwrap_or(DEFAULT_PORT),
@@ -186,6 +206,7 @@ impl Settings {
                 grace: repair.grace.unwrap_or(Span(files.repair_grace)),
                 rate: repair.rate.unwrap_or(Size(files.repair_rate)),
             },
+            memory: MemoryDoors { redis: memory.redis.unwrap_or(0) },
         }
     }
 
@@ -235,6 +256,7 @@ impl Layer {
                 grace: self.repair.grace.or(below.repair.grace),
                 rate: self.repair.rate.or(below.repair.rate),
             },
+            memory: MemoryLayer { redis: self.memory.redis.or(below.memory.redis) },
         }
     }
 
@@ -260,6 +282,7 @@ impl Layer {
                 grace: read.one("STARFISH_REPAIR_GRACE")?,
                 rate: read.one("STARFISH_REPAIR_RATE")?,
             },
+            memory: MemoryLayer { redis: read.one("STARFISH_MEMORY_REDIS")? },
         })
     }
 }

@@ -17,6 +17,7 @@ mod metrics;
 mod percent;
 mod process;
 pub mod quantity;
+mod redis;
 mod revocation;
 mod runtime;
 mod socket;
@@ -30,8 +31,8 @@ pub use starfish_memory as memory;
 
 pub use self::client::{Client, ClientError};
 pub use self::config::{
-    ConfigError, DEFAULT_API_PORT, DEFAULT_PORT, Layer, Repair, RepairLayer, Settings, Slots, Storage,
-    StorageLayer, UnknownSlots,
+    ConfigError, DEFAULT_API_PORT, DEFAULT_PORT, Layer, MemoryDoors, MemoryLayer, Repair, RepairLayer,
+    Settings, Slots, Storage, StorageLayer, UnknownSlots,
 };
 pub use self::data_dir::{DATA_DIR_ENV, DataDir, DataDirError};
 pub use self::lifecycle::{Node, NodeConfig, StartError};

@@ -108,6 +108,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot listen for Redis clients on port {port}")]
+    Redis {
+        port: u16,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot write to the data folder")]
     Folder(#[source] io::Error),
     #[error("cannot listen to signals")]
@@ -122,7 +128,7 @@ impl Node {
         dir.create()?;
         let lock = NodeLock::acquire(&dir)?;
         // Before all else, so that a port in use is known at once.
-        let doors = Doors::open(&dir, settings.api_port).await?;
+        let doors = Doors::open(&dir, settings.api_port, settings.memory.redis).await?;
         let Member { network, credentials, memory, ledger, port } =
             enter(&dir, &settings, join.as_ref()).await?;
 

@@ -62,7 +62,8 @@ impl Token {
         Self(blake3::hash(text.as_bytes()))
     }
 
-    fn is(&self, presented: &[u8]) -> bool {
+    /// Whether this is the token.
+    pub(crate) fn is(&self, presented: &[u8]) -> bool {
         // `blake3::Hash` compares in constant time.
         blake3::hash(presented) == self.0
     }

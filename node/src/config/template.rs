@@ -47,4 +47,7 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 
 # Bytes per second that are moved or made anew when members come and go.
 #repair.rate = "64M"
+
+# The port for Redis clients on 127.0.0.1, for instance 6379; 0 opens none. The password is the token in `api.token`.
+#memory.redis = 0
 "##;

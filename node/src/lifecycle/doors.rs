@@ -1,4 +1,4 @@
-//! The API's two listeners: bound first, served last.
+//! The API's two listeners, and the one for Redis clients if there is to be one: bound first, served last.
 //!
 //! Who connects in between waits, and is answered as soon as the node is ready.
 
@@ -16,27 +16,32 @@ use crate::api::{self, Services};
 use crate::control::Control;
 use crate::data_dir::DataDir;
 use crate::metrics::Metrics;
+use crate::redis;
 use crate::socket;
 
 /// Bound, and not served yet.
 pub(super) struct Doors {
     unix: UnixListener,
     tcp: TcpListener,
+    redis: Option<redis::Port>,
     address: SocketAddr,
     token: Token,
 }
 
 impl Doors {
-    /// Binds both. The caller holds the folder's lock.
-    pub(super) async fn open(dir: &DataDir, port: u16) -> Result<Self, StartError> {
+    /// Binds all. The caller holds the folder's lock.
+    pub(super) async fn open(dir: &DataDir, port: u16, redis_port: u16) -> Result<Self, StartError> {
         let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let failed = |source| StartError::Api { address: wanted.to_string(), source };
         let tcp = TcpListener::bind(wanted).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
+        let redis = redis::Port::bind(redis_port)
+            .await
+            .map_err(|source| StartError::Redis { port: redis_port, source })?;
         let token = Token::load_or_create(dir).map_err(StartError::Folder)?;
         let unix = socket::listen(dir)
             .map_err(|source| StartError::Api { address: DataDir::SOCKET.to_owned(), source })?;
-        Ok(Self { unix, tcp, address, token })
+        Ok(Self { unix, tcp, redis, address, token })
     }
 
     /// Where the TCP door is, as bound.
@@ -44,12 +49,16 @@ impl Doors {
         self.address
     }
 
-    /// Opens both.
+    /// Opens all.
     pub(super) fn serve(self, control: &Arc<Control>, stock: &Stock) {
-        let Self { unix, tcp, address, token } = self;
+        let Self { unix, tcp, redis, address, token } = self;
         let services = Services { control: control.clone(), metrics: Arc::new(metrics(control, stock)) };
         let stopping = || control.tasks.stopping().clone();
         let over_unix = api::router(&services, Guard::Socket);
+        if let Some(redis) = redis {
+            let (memory, network) = (control.memory.clone(), control.network.clone());
+            control.tasks.spawn("redis", redis.serve(memory, network, token.clone(), stopping()));
+        }
         let over_tcp = api::router(&services, Guard::Tcp { port: address.port(), token });
         control.tasks.spawn("api-socket", serve(unix, over_unix, stopping()));
         control.tasks.spawn("api-tcp", serve(tcp, over_tcp, stopping()));

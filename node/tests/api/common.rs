@@ -23,6 +23,13 @@ impl TestNode {
         Self { node, folder }
     }
 
+    /// A node with these settings besides.
+    pub(crate) async fn start_with(settings: Layer) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let node = start_as(&folder, None, settings).await.unwrap();
+        Self { node, folder }
+    }
+
     pub(crate) fn client(&self) -> Client {
         self.node.client()
     }
@@ -42,7 +49,16 @@ impl TestNode {
     }
 }
 
+/// A port that is free now.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
 pub(crate) async fn start(folder: &TempDir, join: Option<Ticket>) -> Result<Node, StartError> {
+    start_as(folder, join, Layer::default()).await
+}
+
+async fn start_as(folder: &TempDir, join: Option<Ticket>, settings: Layer) -> Result<Node, StartError> {
     let quiet = Layer {
         port: Some(0),
         api_port: Some(0),
@@ -54,7 +70,7 @@ pub(crate) async fn start(folder: &TempDir, join: Option<Ticket>) -> Result<Node
     };
     let config = NodeConfig {
         dir: DataDir::new(folder.path()),
-        settings: Settings::merge([quiet]),
+        settings: Settings::merge([settings, quiet]),
         join,
         worker_program: worker(),
         worker_args: vec![],

@@ -14,4 +14,5 @@ mod docs;
 mod gateway;
 mod guards;
 mod node;
+mod redis;
 mod share;

@@ -1,0 +1,175 @@
+//! Commands that a client sent without waiting for answers.
+//!
+//! Answers leave in the order of the commands. Writes wait for the disk, so those of one pipeline wait together: each is
+//! with the writer, in order, before the next command is looked at, and the writer commits them as a group. A read is
+//! done at once unless something is being written to its keys; what touches all keys waits until everything is done.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::poll_immediate;
+use starfish_memory::{KeyKind, Memory, Space};
+use tokio::task::unconstrained;
+
+use super::channels::Channels;
+use super::command::{Access, Command};
+use super::cursors::Cursors;
+use super::hub::Hub;
+use super::keys::require;
+use super::refusal::Refusal;
+use super::reply::Reply;
+use super::session::{self, Session};
+
+/// Commands of one connection that are at work or whose answers wait: a few times what clients send at once.
+const MAX_COMMANDS: usize = 1024;
+/// Bytes of answers that wait. One answer may be longer, and then is alone.
+const MAX_WEIGHT: usize = 1 << 20;
+
+/// What the commands of all connections work on.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) memory: Memory,
+    pub(super) space: Space,
+    pub(super) cursors: Cursors,
+    pub(super) hub: Arc<Hub>,
+}
+
+/// The commands of one connection that have no answer yet, or that wait for one of those.
+#[derive(Default)]
+pub(super) struct Pipeline {
+    answers: VecDeque<Answer>,
+    /// The keys that are being written, and what they must hold then.
+    writing: HashMap<Bytes, Option<KeyKind>>,
+    weight: usize,
+}
+
+enum Answer {
+    Ready(Reply),
+    Coming(Pin<Box<dyn Future<Output = Reply> + Send>>),
+}
+
+impl Engine {
+    fn access(command: &Command) -> Access {
+        match command {
+            // What these change is the connection's, not a key.
+            Command::Session(_) => Access::Reads(Vec::new()),
+            // A listener may look at once for what was written before.
+            Command::Channels(_) => Access::Alone,
+            Command::Keys(keys) => keys.access(),
+            Command::Strings(strings) => strings.access(),
+            Command::Hashes(hashes) => hashes.access(),
+            Command::Sets(sets) => sets.access(),
+        }
+    }
+
+    async fn run(self: Arc<Self>, command: Command) -> Reply {
+        let Self { memory, space, cursors, hub } = &*self;
+        let done = match command {
+            Command::Session(session) => self.describe(session),
+            Command::Channels(Channels::Publish(message)) => hub.publish(message).await.map(Reply::count),
+            Command::Channels(_) => Err(Refusal::Syntax),
+            Command::Keys(keys) => keys.run(space, cursors).await,
+            Command::Strings(strings) => strings.run(memory, space).await,
+            Command::Hashes(hashes) => hashes.run(space, cursors).await,
+            Command::Sets(sets) => sets.run(space).await,
+        };
+        done.unwrap_or_else(Reply::from)
+    }
+
+    fn describe(&self, session: Session) -> Result<Reply, Refusal> {
+        Ok(match session {
+            Session::Ping(None) => Reply::Word("PONG"),
+            Session::Ping(Some(text)) => Reply::Bytes(text),
+            Session::Select => Reply::OK,
+            Session::Table => super::command::table(),
+            Session::CountTable => super::command::count(),
+            Session::Docs => Reply::Map(Vec::new()),
+            Session::Info => session::info(self.memory.stats().cells),
+            Session::Auth(_) | Session::Hello { .. } | Session::Quit => return Err(Refusal::Syntax),
+        })
+    }
+}
+
+impl Pipeline {
+    /// Whether one more command may be taken in before answers leave.
+    pub(super) fn has_room(&self) -> bool {
+        self.answers.len() < MAX_COMMANDS && self.weight < MAX_WEIGHT
+    }
+
+    /// Puts an answer behind those of the commands before.
+    pub(super) fn answer(&mut self, reply: Reply) {
+        self.weight += reply.weight();
+        self.answers.push_back(Answer::Ready(reply));
+    }
+
+    /// Begins a command, and goes on when the next may begin.
+    pub(super) async fn begin(&mut self, engine: &Arc<Engine>, command: Command) {
+        match Engine::access(&command) {
+            Access::Reads(keys) => {
+                if keys.iter().any(|key| self.writing.contains_key(key)) {
+                    self.settle().await;
+                }
+            }
+            Access::Alone => self.settle().await,
+            Access::Writes(keys, kind) => return self.write(engine, command, keys, kind).await,
+        }
+        let reply = Box::pin(Arc::clone(engine).run(command)).await;
+        self.answer(reply);
+    }
+
+    async fn write(
+        &mut self,
+        engine: &Arc<Engine>,
+        command: Command,
+        keys: Vec<Bytes>,
+        kind: Option<KeyKind>,
+    ) {
+        // What a key holds is only known when writes of another kind are through.
+        if keys.iter().any(|key| self.writing.get(key).is_some_and(|writing| *writing != kind)) {
+            self.settle().await;
+        }
+        if let Some(kind) = kind {
+            for key in keys.iter().filter(|key| !self.writing.contains_key(*key)) {
+                if let Err(refusal) = require(&engine.space, key, kind).await {
+                    return self.answer(refusal.into());
+                }
+            }
+        }
+        // Polled once, all of its jobs are with the writer, in order. Tokio's budget must not get in between: a poll
+        // that it cuts short would let later commands overtake.
+        let mut running = Box::pin(unconstrained(Arc::clone(engine).run(command)));
+        match poll_immediate(&mut running).await {
+            Some(reply) => self.answer(reply),
+            None => {
+                self.writing.extend(keys.into_iter().map(|key| (key, kind)));
+                self.answers.push_back(Answer::Coming(running));
+            }
+        }
+    }
+
+    /// Waits until all that was begun is done.
+    async fn settle(&mut self) {
+        for answer in &mut self.answers {
+            if let Answer::Coming(running) = answer {
+                let reply = running.await;
+                self.weight += reply.weight();
+                *answer = Answer::Ready(reply);
+            }
+        }
+        self.writing.clear();
+    }
+
+    /// The next answer in order; `None` when all have been given.
+    pub(super) async fn next(&mut self) -> Option<Reply> {
+        let Some(answer) = self.answers.pop_front() else {
+            (self.weight, self.writing) = (0, HashMap::new());
+            return None;
+        };
+        Some(match answer {
+            Answer::Ready(reply) => reply,
+            Answer::Coming(running) => running.await,
+        })
+    }
+}

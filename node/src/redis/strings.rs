@@ -1,0 +1,241 @@
+//! Plain values: texts of any bytes, and integers that many count at once.
+//!
+//! `SET` and `MSET` do not look at what a key holds: they are one job for the writer and need no read. What they write
+//! over a hash or a set counts at once; the fields or members are below it until the key is deleted.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use starfish_memory::{Change, Condition, KeyKind, Lifetime, Memory, Space};
+
+use super::args::Args;
+use super::clock;
+use super::command::{Access, Command};
+use super::keys::require;
+use super::refusal::Refusal;
+use super::reply::Reply;
+
+/// A command of plain values.
+#[derive(Debug)]
+pub(super) enum Strings {
+    Get(Bytes),
+    GetMany(Vec<Bytes>),
+    GetDel(Bytes),
+    Len(Bytes),
+    Set { key: Bytes, value: Bytes, how: How },
+    SetMany(Vec<(Bytes, Bytes)>),
+    Append { key: Bytes, more: Bytes },
+    Incr { key: Bytes, by: i64 },
+    IncrByFloat { key: Bytes, by: f64 },
+}
+
+/// The options of a `SET`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct How {
+    lifetime: Option<Lifetime>,
+    condition: Condition,
+    gives_before: bool,
+}
+
+/// How a command's parser gives what it has read.
+type Parsed = Result<Command, Refusal>;
+
+impl Strings {
+    pub(super) fn get(mut args: Args) -> Parsed {
+        Ok(Command::Strings(Self::Get(args.next()?)))
+    }
+
+    pub(super) fn get_many(args: Args) -> Parsed {
+        Ok(Command::Strings(Self::GetMany(args.all())))
+    }
+
+    pub(super) fn get_del(mut args: Args) -> Parsed {
+        Ok(Command::Strings(Self::GetDel(args.next()?)))
+    }
+
+    pub(super) fn len(mut args: Args) -> Parsed {
+        Ok(Command::Strings(Self::Len(args.next()?)))
+    }
+
+    pub(super) fn set(mut args: Args) -> Parsed {
+        let (key, value) = (args.next()?, args.next()?);
+        Ok(Command::Strings(Self::Set { key, value, how: How::read(args)? }))
+    }
+
+    pub(super) fn set_many(args: Args) -> Parsed {
+        Ok(Command::Strings(Self::SetMany(args.pairs()?)))
+    }
+
+    pub(super) fn append(mut args: Args) -> Parsed {
+        Ok(Command::Strings(Self::Append { key: args.next()?, more: args.next()? }))
+    }
+
+    pub(super) fn incr(mut args: Args) -> Parsed {
+        Ok(Command::Strings(Self::Incr { key: args.next()?, by: 1 }))
+    }
+
+    pub(super) fn decr(mut args: Args) -> Parsed {
+        Ok(Command::Strings(Self::Incr { key: args.next()?, by: -1 }))
+    }
+
+    pub(super) fn incr_by(mut args: Args) -> Parsed {
+        Ok(Command::Strings(Self::Incr { key: args.next()?, by: args.integer()? }))
+    }
+
+    pub(super) fn decr_by(mut args: Args) -> Parsed {
+        let (key, by) = (args.next()?, args.integer()?);
+        let by = by.checked_neg().ok_or(Refusal::Overflow)?;
+        Ok(Command::Strings(Self::Incr { key, by }))
+    }
+
+    pub(super) fn incr_by_float(mut args: Args) -> Parsed {
+        let (key, by) = (args.next()?, args.next()?);
+        let by = float(&by).ok_or(Refusal::NotAFloat)?;
+        Ok(Command::Strings(Self::IncrByFloat { key, by }))
+    }
+
+    pub(super) fn access(&self) -> Access {
+        match self {
+            Self::Get(key) | Self::Len(key) => Access::reads(key),
+            Self::GetMany(keys) => Access::Reads(keys.clone()),
+            Self::Set { key, how, .. } if how.is_plain() => Access::writes(key, None),
+            Self::SetMany(pairs) => Access::Writes(pairs.iter().map(|(key, _)| key.clone()).collect(), None),
+            Self::GetDel(key)
+            | Self::Set { key, .. }
+            | Self::Append { key, .. }
+            | Self::Incr { key, .. }
+            | Self::IncrByFloat { key, .. } => Access::writes(key, Some(KeyKind::Value)),
+        }
+    }
+
+    pub(super) async fn run(self, memory: &Memory, space: &Space) -> Result<Reply, Refusal> {
+        Ok(match self {
+            Self::Get(key) => Reply::value(read(space, &key).await?),
+            Self::GetMany(keys) => {
+                let mut values = Vec::with_capacity(keys.len());
+                for key in keys {
+                    values.push(Reply::value(space.get(&key).await?));
+                }
+                Reply::Array(values)
+            }
+            Self::Len(key) => Reply::count(read(space, &key).await?.map_or(0, |value| value.len())),
+            Self::GetDel(key) => {
+                let outcome = space.remove(&key, Condition::Always).await?;
+                Reply::value(outcome.before.map(|before| before.value))
+            }
+            Self::Set { key, value, how } => set(space, &key, value, how).await?,
+            Self::SetMany(pairs) => {
+                let mut batch = space.batch();
+                for (key, value) in pairs {
+                    batch.put(key, Bytes::new(), value);
+                }
+                memory.commit(batch).await?;
+                Reply::OK
+            }
+            Self::Append { key, more } => Reply::count(space.append(&key, more).await?),
+            Self::Incr { key, by } => Reply::Integer(space.incr(&key, by).await?),
+            Self::IncrByFloat { key, by } => incr_by_float(space, &key, by).await?,
+        })
+    }
+}
+
+impl How {
+    fn read(mut args: Args) -> Result<Self, Refusal> {
+        let mut how = Self::default();
+        while let Some(option) = args.option() {
+            let before = how.lifetime;
+            match option.as_str() {
+                "NX" | "XX" if how.condition != Condition::Always => return Err(Refusal::Syntax),
+                "NX" => how.condition = Condition::Absent,
+                "XX" => how.condition = Condition::Present,
+                "GET" => how.gives_before = true,
+                "KEEPTTL" => how.lifetime = Some(Lifetime::Keep),
+                "EX" => how.lifetime = Some(Lifetime::For(time(&mut args, 1000)?)),
+                "PX" => how.lifetime = Some(Lifetime::For(time(&mut args, 1)?)),
+                "EXAT" => how.lifetime = Some(Lifetime::Until(millis(time(&mut args, 1000)?))),
+                "PXAT" => how.lifetime = Some(Lifetime::Until(millis(time(&mut args, 1)?))),
+                _ => return Err(Refusal::Syntax),
+            }
+            let sets_lifetime = !matches!(option.as_str(), "NX" | "XX" | "GET");
+            if sets_lifetime && before.is_some() {
+                return Err(Refusal::Syntax);
+            }
+        }
+        Ok(how)
+    }
+
+    /// Whether nothing depends on what was there before.
+    fn is_plain(self) -> bool {
+        let Self { lifetime, condition, gives_before } = self;
+        lifetime != Some(Lifetime::Keep) && condition == Condition::Always && !gives_before
+    }
+}
+
+async fn set(space: &Space, key: &[u8], value: Bytes, how: How) -> Result<Reply, Refusal> {
+    let How { lifetime, condition, gives_before } = how;
+    if how.is_plain() {
+        let ttl = match lifetime {
+            Some(Lifetime::For(time)) => Some(time),
+            // A time that is over makes it a value that is over.
+            Some(Lifetime::Until(ms)) => Some(Duration::from_millis(ms.saturating_sub(clock::now_ms()))),
+            _ => None,
+        };
+        space.set(key, value, ttl).await?;
+        return Ok(Reply::OK);
+    }
+    let outcome = space.put(key, value, lifetime.unwrap_or_default(), condition).await?;
+    Ok(match (gives_before, outcome.version) {
+        (true, _) => Reply::value(outcome.before.map(|before| before.value)),
+        (false, Some(_)) => Reply::OK,
+        (false, None) => Reply::Null,
+    })
+}
+
+async fn incr_by_float(space: &Space, key: &[u8], by: f64) -> Result<Reply, Refusal> {
+    let (_, sum) = space
+        .modify(key, move |before| {
+            let sum = match before {
+                Some(before) => float(&before.value).ok_or(Refusal::NotAFloat).map(|value| value + by),
+                None => Ok(by),
+            };
+            Ok(match sum {
+                Ok(sum) if sum.is_finite() => {
+                    let value = Bytes::from(sum.to_string());
+                    (Change::Set { value: value.clone(), lifetime: Lifetime::Keep }, Ok(value))
+                }
+                Ok(_) => (Change::Keep, Err(Refusal::NotFinite)),
+                Err(refusal) => (Change::Keep, Err(refusal)),
+            })
+        })
+        .await?;
+    sum.map(Reply::Bytes)
+}
+
+/// The plain value of a key that holds no other thing.
+async fn read(space: &Space, key: &[u8]) -> Result<Option<Bytes>, Refusal> {
+    let value = space.get(key).await?;
+    if value.is_none() {
+        require(space, key, KeyKind::Value).await?;
+    }
+    Ok(value)
+}
+
+fn time(args: &mut Args, unit_ms: u64) -> Result<Duration, Refusal> {
+    let number = args.integer()?;
+    let invalid = Refusal::ExpireTime(args.command());
+    let ms = u64::try_from(number)
+        .ok()
+        .filter(|number| *number > 0)
+        .and_then(|number| number.checked_mul(unit_ms));
+    // Beyond the signed numbers Redis refuses it as well.
+    ms.filter(|ms| i64::try_from(*ms).is_ok()).map(Duration::from_millis).ok_or(invalid)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn float(text: &[u8]) -> Option<f64> {
+    let text = str::from_utf8(text).ok()?;
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
