@@ -41,7 +41,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::connection::Connection;
-use self::cursors::Cursors;
 use self::hub::Hub;
 use self::pipeline::Engine;
 use crate::api::guard::Token;
@@ -95,7 +94,7 @@ async fn serve(
     let space = memory.space(SPACE)?;
     let (hub, announced) = Hub::join(network).await?;
     let hub = Arc::new(hub);
-    let engine = Arc::new(Engine { memory, space, cursors: Cursors::default(), hub: Arc::clone(&hub) });
+    let engine = Arc::new(Engine::new(memory, space, Arc::clone(&hub)));
     if let Ok(address) = listener.local_addr() {
         info!(%address, "Redis clients can connect");
     }

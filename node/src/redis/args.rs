@@ -3,6 +3,7 @@
 use std::vec;
 
 use bytes::Bytes;
+use starfish_memory::MAX_KEY;
 
 use super::refusal::Refusal;
 use super::request::Request;
@@ -47,6 +48,15 @@ impl Args {
     pub(super) fn integer(&mut self) -> Result<i64, Refusal> {
         let text = self.value()?;
         integer(&text).ok_or(Refusal::NotAnInteger)
+    }
+
+    /// A pattern. It is held against many keys, so it may be no longer than one.
+    pub(super) fn pattern(&mut self) -> Result<Bytes, Refusal> {
+        let pattern = self.value()?;
+        match pattern.len() {
+            ..=MAX_KEY => Ok(pattern),
+            _ => Err(Refusal::PatternTooLong(MAX_KEY)),
+        }
     }
 
     /// All that is left.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use redis_protocol::error::RedisProtocolError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -37,6 +37,8 @@ const WRITE: usize = 64 << 10;
 pub(super) enum End {
     #[error("the connection failed")]
     Io(#[from] io::Error),
+    #[error("the client has not shown the password")]
+    Stranger,
     #[error("the client was silent for too long")]
     Silent,
     #[error("the client does not read its answers")]
@@ -119,6 +121,7 @@ impl Connection {
     }
 
     async fn take(&mut self, request: Request) -> Result<Next, End> {
+        let weight = request.iter().map(Bytes::len).sum();
         let (name, command) = match Command::parse(request) {
             Ok(parsed) => parsed,
             Err(refusal) => {
@@ -157,7 +160,7 @@ impl Connection {
                 let confirmed = self.subscriptions.remove(which, names);
                 self.pipeline.answer(confirmed);
             }
-            command => self.pipeline.begin(&self.engine, command).await,
+            command => self.pipeline.begin(&self.engine, command, weight).await,
         }
         Ok(Next::GoOn)
     }
@@ -239,6 +242,8 @@ impl Connection {
     /// Waits for more from the client, and sends the messages that come meanwhile. False if it is over.
     async fn wait(&mut self, stop: &CancellationToken) -> Result<bool, End> {
         let deadline = match self.stranger_until {
+            // Whoever goes on talking about other things has no more time than who is silent.
+            Some(until) if until <= Instant::now() => return Err(End::Stranger),
             Some(until) => Some(until),
             None if self.requests.is_amid() || !self.arrived.is_empty() => {
                 Some(Instant::now() + REQUEST_DEADLINE)

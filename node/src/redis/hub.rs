@@ -24,6 +24,9 @@ const TOPIC: &str = "starfish/redis/1";
 /// Messages that wait for a slow connection; beyond it, it has missed some and is ended.
 const QUEUE: usize = 1024;
 
+/// The longest channel and text together; the rest of an announcement says how long each is.
+const MAX_TEXT: usize = MAX_MESSAGE - 16;
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Message {
@@ -73,11 +76,10 @@ impl Hub {
 
     /// Sends a message to all who listen; returns how many on this node do.
     pub(super) async fn publish(&self, message: Message) -> Result<usize, Refusal> {
-        let too_long = || Refusal::MessageTooLong(MAX_MESSAGE - 16);
         let data = postcard::to_stdvec(&message).map_err(|error| Refusal::Other(error.to_string()))?;
         let n_listening = self.audience().count(&message.channel);
         self.network.publish(TOPIC, data).await.map_err(|error| match error {
-            PublishError::TooLong(_) => too_long(),
+            PublishError::TooLong(_) => Refusal::MessageTooLong(MAX_TEXT),
             PublishError::Busy => Refusal::Busy,
             PublishError::Stopped => Refusal::Other(error.to_string()),
         })?;

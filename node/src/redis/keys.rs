@@ -12,6 +12,7 @@ use super::clock;
 use super::command::{Access, Command};
 use super::cursors::Cursors;
 use super::glob;
+use super::pipeline::MAX_KEYS;
 use super::refusal::Refusal;
 use super::reply::Reply;
 
@@ -93,7 +94,7 @@ impl Keys {
     }
 
     pub(super) fn list(mut args: Args) -> Parsed {
-        Ok(Command::Keys(Self::List(args.next()?)))
+        Ok(Command::Keys(Self::List(args.pattern()?)))
     }
 
     pub(super) fn scan(args: Args) -> Parsed {
@@ -107,6 +108,7 @@ impl Keys {
 
     pub(super) fn access(&self) -> Access {
         match self {
+            Self::Del(keys) if keys.len() > MAX_KEYS => Access::Alone,
             Self::Del(keys) => Access::Writes(keys.clone(), None),
             Self::Expire { key, .. } | Self::Persist(key) => Access::writes(key, None),
             Self::Exists(keys) => Access::Reads(keys.clone()),
@@ -121,7 +123,8 @@ impl Keys {
             Self::Exists(keys) => {
                 let mut there = 0;
                 for key in keys {
-                    there += usize::from(space.kind(&key).await?.is_some());
+                    let is_there = space.get(&key).await?.is_some() || space.kind(&key).await?.is_some();
+                    there += usize::from(is_there);
                 }
                 Reply::count(there)
             }
@@ -145,7 +148,7 @@ impl Scan {
         let (mut scan, mut kind) = (Self { cursor, pattern: None, count: DEFAULT_PAGE }, None);
         while let Some(option) = args.option() {
             match option.as_str() {
-                "MATCH" => scan.pattern = Some(args.value()?),
+                "MATCH" => scan.pattern = Some(args.pattern()?),
                 "COUNT" => {
                     let count = usize::try_from(args.integer()?).ok().filter(|count| *count > 0);
                     scan.count = count.ok_or(Refusal::Syntax)?.min(MAX_PAGE);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::poll_immediate;
 use starfish_memory::{KeyKind, Memory, Space};
+use tokio::sync::Semaphore;
 use tokio::task::unconstrained;
 
 use super::channels::Channels;
@@ -24,8 +25,13 @@ use super::session::{self, Session};
 
 /// Commands of one connection that are at work or whose answers wait: a few times what clients send at once.
 const MAX_COMMANDS: usize = 1024;
-/// Bytes of answers that wait. One answer may be longer, and then is alone.
+/// Bytes of these commands and answers. One may be longer, and then is alone.
 const MAX_WEIGHT: usize = 1 << 20;
+/// Writes of all connections that are with the writer. It has room for twice as many: where there is none, a write
+/// would be let in late, and a later one of the same connection might overtake it.
+const MAX_WRITES: usize = 2048;
+/// Keys of one command that is at work together with others; each may be a job of its own.
+pub(super) const MAX_KEYS: usize = 64;
 
 /// What the commands of all connections work on.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(super) struct Engine {
     pub(super) space: Space,
     pub(super) cursors: Cursors,
     pub(super) hub: Arc<Hub>,
+    /// One for each job that may be with the writer.
+    writes: Arc<Semaphore>,
 }
 
 /// The commands of one connection that have no answer yet, or that wait for one of those.
@@ -51,6 +59,11 @@ enum Answer {
 }
 
 impl Engine {
+    pub(super) fn new(memory: Memory, space: Space, hub: Arc<Hub>) -> Self {
+        let writes = Arc::new(Semaphore::new(MAX_WRITES));
+        Self { memory, space, cursors: Cursors::default(), hub, writes }
+    }
+
     fn access(command: &Command) -> Access {
         match command {
             // What these change is the connection's, not a key.
@@ -65,7 +78,7 @@ impl Engine {
     }
 
     async fn run(self: Arc<Self>, command: Command) -> Reply {
-        let Self { memory, space, cursors, hub } = &*self;
+        let Self { memory, space, cursors, hub, writes: _ } = &*self;
         let done = match command {
             Command::Session(session) => self.describe(session),
             Command::Channels(Channels::Publish(message)) => hub.publish(message).await.map(Reply::count),
@@ -104,8 +117,9 @@ impl Pipeline {
         self.answers.push_back(Answer::Ready(reply));
     }
 
-    /// Begins a command, and goes on when the next may begin.
-    pub(super) async fn begin(&mut self, engine: &Arc<Engine>, command: Command) {
+    /// Begins a command that takes so many bytes, and goes on when the next may begin.
+    pub(super) async fn begin(&mut self, engine: &Arc<Engine>, command: Command, weight: usize) {
+        self.weight += weight;
         match Engine::access(&command) {
             Access::Reads(keys) => {
                 if keys.iter().any(|key| self.writing.contains_key(key)) {
@@ -137,9 +151,26 @@ impl Pipeline {
                 }
             }
         }
+        let n_jobs = u32::try_from(keys.len().min(MAX_KEYS)).unwrap_or(1);
+        let permit = match Arc::clone(&engine.writes).try_acquire_many_owned(n_jobs) {
+            Ok(permit) => permit,
+            Err(_) => {
+                // First what this connection holds is given back: nobody waits for another that waits.
+                self.settle().await;
+                match Arc::clone(&engine.writes).acquire_many_owned(n_jobs).await {
+                    Ok(permit) => permit,
+                    Err(closed) => return self.answer(Refusal::Other(closed.to_string()).into()),
+                }
+            }
+        };
         // Polled once, all of its jobs are with the writer, in order. Tokio's budget must not get in between: a poll
         // that it cuts short would let later commands overtake.
-        let mut running = Box::pin(unconstrained(Arc::clone(engine).run(command)));
+        let engine = Arc::clone(engine);
+        let mut running = Box::pin(unconstrained(async move {
+            let reply = engine.run(command).await;
+            drop(permit);
+            reply
+        }));
         match poll_immediate(&mut running).await {
             Some(reply) => self.answer(reply),
             None => {

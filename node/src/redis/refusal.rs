@@ -37,6 +37,8 @@ pub(super) enum Refusal {
     Cursor,
     #[error("ERR more than {0} keys: use SCAN")]
     TooManyKeys(usize),
+    #[error("ERR the pattern is longer than {0} bytes")]
+    PatternTooLong(usize),
     #[error("ERR a field must not be empty or begin with a zero byte")]
     Field,
     #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]

@@ -58,7 +58,11 @@ pub(crate) async fn start(folder: &TempDir, join: Option<Ticket>) -> Result<Node
     start_as(folder, join, Layer::default()).await
 }
 
-async fn start_as(folder: &TempDir, join: Option<Ticket>, settings: Layer) -> Result<Node, StartError> {
+pub(crate) async fn start_as(
+    folder: &TempDir,
+    join: Option<Ticket>,
+    settings: Layer,
+) -> Result<Node, StartError> {
     let quiet = Layer {
         port: Some(0),
         api_port: Some(0),

@@ -7,11 +7,11 @@ use redis_protocol::resp2::decode::decode_bytes_mut as decode2;
 use redis_protocol::resp2::types::BytesFrame as Frame2;
 use redis_protocol::resp3::decode::complete::decode_bytes_mut as decode3;
 use redis_protocol::resp3::types::BytesFrame as Frame3;
-use starfish_node::{Layer, MemoryLayer};
+use starfish_node::{Layer, MemoryLayer, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::common::{TestNode, free_port};
+use crate::common::{TestNode, free_port, start_as};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -319,6 +319,7 @@ async fn scans_see_every_key_whatever_is_written_meanwhile() {
     client
         .check(
             "SCAN 0 MATCH other:* TYPE set => [0 [other:set]]
+            SCAN 0 MATCH => -ERR syntax error
             SCAN 77777 => -ERR invalid cursor: it is none, or so old that it was forgotten; begin again with 0
             KEYS key1[0-2] => [key10 key11 key12]
             KEYS other* => [other:hash other:set]
@@ -367,10 +368,34 @@ async fn a_pipeline_is_answered_in_order_and_reads_see_the_writes_before_them() 
         "GET x".into(),
     ]);
     expected.extend([":1".into(), "+OK".into(), ":1".into(), ":1".into(), WRONG_TYPE.into()]);
+    // More than are at work together.
+    let keys: Vec<String> = (1..=100).map(|number| format!("k{number}")).collect();
+    commands.extend([format!("DEL {}", keys.join(" ")), format!("EXISTS {}", keys.join(" "))]);
+    expected.extend([":100".into(), ":0".into()]);
     client.send(commands.iter().map(String::as_str)).await;
     for (command, expected) in commands.iter().zip(expected) {
         assert_eq!(client.answer().await, expected, "{command}");
     }
+    server.node.stop().await;
+}
+
+/// More writes at once than the writer is given, so that they wait for room.
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelines_of_many_connections_stay_in_order() {
+    let server = Server::start().await;
+    let at_once = (0..8).map(async |number| {
+        let mut client = server.client().await;
+        let lines: Vec<String> =
+            (0..1000).flat_map(|step| [format!("SET k{number} {step}"), format!("INCR n{number}")]).collect();
+        let ends = [format!("GET k{number}")];
+        client.send(lines.iter().chain(&ends).map(String::as_str)).await;
+        for step in 1..=1000 {
+            assert_eq!(client.answer().await, "+OK");
+            assert_eq!(client.answer().await, format!(":{step}"));
+        }
+        assert_eq!(client.answer().await, "999");
+    });
+    futures::future::join_all(at_once).await;
     server.node.stop().await;
 }
 
@@ -434,6 +459,41 @@ async fn hostile_bytes_end_their_connection_and_no_other() {
     good.stream.write_all(b"PING\r\n").await.unwrap();
     assert_eq!(good.answer().await, "+PONG");
     server.node.stop().await;
+}
+
+#[tokio::test]
+async fn who_comes_when_all_places_are_taken_is_told_so() {
+    let server = Server::start().await;
+    let mut others = Vec::new();
+    for _ in 0..256 {
+        others.push(server.stranger().await);
+    }
+    assert_eq!(server.stranger().await.last_words().await, "-ERR max number of clients reached");
+    drop(others);
+    let admitted = async {
+        loop {
+            let mut client = server.stranger().await;
+            client.send(["PING"]).await;
+            let _ = client.stream.read_buf(&mut client.arrived).await;
+            if client.arrived.starts_with(b"-NOAUTH") {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, admitted).await.expect("places become free");
+    server.node.stop().await;
+}
+
+#[tokio::test]
+async fn there_is_no_port_unless_it_is_asked_for_and_a_taken_one_is_an_error() {
+    let server = Server::start().await;
+    let layer = Layer { memory: MemoryLayer { redis: Some(server.port) }, ..Layer::default() };
+    let refused = start_as(&tempfile::tempdir().unwrap(), None, layer).await.unwrap_err();
+    assert!(matches!(refused, StartError::Redis { port, .. } if port == server.port), "{refused}");
+    server.node.stop().await;
+    let quiet = TestNode::start().await;
+    assert!(!quiet.client().workers().await.unwrap().iter().any(|worker| worker.name == "redis"));
+    quiet.stop().await;
 }
 
 #[tokio::test]
