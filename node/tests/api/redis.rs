@@ -462,6 +462,22 @@ async fn hostile_bytes_end_their_connection_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_late_gets_every_answer() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let value = "v".repeat(16 << 10);
+    client.check(&format!("SET k {value} => +OK")).await;
+    // More than the sockets hold: the node waits for the client, and others do not wait for that.
+    let asked = 1500;
+    client.send(std::iter::repeat_n("GET k", asked)).await;
+    assert_eq!(server.client().await.ask("PING").await, "+PONG");
+    for _ in 0..asked {
+        assert_eq!(client.answer().await.len(), value.len());
+    }
+    server.node.stop().await;
+}
+
+#[tokio::test]
 async fn who_comes_when_all_places_are_taken_is_told_so() {
     let server = Server::start().await;
     let mut others = Vec::new();
