@@ -250,6 +250,10 @@ impl Connection {
             }
             None => None,
         };
+        // The room for one long request is not kept for good.
+        if self.arrived.is_empty() && self.arrived.capacity() > 4 * READ {
+            self.arrived = BytesMut::new();
+        }
         loop {
             self.arrived.reserve(READ);
             let read = self.stream.read_buf(&mut self.arrived);
