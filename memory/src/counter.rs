@@ -81,7 +81,10 @@ impl KeyState {
             && let Content::Value(value) = &cell.content
             && let Ok(contribution) = postcard::from_bytes(value)
         {
-            self.contributions.push((Author::from_bytes(author), contribution));
+            let author = Author::from_bytes(author);
+            // Of two cells of one field the later one taken counts.
+            self.contributions.retain(|(known, _)| *known != author);
+            self.contributions.push((author, contribution));
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
     cell::{Cell, Content, SpaceName},
     clock::unix_ms,
     codec::{self, Digest, Encoded, MalformedCell},
-    counter::KeyState,
+    counter::{self, KeyState},
     engine::{Engine, EngineError, EngineOptions, Purpose},
     fingerprint::Fingerprints,
 };
@@ -341,7 +341,12 @@ impl Store {
         let prefix = codec::key_prefix(space, key);
         let mut state = KeyState::default();
         for cell in self.scan(&prefix, &prefix) {
-            state.take(cell?);
+            let cell = cell?;
+            // They come first, before all other fields that the key may have.
+            if !counter::decides_value(&cell.field) {
+                break;
+            }
+            state.take(cell);
         }
         Ok(state)
     }

@@ -319,8 +319,13 @@ impl View<'_> {
 
     /// The cells that decide what a key is worth.
     pub(crate) fn key_state(&self, space: &SpaceName, key: &[u8]) -> Result<KeyState, ReadError> {
-        let mut state = KeyState::default();
-        self.cells(space, key)?.into_iter().for_each(|cell| state.take(cell));
+        let prefix = codec::key_prefix(space, key);
+        let mut state = self.shared.store.key_state(space, key)?;
+        let pending =
+            self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
+        for cell in pending.filter_map(|(_, slot)| slot.current.as_ref()) {
+            state.take(cell.clone());
+        }
         Ok(state)
     }
 }

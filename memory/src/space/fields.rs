@@ -4,13 +4,16 @@ use bytes::Bytes;
 
 use super::{Space, blocking, check_sizes, is_users};
 use crate::{
-    cell::{Cell, Content, Draft},
+    cell::{Cell, Content, Draft, RESERVED_FIELD},
     clock::now_ms,
     codec,
     counter::{self, IncrementError},
     store::ReadError,
     writer::WriteError,
 };
+
+/// No user's field sorts before this, and all others of a key do.
+pub(super) const FIRST_FIELD: [u8; 1] = [RESERVED_FIELD + 1];
 
 impl Space {
     /// The named fields of `key` and their values, in order.

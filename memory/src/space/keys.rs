@@ -5,7 +5,12 @@
 
 use bytes::Bytes;
 
-use super::{KeyValue, Space, blocking, fields::is_live_field, members::is_live_member};
+use super::{
+    KeyValue, Space, blocking,
+    fields::{FIRST_FIELD, is_live_field},
+    is_users,
+    members::{MEMBERS, is_live_member},
+};
 use crate::{cell::Cell, clock::now_ms, codec, counter::KeyState, store::ReadError};
 
 /// Which keys.
@@ -111,14 +116,32 @@ impl Space {
     pub async fn kind(&self, key: &[u8]) -> Result<Option<KeyKind>, ReadError> {
         let (space, key) = (self.clone(), key.to_vec());
         blocking(move || {
-            let (now_ms, mut seen) = (now_ms(), Seen::default());
-            let prefix = codec::key_prefix(&space.name, &key);
-            for cell in space.memory.shared().store.scan(&prefix, &prefix) {
-                seen.take(cell?, now_ms);
+            // Three looks, however much the key holds: each kind stands by itself.
+            if space.memory.shared().store.key_state(&space.name, &key)?.value(now_ms()).is_some() {
+                return Ok(Some(KeyKind::Value));
             }
-            Ok(seen.kind(now_ms))
+            if space.has_live(&key, &FIRST_FIELD, is_live_field)? {
+                return Ok(Some(KeyKind::Fields));
+            }
+            let members = space.has_live(&key, &MEMBERS, is_live_member)?;
+            Ok(members.then_some(KeyKind::Members))
         })
         .await
+    }
+
+    /// Whether one of the cells of `key` with such fields is there; `from` is the first of these fields.
+    fn has_live(&self, key: &[u8], from: &[u8], is_live: fn(&Cell, u64) -> bool) -> Result<bool, ReadError> {
+        let (start, prefix) = (codec::address(&self.name, key, from), codec::key_prefix(&self.name, key));
+        for cell in self.memory.shared().store.scan(&start, &prefix) {
+            let cell = cell?;
+            if is_users(&cell.field) != is_users(from) {
+                break;
+            }
+            if is_live(&cell, now_ms()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Visits keys in order until told to stop.

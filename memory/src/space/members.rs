@@ -14,6 +14,8 @@ use crate::{
 
 /// After the reserved byte: a member's field. The member follows.
 const MEMBER: u8 = b's';
+/// What the fields of members begin with.
+pub(super) const MEMBERS: [u8; 2] = [RESERVED_FIELD, MEMBER];
 /// Longest member of a set, in bytes.
 pub const MAX_MEMBER: usize = MAX_FIELD - 2;
 
@@ -24,7 +26,7 @@ impl Space {
         blocking(move || {
             let now_ms = now_ms();
             let key_prefix = codec::key_prefix(&space.name, &key);
-            let start = codec::address(&space.name, &key, &[RESERVED_FIELD, MEMBER]);
+            let start = codec::address(&space.name, &key, &MEMBERS);
             let mut members = Vec::new();
             for cell in space.memory.shared().store.scan(&start, &key_prefix) {
                 let cell = cell?;
@@ -73,11 +75,11 @@ fn checked(key: &[u8], members: &[Bytes]) -> Result<Vec<Bytes>, WriteError> {
 }
 
 fn field_of(member: &[u8]) -> Bytes {
-    [&[RESERVED_FIELD, MEMBER], member].concat().into()
+    [&MEMBERS, member].concat().into()
 }
 
 fn member_of(field: &[u8]) -> Option<&[u8]> {
-    field.strip_prefix(&[RESERVED_FIELD, MEMBER])
+    field.strip_prefix(&MEMBERS)
 }
 
 /// Whether a cell is a member that is there.
