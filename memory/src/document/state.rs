@@ -259,7 +259,12 @@ mod tests {
     use super::*;
     use crate::{
         cell::{Content, SpaceName, Stamp},
-        document::{change::cells_of, edit::Edit, patch, value::tests::any_object},
+        document::{
+            change::cells_of,
+            edit::{self, Edit},
+            patch, replace,
+            value::tests::{any_json, any_object},
+        },
     };
 
     fn cell((field, value): (Bytes, Bytes)) -> Cell {
@@ -289,47 +294,106 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Patch(usize, Value),
+        Put(usize, Value),
+        Edit(usize, Value),
         Sync(usize, usize),
+    }
+
+    fn any_edit() -> impl Strategy<Value = Value> {
+        let path = || prop_oneof![Just("/a"), Just("/b"), Just("/a/b"), Just("/a/0"), Just("/c/-")];
+        prop_oneof![
+            (path(), any_json()).prop_map(|(path, value)| json!({"op": "set", "path": path, "value": value})),
+            path().prop_map(|path| json!({"op": "remove", "path": path})),
+            (path(), -3i64..3).prop_map(|(path, by)| json!({"op": "increment", "path": path, "by": by})),
+            (path(), any_json())
+                .prop_map(|(path, value)| json!({"op": "insert", "path": path, "value": value})),
+            (path(), any_json())
+                .prop_map(|(path, value)| json!({"op": "push", "path": path, "value": value})),
+            (path(), 0usize..3, 0usize..2, "[xy]{0,2}").prop_map(|(path, at, delete, insert)| {
+                json!({"op": "splice-text", "path": path, "at": at, "delete": delete, "insert": insert})
+            }),
+        ]
     }
 
     fn any_step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0usize..3, any_object()).prop_map(|(who, patch)| Step::Patch(who, patch)),
-            (0usize..3, 0usize..3).prop_map(|(from, to)| Step::Sync(from, to)),
+            2 => (0usize..3, any_object()).prop_map(|(who, patch)| Step::Patch(who, patch)),
+            1 => (0usize..3, any_object()).prop_map(|(who, value)| Step::Put(who, value)),
+            4 => (0usize..3, any_edit()).prop_map(|(who, edit)| Step::Edit(who, edit)),
+            3 => (0usize..3, 0usize..3).prop_map(|(from, to)| Step::Sync(from, to)),
         ]
     }
 
+    /// A node, the cells that it knows, and an automerge document that is edited alike and merged by automerge.
+    struct Beside {
+        document: Document,
+        log: Vec<Cell>,
+        oracle: AutoCommit,
+    }
+
+    impl Beside {
+        /// Does the same on both sides, if it can be done.
+        fn edit(&mut self, who: usize, edit: impl Fn(&mut Editor<'_>) -> Result<(), String>) {
+            let actor = actor(who as u8);
+            let Ok(changes) = self.document.edit(&actor, &edit) else {
+                self.document = Document::load(&self.log);
+                return;
+            };
+            self.log.extend(cells(&changes));
+            let is_new = self.oracle.get_heads().is_empty();
+            let mut editor = Editor::new(&mut self.oracle, actor);
+            edit(&mut editor).unwrap();
+            if is_new && editor.is_untouched() {
+                editor.touch();
+            }
+            editor.finish();
+        }
+
+        fn take(&mut self, log: &[Cell], oracle: &mut AutoCommit) {
+            self.document.take(log).unwrap();
+            self.log.extend_from_slice(log);
+            self.oracle.merge(oracle).unwrap();
+        }
+    }
+
     proptest! {
-        /// Three nodes patch and tell each other at random; beside them three automerge documents do the same and
+        /// Three nodes write and tell each other at random; beside them three automerge documents do the same and
         /// merge as automerge does.
         #[test]
-        fn nodes_that_exchange_cells_agree_with_automerge_itself(steps in proptest::collection::vec(any_step(), 0..20)) {
-            let mut nodes: [(Document, Vec<Cell>); 3] = Default::default();
-            let mut oracles: [AutoCommit; 3] = std::array::from_fn(|_| new_automerge());
-            for step in &steps {
+        fn nodes_that_exchange_cells_agree_with_automerge_itself(steps in proptest::collection::vec(any_step(), 0..30)) {
+            let fresh = || Beside { document: Document::default(), log: Vec::new(), oracle: new_automerge() };
+            let mut nodes = [fresh(), fresh(), fresh()];
+            let words = |error: &dyn std::fmt::Display| error.to_string();
+            let everybody = (0..3).flat_map(|to| (0..3).map(move |from| Step::Sync(from, to)));
+            let twice = everybody.clone().chain(everybody);
+            for step in steps.into_iter().chain(twice) {
                 match step {
-                    Step::Patch(who, patch) => {
-                        let (document, log) = &mut nodes[*who];
-                        log.extend(patched(document, *who as u8, patch));
-                        let mut editor = Editor::new(&mut oracles[*who], actor(*who as u8));
-                        patch::apply(&mut editor, patch.as_object().unwrap()).unwrap();
-                        if editor.is_untouched() && nodes[*who].0.changes() == 1 {
-                            // The document has been touched to exist; automerge knows no such thing.
-                            editor.touch();
-                        }
+                    Step::Patch(who, patch) => nodes[who].edit(who, |editor| {
+                        patch::apply(editor, patch.as_object().unwrap()).map_err(|error| words(&error))
+                    }),
+                    Step::Put(who, value) => nodes[who].edit(who, |editor| {
+                        let members = value.as_object().unwrap();
+                        replace::members(editor.document(), &ROOT, members).map_err(|error| words(&error))
+                    }),
+                    Step::Edit(who, edit) => {
+                        let edits: Vec<Edit> = vec![serde_json::from_value(edit).unwrap()];
+                        nodes[who].edit(who, |editor| {
+                            edit::apply(editor, &edits).map_err(|error| words(&error))
+                        });
                     }
                     Step::Sync(from, to) if from != to => {
-                        let news = nodes[*from].1.clone();
-                        nodes[*to].0.take(&news).unwrap();
-                        nodes[*to].1.extend(news);
-                        let mut other = oracles[*from].fork();
-                        oracles[*to].merge(&mut other).unwrap();
+                        let (log, mut oracle) = (nodes[from].log.clone(), nodes[from].oracle.fork());
+                        nodes[to].take(&log, &mut oracle);
                     }
                     Step::Sync(..) => {}
                 }
+                for node in &nodes {
+                    prop_assert_eq!(node.document.value(), value::read(&node.oracle));
+                }
             }
-            for (node, oracle) in nodes.iter().zip(&oracles) {
-                prop_assert_eq!(node.0.value(), value::read(oracle));
+            for node in &nodes {
+                prop_assert_eq!(node.document.value(), nodes[0].document.value());
+                prop_assert_eq!(Document::load(&node.log).value(), nodes[0].document.value());
             }
         }
 
@@ -443,11 +507,8 @@ mod tests {
             )
             .unwrap()
         };
-        let one = here
-            .edit(&actor(1), |editor| crate::document::edit::apply(editor, &splice(0, "front ")))
-            .unwrap();
-        let two =
-            there.edit(&actor(2), |editor| crate::document::edit::apply(editor, &splice(6, " end"))).unwrap();
+        let one = here.edit(&actor(1), |editor| edit::apply(editor, &splice(0, "front "))).unwrap();
+        let two = there.edit(&actor(2), |editor| edit::apply(editor, &splice(6, " end"))).unwrap();
         here.take(&cells(&two)).unwrap();
         there.take(&cells(&one)).unwrap();
         assert_eq!(here.value(), json!({"body": "front middle end"}));
