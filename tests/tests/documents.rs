@@ -54,6 +54,11 @@ fn documents_are_found_by_query_index_and_page_and_go_as_they_came() {
     node.ok(["doc", "index", "add", "people", "by-age", "/age"]);
     wait_until("the index is used", || explain() == "index by-age: 1 documents looked at, 1 match\n");
 
+    assert_eq!(node.ok(["doc", "put", "women", "ada", r#"{"name": "Ada", "born": 1815}"#]), "ada\n");
+    let found = node.ok(["doc", "find", "women", r#"{"born": {"$lt": 1900}}"#, "--fields", "name"]);
+    assert_eq!(found, "ada\t{\"name\":\"Ada\"}\n");
+    assert_eq!(node.ok(["doc", "drop", "women"]), "1\n");
+
     let wrong = node.run(["doc", "find", "people", r#"{"age": {"$gtee": 1}}"#]);
     assert_ne!(wrong.code, 0);
     assert!(wrong.stderr.contains("/age/$gtee"), "{}", wrong.stderr);

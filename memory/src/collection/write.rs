@@ -28,7 +28,7 @@ pub const MAX_DOCUMENT: usize = 5 * 1024 * 1024;
 
 /// The changes of a document, in bytes. Every node keeps them and reads them to open the document, which takes some
 /// seconds then. Beyond this the document is kept but not changed any more; a copy of it begins with no history.
-pub const MAX_HISTORY: usize = 64 * 1024 * 1024;
+pub const MAX_HISTORY: usize = 32 * 1024 * 1024;
 
 /// A history that takes this many times what the document says is worth a word,
 const OVERGROWN: usize = 10;
