@@ -70,11 +70,13 @@ impl PeerBook {
         }
     }
 
-    /// The peer passed the gate.
-    pub(crate) fn connected(&mut self, peer: PeerId) {
+    /// The peer passed the gate; says whether that is the first time.
+    pub(crate) fn connected(&mut self, peer: PeerId) -> bool {
         let known = self.peers.entry(peer).or_default();
-        self.changed |= !known.member;
+        let is_new = !known.member;
+        self.changed |= is_new;
         (known.connected, known.failures, known.next_dial, known.member) = (true, 0, None, true);
+        is_new
     }
 
     /// The last connection ended; dial again soon.

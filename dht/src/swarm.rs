@@ -229,11 +229,16 @@ impl Actor {
         self.subscribers.values_mut().for_each(|senders| senders.retain(|sender| !sender.is_closed()));
         let records = self.swarm.behaviour_mut().kademlia.store_mut();
         records.expire(now);
-        let kept = records.save().and_then(|()| match &self.book_file {
-            Some(file) => self.book.save(file),
-            None => Ok(()),
-        });
-        if let Err(error) = kept {
+        if let Err(error) = records.save() {
+            tracing::warn!(%error, "cannot keep the records of others");
+        }
+        self.keep_book();
+    }
+
+    fn keep_book(&mut self) {
+        if let Some(file) = &self.book_file
+            && let Err(error) = self.book.save(file)
+        {
             tracing::warn!(%error, "cannot keep what is known of peers");
         }
     }

@@ -28,7 +28,7 @@ pub(crate) struct Freed {
 }
 
 /// Removes what no file of the tree refers to and is older than a while. If the segments of even one file cannot be
-/// told, nothing is removed.
+/// told, or the tree itself is not whole, nothing is removed.
 pub(crate) async fn run(store: &Store, tree: &TreeStore, segments: &Segments) -> io::Result<Freed> {
     collect(store, tree, segments, MIN_AGE).await
 }
@@ -39,6 +39,9 @@ pub(crate) async fn collect(
     segments: &Segments,
     min_age: Duration,
 ) -> io::Result<Freed> {
+    if !tree.is_whole() {
+        return Ok(Freed::default());
+    }
     let before = Duration::from_millis(now_ms()).saturating_sub(min_age).as_secs();
     let live = live(tree, segments).await?;
     let mut freed = Freed::default();

@@ -1,6 +1,6 @@
 //! What a key is worth: its plain value, or the sum that several nodes have counted on top of it.
 //!
-//! Every author adds up its own increments in a field of its own, so increments of different nodes never overwrite
+//! Every replica adds up its own increments in a field of its own (see `slot`), so increments of different nodes never overwrite
 //! each other. A contribution remembers its *base*: the version of the plain value that it was added to. It counts
 //! while that version stands. So a later `set` or `delete` starts the count anew without touching anybody's field,
 //! and increments that a node made before it heard of the `set` end with what they were added to.

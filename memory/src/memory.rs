@@ -1,8 +1,8 @@
 //! One node's memory: the handle, and what its parts share.
 
 use std::{
-    fmt,
-    path::Path,
+    fmt, io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
     time::Duration,
@@ -19,6 +19,7 @@ use crate::{
     fingerprint::Fingerprints,
     gossip::Outbox,
     horizon::Horizon,
+    slot::Slot,
     space::{Batch, Space},
     stats::{Counters, MemoryStats},
     store::{Store, StoreError, Tally},
@@ -80,6 +81,9 @@ pub(crate) struct Shared {
     pub(crate) watchers: Watchers,
     pub(crate) outbox: Outbox,
     pub(crate) horizon: Horizon,
+    pub(crate) slot: Slot,
+    /// There while not all is here that was here before; see [`Memory::is_whole`].
+    incomplete: Incomplete,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
 }
 
@@ -101,6 +105,8 @@ impl Memory {
             watchers: Watchers::default(),
             outbox: Outbox::default(),
             horizon: Horizon::open(dir, options.horizon),
+            slot: Slot::open(dir).map_err(|source| StoreError::Io { path: dir.into(), source })?,
+            incomplete: Incomplete::at(dir),
             observers: RwLock::default(),
         });
         let (jobs, waiting) = mpsc::channel(writer::MAX_WAITING);
@@ -112,6 +118,19 @@ impl Memory {
         let writer = Some(writer.map_err(StoreError::Thread)?);
         let due = Some(Due::start(shared.clone(), jobs.clone()).map_err(StoreError::Thread)?);
         Ok(Self { inner: Arc::new(Inner { shared, due, jobs: Some(jobs), writer }) })
+    }
+
+    /// Notes that what was in `dir` is lost and must come back from other nodes. To be called before the memory is opened
+    /// there anew.
+    pub fn mark_incomplete(dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        std::fs::write(Incomplete::at(dir).0, b"")
+    }
+
+    /// Whether all is here that was here before. It is not, after damage, until notes were compared with another node:
+    /// nobody must conclude meanwhile that what is not here is nowhere.
+    pub fn is_whole(&self) -> bool {
+        !self.shared().incomplete.0.exists()
     }
 
     /// Replicates over `network` until what it returns is stopped or dropped.
@@ -189,6 +208,16 @@ impl Memory {
     }
 }
 
+/// The file that says that something is missing.
+#[derive(Debug)]
+struct Incomplete(PathBuf);
+
+impl Incomplete {
+    fn at(dir: &Path) -> Self {
+        Self(dir.join("incomplete"))
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.due = None;
@@ -199,11 +228,22 @@ impl Drop for Inner {
             && writer.join().is_err()
         {
             tracing::error!("the thread that writes the memory panicked");
+            return;
+        }
+        if let Err(error) = self.shared.slot.close() {
+            tracing::debug!(%error, "counters go on in new fields the next time");
         }
     }
 }
 
 impl Shared {
+    /// Notes were compared with another node.
+    pub(crate) fn has_compared(&self) {
+        if std::fs::remove_file(&self.incomplete.0).is_ok() {
+            tracing::info!("what was lost with the damaged memory has come back");
+        }
+    }
+
     /// Tells everybody in this node who wants to know, and for local cells the swarm.
     pub(crate) fn announce(&self, cells: &[Cell], local: bool) {
         for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {

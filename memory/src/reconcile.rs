@@ -57,6 +57,7 @@ where
     let mut round = Round { memory, peer, link, floor: horizon.floor(&peer, began_ms) };
     let outcome = round.run().await?;
     horizon.agreed(peer, began_ms);
+    memory.shared().has_compared();
     // Both have what they wanted; that the peer is already gone changes nothing.
     let _ = round.link.close().await;
     Ok(outcome)

@@ -114,14 +114,14 @@ impl Space {
     pub async fn incr(&self, key: &[u8], by: i64) -> Result<i64, WriteError> {
         check_sizes(key, &REGISTER, None)?;
         let (space, key) = (self.clone(), Bytes::copy_from_slice(key));
-        let author = self.memory.author();
+        let slot = self.memory.shared().slot.name();
         let (_, total) = self
             .memory
             .update(move |view| {
                 let (contribution, total) =
-                    view.key_state(&space.name, &key)?.increment(author, by, now_ms())?;
+                    view.key_state(&space.name, &key)?.increment(slot, by, now_ms())?;
                 let content = contribution.to_content().map_err(|_| codec::MalformedCell::Record)?;
-                Ok((vec![space.draft(&key, counter::field_of(author), content)], total))
+                Ok((vec![space.draft(&key, counter::field_of(slot), content)], total))
             })
             .await?;
         Ok(total)

@@ -8,9 +8,10 @@ mod doors;
 mod ports;
 mod stock;
 
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,7 +24,7 @@ use starfish_dht::identity::IdentityError;
 use starfish_dht::ticket::Ticket;
 use starfish_dht::{AcceptError, Identity, Network, PeerId, SetupError, enrol};
 use starfish_fs::{Files, FilesOptions};
-use starfish_memory::{Documents, Memory, MemorySync};
+use starfish_memory::{Documents, Memory, MemorySync, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
@@ -259,7 +260,8 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
     std::fs::create_dir_all(&network_dir).map_err(StartError::Folder)?;
     let credentials = membership::enter(&dir.membership(), peer, ticket)?;
     let folder = dir.swarm().join("memory");
-    let opened = tokio::task::spawn_blocking(move || Memory::open(&folder, &peer)).await;
+    let has_met_others = std::fs::metadata(network_dir.join("peers")).is_ok_and(|book| book.len() > 1);
+    let opened = tokio::task::spawn_blocking(move || open_memory(&folder, &peer, has_met_others)).await;
     let memory = opened.map_err(memory_error)?.map_err(memory_error)?;
     // Who was revoked must be known before anybody is met.
     let ledger = Ledger::open(&memory, credentials.swarm()).map_err(memory_error)?;
@@ -287,6 +289,24 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
     let credentials = membership::shared(credentials);
     enrol::serve(&network, &credentials)?;
     Ok(Member { network, credentials, memory, ledger, port })
+}
+
+/// Opens the memory. One that is damaged is put aside, never removed, if there are others to fetch all of it from; who
+/// has always been alone is told instead.
+fn open_memory(folder: &Path, peer: &PeerId, has_met_others: bool) -> Result<Memory, StoreError> {
+    match Memory::open(folder, peer) {
+        Err(error @ StoreError::Damaged { .. }) if has_met_others => {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let aside = folder.with_file_name(format!("memory.damaged-{}", since.as_secs()));
+            let io = |source| StoreError::Io { path: folder.to_owned(), source };
+            std::fs::rename(folder, &aside).map_err(io)?;
+            Memory::mark_incomplete(folder).map_err(io)?;
+            let cause = error.source().map(ToString::to_string);
+            tracing::error!(cause, aside = %aside.display(), "the memory is damaged: it is put aside, and fetched from other members");
+            Memory::open(folder, peer)
+        }
+        opened => opened,
+    }
 }
 
 fn spawn_membership(

@@ -1,5 +1,7 @@
 //! The shared memory: everywhere soon, written on in every half, and never forgotten once acknowledged.
 
+use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use starfish_tests::{Swarm, wait_until};
@@ -172,4 +174,48 @@ fn kill_9_amid_writes_loses_nothing_that_was_acknowledged() {
             assert!(kept.contains(&format!("k{number}").as_str()), "k{number} of {last} is lost");
         }
     }
+}
+
+#[test]
+fn a_damaged_memory_is_put_aside_and_comes_back_from_the_others() {
+    let swarm = Swarm::start(2);
+    let (node, other) = (swarm.node(0), swarm.node(1));
+    let file = swarm.scratch().random("file", 1 << 20);
+    node.ok(["put", &file, "/file"]);
+    for _ in 0..3 {
+        node.ok(["mem", "incr", "visits"]);
+    }
+    swarm.wait_same_memory();
+    node.kill9();
+    damage(&node.data_dir().join("swarm/memory"));
+    node.restart();
+    wait_until("all is back", || node.run(["mem", "get", "visits"]).stdout == b"3\n");
+    assert!(node.logs().contains("the memory is damaged"), "{}", node.logs());
+    node.ok(["stat", "/file"]);
+    // What it counts now is on top of what it had counted.
+    assert_eq!(node.ok(["mem", "incr", "visits"]), "4\n");
+    wait_until("the other has heard", || other.ok(["mem", "get", "visits"]) == "4\n");
+    assert_eq!(aside(&node.data_dir().join("swarm")), 1, "nothing is thrown away");
+}
+
+#[test]
+fn who_is_alone_is_told_of_damage_and_nothing_is_touched() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    node.ok(["mem", "set", "key", "value"]);
+    node.kill9();
+    damage(&node.data_dir().join("swarm/memory"));
+    let refused = node.run(["up"]);
+    assert!(refused.code != 0 && refused.stderr.contains("damaged"), "{}", refused.stderr);
+    assert_eq!(aside(&node.data_dir().join("swarm")), 0);
+}
+
+/// Makes the engine stumble over its own files.
+fn damage(store: &Path) {
+    fs::write(store.join("version"), b"no version").unwrap();
+}
+
+fn aside(folder: &Path) -> usize {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().contains("damaged")).count()
 }

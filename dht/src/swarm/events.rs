@@ -48,7 +48,10 @@ impl Actor {
     }
 
     fn on_connected(&mut self, peer: PeerId, address: Multiaddr, first: bool) {
-        self.book.connected(peer);
+        if self.book.connected(peer) {
+            // Whoever crashes now finds its first friends again.
+            self.keep_book();
+        }
         self.shared.forget_dial_failure(&peer);
         let link = Link { address, round_trip: None };
         self.shared.links.write().unwrap_or_else(PoisonError::into_inner).insert(peer, link);

@@ -217,6 +217,11 @@ impl TreeStore {
         Ok((kept, gone))
     }
 
+    /// Whether no part of the tree was lost and is still to come back.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.memory.is_whole()
+    }
+
     /// Makes changes, in order; what fits a batch is atomic. On return they are on disk and in the tree.
     pub(crate) async fn commit(&self, edits: Edits) -> Result<(), VfsError> {
         for forgotten in edits.1.chunks(MAX_BATCH_CELLS) {
