@@ -1,5 +1,7 @@
 //! The shared memory: everywhere soon, written on in every half, and never forgotten once acknowledged.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
