@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use starfish_dht::Multiaddr;
 use starfish_fs::FilesOptions;
+use starfish_memory::MemoryOptions;
 
 pub use self::slots::{Slots, UnknownSlots};
 use crate::data_dir::{DataDir, DataDirError, write_private};
@@ -51,8 +52,8 @@ pub struct Settings {
     pub storage: Storage,
     /// How what is lost with a member is made good.
     pub repair: Repair,
-    /// How the memory is reached, other than by the API.
-    pub memory: MemoryDoors,
+    /// What is remembered of the shared memory, and how it is reached other than by the API.
+    pub memory: MemorySettings,
 }
 
 /// What a node keeps of the swarm's files.
@@ -73,11 +74,13 @@ pub struct Repair {
     pub rate: Size,
 }
 
-/// How the memory is reached, other than by the API.
+/// What this node remembers of the shared memory, and how it is reached other than by the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct MemoryDoors {
+pub struct MemorySettings {
     /// The port for Redis clients on 127.0.0.1; 0 opens none.
     pub redis: u16,
+    /// How long deletions are remembered. The same on all nodes, and longer than any two of them are apart.
+    pub horizon: Span,
 }
 
 /// What one source says; `None` is "nothing".
@@ -121,12 +124,13 @@ pub struct RepairLayer {
     pub rate: Option<Size>,
 }
 
-/// What one source says of [`MemoryDoors`].
+/// What one source says of [`MemorySettings`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the fields are those of `MemoryDoors`")]
+#[expect(missing_docs, reason = "the fields are those of `MemorySettings`")]
 pub struct MemoryLayer {
     pub redis: Option<u16>,
+    pub horizon: Option<Span>,
 }
 
 /// Why the configuration cannot be used.
@@ -206,7 +210,10 @@ impl Settings {
                 grace: repair.grace.unwrap_or(Span(files.repair_grace)),
                 rate: repair.rate.unwrap_or(Size(files.repair_rate)),
             },
-            memory: MemoryDoors { redis: memory.redis.unwrap_or(0) },
+            memory: MemorySettings {
+                redis: memory.redis.unwrap_or(0),
+                horizon: memory.horizon.unwrap_or(Span(MemoryOptions::default().horizon)),
+            },
         }
     }
 
@@ -256,7 +263,10 @@ impl Layer {
                 grace: self.repair.grace.or(below.repair.grace),
                 rate: self.repair.rate.or(below.repair.rate),
             },
-            memory: MemoryLayer { redis: self.memory.redis.or(below.memory.redis) },
+            memory: MemoryLayer {
+                redis: self.memory.redis.or(below.memory.redis),
+                horizon: self.memory.horizon.or(below.memory.horizon),
+            },
         }
     }
 
@@ -282,7 +292,10 @@ impl Layer {
                 grace: read.one("STARFISH_REPAIR_GRACE")?,
                 rate: read.one("STARFISH_REPAIR_RATE")?,
             },
-            memory: MemoryLayer { redis: read.one("STARFISH_MEMORY_REDIS")? },
+            memory: MemoryLayer {
+                redis: read.one("STARFISH_MEMORY_REDIS")?,
+                horizon: read.one("STARFISH_MEMORY_HORIZON")?,
+            },
         })
     }
 }

@@ -31,7 +31,7 @@ pub use starfish_memory as memory;
 
 pub use self::client::{Client, ClientError};
 pub use self::config::{
-    ConfigError, DEFAULT_API_PORT, DEFAULT_PORT, Layer, MemoryDoors, MemoryLayer, Repair, RepairLayer,
+    ConfigError, DEFAULT_API_PORT, DEFAULT_PORT, Layer, MemoryLayer, MemorySettings, Repair, RepairLayer,
     Settings, Slots, Storage, StorageLayer, UnknownSlots,
 };
 pub use self::data_dir::{DATA_DIR_ENV, DataDir, DataDirError};

@@ -24,7 +24,7 @@ use starfish_dht::identity::IdentityError;
 use starfish_dht::ticket::Ticket;
 use starfish_dht::{AcceptError, Identity, Network, PeerId, SetupError, enrol};
 use starfish_fs::{Files, FilesOptions};
-use starfish_memory::{Documents, Memory, MemorySync, StoreError};
+use starfish_memory::{Documents, Memory, MemoryOptions, MemorySync, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
@@ -261,7 +261,9 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
     let credentials = membership::enter(&dir.membership(), peer, ticket)?;
     let folder = dir.swarm().join("memory");
     let has_met_others = std::fs::metadata(network_dir.join("peers")).is_ok_and(|book| book.len() > 1);
-    let opened = tokio::task::spawn_blocking(move || open_memory(&folder, &peer, has_met_others)).await;
+    let options = MemoryOptions { horizon: settings.memory.horizon.0 };
+    let opened =
+        tokio::task::spawn_blocking(move || open_memory(&folder, &peer, options, has_met_others)).await;
     let memory = opened.map_err(memory_error)?.map_err(memory_error)?;
     // Who was revoked must be known before anybody is met.
     let ledger = Ledger::open(&memory, credentials.swarm()).map_err(memory_error)?;
@@ -293,8 +295,13 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
 
 /// Opens the memory. One that is damaged is put aside, never removed, if there are others to fetch all of it from; who
 /// has always been alone is told instead.
-fn open_memory(folder: &Path, peer: &PeerId, has_met_others: bool) -> Result<Memory, StoreError> {
-    match Memory::open(folder, peer) {
+fn open_memory(
+    folder: &Path,
+    peer: &PeerId,
+    options: MemoryOptions,
+    has_met_others: bool,
+) -> Result<Memory, StoreError> {
+    match Memory::open_with(folder, peer, options) {
         Err(error @ StoreError::Damaged { .. }) if has_met_others => {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let aside = folder.with_file_name(format!("memory.damaged-{}", since.as_secs()));
@@ -303,7 +310,7 @@ fn open_memory(folder: &Path, peer: &PeerId, has_met_others: bool) -> Result<Mem
             Memory::mark_incomplete(folder).map_err(io)?;
             let cause = error.source().map(ToString::to_string);
             tracing::error!(cause, aside = %aside.display(), "the memory is damaged: it is put aside, and fetched from other members");
-            Memory::open(folder, peer)
+            Memory::open_with(folder, peer, options)
         }
         opened => opened,
     }

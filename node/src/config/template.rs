@@ -50,4 +50,7 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 
 # The port for Redis clients on 127.0.0.1, for instance 6379; 0 opens none. The password is the token in `api.token`.
 #memory.redis = 0
+
+# How long deletions of keys are remembered, such as "30d": the same on all nodes, and longer than any two of them are apart.
+#memory.horizon = "30d"
 "##;

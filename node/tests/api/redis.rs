@@ -24,7 +24,8 @@ struct Server {
 impl Server {
     async fn start() -> Self {
         let port = free_port();
-        let layer = Layer { memory: MemoryLayer { redis: Some(port) }, ..Layer::default() };
+        let layer =
+            Layer { memory: MemoryLayer { redis: Some(port), ..MemoryLayer::default() }, ..Layer::default() };
         Self { node: TestNode::start_with(layer).await, port }
     }
 
@@ -503,7 +504,10 @@ async fn who_comes_when_all_places_are_taken_is_told_so() {
 #[tokio::test]
 async fn there_is_no_port_unless_it_is_asked_for_and_a_taken_one_is_an_error() {
     let server = Server::start().await;
-    let layer = Layer { memory: MemoryLayer { redis: Some(server.port) }, ..Layer::default() };
+    let layer = Layer {
+        memory: MemoryLayer { redis: Some(server.port), ..MemoryLayer::default() },
+        ..Layer::default()
+    };
     let refused = start_as(&tempfile::tempdir().unwrap(), None, layer).await.unwrap_err();
     assert!(matches!(refused, StartError::Redis { port, .. } if port == server.port), "{refused}");
     server.node.stop().await;
