@@ -27,6 +27,10 @@ const LEAST_ROOM: u64 = 1 << 20;
 /// How long readers are waited for before the database is closed. Each holds it for the length of one read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a database that is still open elsewhere is waited for: a node that was told to stop may be at its last read.
+const LOCKED_FOR: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// How a database is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions<const N: usize> {
@@ -115,7 +119,14 @@ impl<const N: usize> std::fmt::Debug for Engine<N> {
 impl<const N: usize> Engine<N> {
     /// Opens the database in `path`, or makes it.
     pub fn open(path: &Path, options: EngineOptions<N>) -> Result<Self, fjall::Error> {
-        let opened = Opened::open(path, &options)?;
+        let start = Instant::now();
+        let opened = loop {
+            match Opened::open(path, &options) {
+                // Who had it is about to let go of it.
+                Err(fjall::Error::Locked) if start.elapsed() < LOCKED_FOR => std::thread::sleep(LOOK_AGAIN),
+                opened => break opened?,
+            }
+        };
         let opened = RwLock::new(Some(Arc::new(opened)));
         Ok(Self { path: path.to_owned(), options, opened, is_broken: AtomicBool::new(false) })
     }
@@ -230,6 +241,20 @@ mod tests {
         put(&engine, "after").unwrap();
         assert!(has(&engine, "before") && has(&engine, "after"));
         assert!(!engine.mend().unwrap(), "there is nothing left to mend");
+    }
+
+    #[test]
+    fn who_is_about_to_let_go_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        let reading = engine.read().unwrap();
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(LOOK_AGAIN * 3);
+            drop(reading);
+        });
+        drop(engine);
+        assert!(Engine::open(folder.path(), OPTIONS).is_ok());
+        reader.join().unwrap();
     }
 
     #[test]
