@@ -285,7 +285,10 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
     };
     let (network, port) = match start() {
         // A port that was free a moment ago is taken: where any will do, another one is.
-        Err(StartError::Network(SetupError::Listen { .. })) if settings.port == 0 => start()?,
+        Err(StartError::Network(SetupError::Listen { .. })) if settings.port == 0 => {
+            let _ = std::fs::remove_file(network_dir.join("port"));
+            start()?
+        }
         started => started?,
     };
     let credentials = membership::shared(credentials);

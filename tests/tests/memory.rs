@@ -153,29 +153,51 @@ fn two_halves_write_on_and_agree_when_they_meet() {
 
 #[test]
 fn kill_9_amid_writes_loses_nothing_that_was_acknowledged() {
+    kill_amid_writes(3, 100);
+}
+
+#[test]
+#[ignore = "200 kills take minutes: run it alone, with --ignored"]
+fn kill_9_two_hundred_times_amid_writes_loses_nothing_that_was_acknowledged() {
+    kill_amid_writes(200, 20);
+}
+
+/// Kills a node so many times, each time after so many writes were acknowledged; then all of them are there.
+fn kill_amid_writes(rounds: usize, writes: usize) {
     let swarm = Swarm::start(1);
     let node = swarm.node(0);
-    // The shell says a number when its `mem set` has succeeded.
-    let writers = ["a", "b"].map(|space| {
-        let set = format!("mem --space {space} set k$i v$i");
-        node.spawn(["-c", &format!("i=0; while {set}; do echo $i; i=$((i+1)); done")])
-    });
-    wait_until("many writes are acknowledged", || {
-        writers.iter().all(|writer| writer.stdout().lines().count() > 100)
-    });
-    node.kill9();
-    node.restart();
-    for (space, writer) in ["a", "b"].iter().zip(writers) {
-        let acknowledged = writer.finish();
-        let last: usize = acknowledged.text().lines().last().unwrap().parse().unwrap();
-        println!("{} writes to {space} were acknowledged", last + 1);
-        let kept = node.json(["mem", "--space", space, "ls"]);
-        let kept: Vec<&str> =
-            kept.as_array().unwrap().iter().filter_map(|pair| pair["key"].as_str()).collect();
-        for number in 0..=last {
-            assert!(kept.contains(&format!("k{number}").as_str()), "k{number} of {last} is lost");
+    let mut counted = 0;
+    for round in 0..rounds {
+        // The shell says a number when its `mem set` has succeeded.
+        let writers = ["a", "b"].map(|space| {
+            let set = format!("mem --space {space} set r{round}-k$i v$i");
+            node.spawn(["-c", &format!("i=0; while {set}; do echo $i; i=$((i+1)); done")])
+        });
+        let counter = node.spawn(["-c", "while mem incr n; do echo; done"]);
+        wait_until("many writes are acknowledged", || {
+            writers.iter().all(|writer| writer.stdout().lines().count() > writes)
+        });
+        node.kill9();
+        node.restart();
+        for (space, writer) in ["a", "b"].iter().zip(writers) {
+            let acknowledged = writer.finish();
+            let last: usize = acknowledged.text().lines().last().unwrap().parse().unwrap();
+            let kept = node.json(["mem", "--space", space, "ls", &format!("r{round}-")]);
+            let kept: Vec<&str> =
+                kept.as_array().unwrap().iter().filter_map(|pair| pair["key"].as_str()).collect();
+            for number in 0..=last {
+                let key = format!("r{round}-k{number}");
+                assert!(kept.contains(&key.as_str()), "{key} of {last} is lost");
+            }
         }
+        counted += counter.finish().text().lines().filter(|line| !line.is_empty()).count();
     }
+    // One that was under way at a kill may count without having been acknowledged.
+    let total: usize = node.run(["mem", "get", "n"]).text().trim().parse().unwrap_or(0);
+    assert!(
+        (counted..=counted + rounds).contains(&total),
+        "{total} is not what {counted} increments come to"
+    );
 }
 
 #[test]

@@ -45,12 +45,10 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-/// Whether the reader of standard output left, which is a clean end.
+/// Whether the reader of standard output left, which is a clean end. A node that went away in the middle of a request is
+/// none, though its socket breaks in the same way: then this is the cause of another error, and not the error itself.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let io = cause.downcast_ref::<std::io::Error>();
-        io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-    })
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
