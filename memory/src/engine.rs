@@ -143,7 +143,7 @@ impl<const N: usize> Engine<N> {
         work: impl FnOnce(&Opened<N>) -> Result<T, fjall::Error>,
     ) -> Result<T, EngineError> {
         if purpose == Purpose::Add {
-            self.check_room(self.reserve()?)?;
+            self.check_room(|total| (total / RESERVE_SHARE).min(MAX_RESERVE))?;
         }
         self.mend()?;
         let opened = self.read()?;
@@ -160,7 +160,7 @@ impl<const N: usize> Engine<N> {
         if !self.is_broken.load(Ordering::Acquire) {
             return Ok(false);
         }
-        self.check_room(LEAST_ROOM)?;
+        self.check_room(|_| LEAST_ROOM)?;
         let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         // Somebody else may have been quicker.
         if !self.is_broken.load(Ordering::Acquire) {
@@ -185,19 +185,12 @@ impl<const N: usize> Engine<N> {
         Ok(true)
     }
 
-    fn check_room(&self, needed: u64) -> Result<(), EngineError> {
-        let disk = self.disk()?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    /// Fails if less is free than is needed, which may depend on the disk's size.
+    fn check_room(&self, needed: impl FnOnce(u64) -> u64) -> Result<(), EngineError> {
+        let disk = rustix::fs::statvfs(&self.path).map_err(|error| EngineError::Disk(error.into()))?;
+        let of = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        let (free, needed) = (of(disk.f_bavail), needed(of(disk.f_blocks)));
         if free < needed { Err(EngineError::NoRoom { free, needed }) } else { Ok(()) }
-    }
-
-    fn reserve(&self) -> Result<u64, EngineError> {
-        let disk = self.disk()?;
-        Ok((disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_SHARE).min(MAX_RESERVE))
-    }
-
-    fn disk(&self) -> Result<rustix::fs::StatVfs, EngineError> {
-        rustix::fs::statvfs(&self.path).map_err(|error| EngineError::Disk(error.into()))
     }
 }
 

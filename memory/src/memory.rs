@@ -3,7 +3,10 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -124,13 +127,13 @@ impl Memory {
     /// there anew.
     pub fn mark_incomplete(dir: &Path) -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
-        std::fs::write(Incomplete::at(dir).0, b"")
+        std::fs::write(Incomplete::file(dir), b"")
     }
 
     /// Whether all is here that was here before. It is not, after damage, until notes were compared with another node:
     /// nobody must conclude meanwhile that what is not here is nowhere.
     pub fn is_whole(&self) -> bool {
-        !self.shared().incomplete.0.exists()
+        !self.shared().incomplete.is_there.load(Ordering::Acquire)
     }
 
     /// Replicates over `network` until what it returns is stopped or dropped.
@@ -210,11 +213,19 @@ impl Memory {
 
 /// The file that says that something is missing.
 #[derive(Debug)]
-struct Incomplete(PathBuf);
+struct Incomplete {
+    file: PathBuf,
+    is_there: AtomicBool,
+}
 
 impl Incomplete {
     fn at(dir: &Path) -> Self {
-        Self(dir.join("incomplete"))
+        let file = Self::file(dir);
+        Self { is_there: AtomicBool::new(file.exists()), file }
+    }
+
+    fn file(dir: &Path) -> PathBuf {
+        dir.join("incomplete")
     }
 }
 
@@ -239,7 +250,9 @@ impl Drop for Inner {
 impl Shared {
     /// Notes were compared with another node.
     pub(crate) fn has_compared(&self) {
-        if std::fs::remove_file(&self.incomplete.0).is_ok() {
+        let Incomplete { file, is_there } = &self.incomplete;
+        if is_there.load(Ordering::Acquire) && std::fs::remove_file(file).is_ok() {
+            is_there.store(false, Ordering::Release);
             tracing::info!("what was lost with the damaged memory has come back");
         }
     }

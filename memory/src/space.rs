@@ -73,8 +73,7 @@ impl Space {
     /// Gives `key` a value, for good or for as long as `ttl`.
     pub async fn set(&self, key: &[u8], value: Bytes, ttl: Option<Duration>) -> Result<Stamp, WriteError> {
         check_sizes(key, &REGISTER, Some(&value))?;
-        let expires_ms =
-            ttl.map(|ttl| now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)));
+        let expires_ms = ttl.map_or(Lifetime::Forever, Lifetime::For).expires_ms(None);
         let draft = Draft { expires_ms, ..self.draft(key, REGISTER, Content::Value(value)) };
         let (stamp, ()) = self.memory.update(move |_| Ok((vec![draft], ()))).await?;
         Ok(stamp)

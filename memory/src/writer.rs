@@ -205,20 +205,16 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
         mend(shared, &mut doubtful);
         let mut group = Group { shared, slots: BTreeMap::new(), jobs: Vec::new(), cells: 0, bytes: 0 };
         let mut next = Some(first);
-        let mut purge = None;
         while let Some(Work::Job(job)) = next {
             group.add(job);
             next = if group.has_room() { work.try_recv().ok() } else { None };
-        }
-        if let Some(Work::Purge(cells)) = next {
-            purge = Some(cells);
         }
         let unknown = group.commit();
         // Nothing has been written since the first failure.
         if doubtful.is_empty() {
             doubtful = unknown;
         }
-        if let Some(cells) = purge {
+        if let Some(Work::Purge(cells)) = next {
             take_out(shared, cells);
         }
     }
@@ -264,7 +260,8 @@ fn mend(shared: &Shared, doubtful: &mut Vec<Cell>) {
     };
     let arrived: Vec<Cell> = doubtful.drain(..).filter(is_there).collect();
     if !arrived.is_empty() {
-        shared.announce(&arrived, true);
+        // Whose they are is not known any more; comparing notes brings them to the others.
+        shared.announce(&arrived, false);
     }
 }
 

@@ -4,7 +4,7 @@
 //! is there. What was there before is not trusted: the whole is held against the content's hash at the end.
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,8 +16,6 @@ use crate::vfs::Entry;
 pub(super) const KEPT_MODE: u32 = 0o1777;
 /// Files from this length on are worth going on with.
 const RESUMED_FROM: u64 = 8 << 20;
-/// What is read at a time of what is there already.
-const STEP: usize = 1 << 20;
 /// Characters of a BLAKE3 hash in hexadecimal, and how many of them make a name.
 const HASH_LEN: usize = 64;
 const NAME_LEN: usize = 32;
@@ -85,7 +83,8 @@ impl Partial {
             if metadata.len() > size {
                 file.set_len(0)?;
             }
-            let hasher = hash_of(&mut file)?;
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(&mut file)?;
             let offset = file.seek(SeekFrom::End(0))?;
             Ok(Some((file, offset, hasher)))
         };
@@ -142,14 +141,4 @@ impl Drop for Partial {
 
 pub(super) fn times(mtime_ms: u64) -> FileTimes {
     FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_millis(mtime_ms))
-}
-
-fn hash_of(file: &mut File) -> io::Result<blake3::Hasher> {
-    let (mut hasher, mut step) = (blake3::Hasher::new(), vec![0; STEP]);
-    loop {
-        match file.read(&mut step)? {
-            0 => return Ok(hasher),
-            n => hasher.update(&step[..n]),
-        };
-    }
 }

@@ -90,7 +90,7 @@ impl Condition {
 }
 
 impl Lifetime {
-    fn expires_ms(self, before: Option<&Entry>) -> Option<u64> {
+    pub(super) fn expires_ms(self, before: Option<&Entry>) -> Option<u64> {
         match self {
             Self::Forever => None,
             Self::For(time) => {

@@ -112,16 +112,22 @@ async fn set(
     request: Request,
 ) -> Result<Response, ApiError> {
     let condition = condition(&headers)?;
-    let lifetime = match query.parsed("ttl_ms")?.map(Duration::from_millis) {
-        Some(ttl) => Lifetime::For(ttl),
-        None if query.parsed("keep_ttl")?.unwrap_or(false) => Lifetime::Keep,
-        None => Lifetime::Forever,
-    };
+    let ttl = query.parsed("ttl_ms")?.map(Duration::from_millis);
+    let keeps_ttl = query.parsed("keep_ttl")?.unwrap_or(false);
     let value = keys::body(request).await?;
-    let outcome = space(&state, &segments)?.put(segments.bytes(2), value, lifetime, condition).await?;
-    match outcome.version {
+    let (space, key) = (space(&state, &segments)?, segments.bytes(2));
+    let version = match (condition, ttl) {
+        // What depends on nothing that is there is written without a look at it.
+        (Condition::Always, None) if !keeps_ttl => Some(space.set(key, value, None).await?),
+        (Condition::Always, Some(ttl)) => Some(space.set(key, value, Some(ttl)).await?),
+        (condition, ttl) => {
+            let otherwise = if keeps_ttl { Lifetime::Keep } else { Lifetime::Forever };
+            space.put(key, value, ttl.map_or(otherwise, Lifetime::For), condition).await?.version
+        }
+    };
+    match version {
         Some(version) => Ok((StatusCode::NO_CONTENT, [(ETAG, tag(version))]).into_response()),
-        None => Err(not_met()),
+        None => Err(ApiError::precondition_failed()),
     }
 }
 
@@ -135,7 +141,7 @@ async fn delete(
         Condition::Always => space.delete(segments.bytes(2)).await?,
         condition => match space.remove(segments.bytes(2), condition).await?.version {
             Some(_) => true,
-            None => return Err(not_met()),
+            None => return Err(ApiError::precondition_failed()),
         },
     };
     Ok(axum::Json(Deleted { deleted }))
@@ -156,11 +162,6 @@ fn condition(headers: &HeaderMap) -> Result<Condition, ApiError> {
         }
         (_, Some(_)) => Err(bad("If-None-Match")),
     }
-}
-
-fn not_met() -> ApiError {
-    ApiError::new(StatusCode::PRECONDITION_FAILED, "changed", "something else is there by now")
-        .with_hint("read it again, and decide anew")
 }
 
 fn tag(version: Stamp) -> String {

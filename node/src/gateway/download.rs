@@ -109,7 +109,7 @@ async fn file(
         Verdict::NotModified => {
             return Ok(Some(Ok(with(StatusCode::NOT_MODIFIED.into_response(), version.headers()))));
         }
-        Verdict::Failed => return Ok(Some(Err(precondition_failed()))),
+        Verdict::Failed => return Ok(Some(Err(ApiError::precondition_failed()))),
         Verdict::Go => {}
     }
     let (part, status) = match part(asked, &version, entry.size) {
@@ -191,12 +191,6 @@ fn out_of_range(size: u64) -> Response {
     let refusal = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "bad-range", message);
     let range = HeaderValue::from_str(&format!("bytes */{size}")).ok();
     with(refusal.into_response(), range.map(|range| (CONTENT_RANGE, range)))
-}
-
-/// What is there is not what the client thinks.
-pub(super) fn precondition_failed() -> ApiError {
-    ApiError::new(StatusCode::PRECONDITION_FAILED, "changed", "something else is there by now")
-        .with_hint("read it again, and decide anew")
 }
 
 /// The response with more headers.

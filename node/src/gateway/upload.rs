@@ -17,7 +17,7 @@ use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{Attributes, ByteStream, Entry, Kind, Parents, Vfs, VfsError};
 
 use super::conditions::{self, Verdict, Version};
-use super::download::{precondition_failed, with};
+use super::download::with;
 use super::place::Place;
 use crate::api::content::Upload;
 use crate::api::error::ApiError;
@@ -71,7 +71,7 @@ async fn write(
     let content = last_word.after(upload.content(), files, path, headers);
     let written = files.write(path, content, attributes).await;
     let entry = written.map_err(|error| match error {
-        _ if last_word.was_no() => precondition_failed(),
+        _ if last_word.was_no() => ApiError::precondition_failed(),
         VfsError::NotFound { .. } | VfsError::NotADirectory { .. } => no_parent(),
         error => error.into(),
     })?;
@@ -98,7 +98,7 @@ pub(super) async fn current(files: &dyn Vfs, path: &VfsPath) -> Result<Option<En
 pub(super) fn judge(headers: &HeaderMap, current: Option<&Entry>) -> Result<(), ApiError> {
     match conditions::to_change(headers, current.map(Version::of).as_ref()) {
         Verdict::Go | Verdict::NotModified => Ok(()),
-        Verdict::Failed => Err(precondition_failed()),
+        Verdict::Failed => Err(ApiError::precondition_failed()),
     }
 }
 

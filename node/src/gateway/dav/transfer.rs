@@ -13,7 +13,6 @@ use starfish_fs::links;
 use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{Entry, Kind, Parents, Removal, Vfs, VfsError};
 
-use super::super::download;
 use super::super::upload::{judge, no_parent};
 use super::{DEPTH, PREFIX, Place};
 use crate::api::error::ApiError;
@@ -47,7 +46,7 @@ pub(super) async fn transfer(files: &Arc<dyn Vfs>, asked: &Parts) -> Result<Resp
         Err(error) => return Err(error.into()),
     };
     if replaced.is_some() && asked.headers.get(OVERWRITE).is_some_and(|value| value == "F") {
-        return Err(download::precondition_failed());
+        return Err(ApiError::precondition_failed());
     }
     check_parent(files, &to).await?;
     let way = way(asked, &source);
