@@ -136,7 +136,8 @@ impl<const N: usize> Engine<N> {
         self.opened.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(EngineError::Closed)
     }
 
-    /// Writes. What has failed before is mended first, if it can be.
+    /// Writes. After a write that failed no other is done before [`Engine::mend`], so that whoever has summed up what is
+    /// there hears of it.
     pub fn write<T>(
         &self,
         purpose: Purpose,
@@ -145,7 +146,9 @@ impl<const N: usize> Engine<N> {
         if purpose == Purpose::Add {
             self.check_room(|total| (total / RESERVE_SHARE).min(MAX_RESERVE))?;
         }
-        self.mend()?;
+        if self.is_broken.load(Ordering::Acquire) {
+            return Err(EngineError::Closed);
+        }
         let opened = self.read()?;
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&opened)));
         let outcome = outcome.unwrap_or(Err(fjall::Error::Poisoned));
@@ -216,6 +219,7 @@ mod tests {
         EngineOptions { keyspaces: ["things"], workers: 1, cache_bytes: 1 << 20 };
 
     fn put(engine: &Engine<1>, key: &str) -> Result<(), EngineError> {
+        engine.mend()?;
         engine.write(Purpose::Add, |opened| opened.keyspaces[0].insert(key, "value"))
     }
 
@@ -231,6 +235,8 @@ mod tests {
         let failed = engine.write::<()>(Purpose::Add, |_| Err(fjall::Error::Poisoned));
         assert!(matches!(failed, Err(EngineError::Failed(_))));
         assert!(has(&engine, "before"), "reading goes on");
+        let early = engine.write(Purpose::Free, |_| Ok(()));
+        assert!(matches!(early, Err(EngineError::Closed)), "it is not mended by the way");
         put(&engine, "after").unwrap();
         assert!(has(&engine, "before") && has(&engine, "after"));
         assert!(!engine.mend().unwrap(), "there is nothing left to mend");

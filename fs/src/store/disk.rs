@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use fjall::{PersistMode, Slice};
 use serde::{Deserialize, Serialize};
-use starfish_memory::engine::{Engine, EngineError, EngineOptions, Purpose};
+use starfish_memory::engine::{Engine, EngineError, EngineOptions, Opened, Purpose};
 
 use crate::hash::BlobHash;
 use crate::index_set::IndexSet;
@@ -119,6 +119,16 @@ impl Disk {
         }
     }
 
+    /// Writes to the database, which is opened anew first if a write before has failed.
+    fn change<T>(
+        &self,
+        purpose: Purpose,
+        work: impl FnOnce(&Opened<2>) -> Result<T, fjall::Error>,
+    ) -> Result<T, EngineError> {
+        self.engine.mend()?;
+        self.engine.write(purpose, work)
+    }
+
     fn read_from(&self, keyspace: usize, key: &[u8]) -> io::Result<Option<Slice>> {
         let opened = self.engine.read().map_err(engine)?;
         opened.keyspaces[keyspace].get(key).map_err(|error| engine(EngineError::Failed(error)))
@@ -134,7 +144,7 @@ impl Disk {
             self.mark(hash);
         }
         let (key, entry) = (kind.key(hash), postcard::to_stdvec(meta).map_err(io::Error::other)?);
-        let written = self.engine.write(Purpose::Add, |opened| {
+        let written = self.change(Purpose::Add, |opened| {
             let [index, small] = &opened.keyspaces;
             let mut batch = opened.database.batch();
             if is_inline {
@@ -159,15 +169,14 @@ impl Disk {
     /// Changes what the index tells of an item whose bytes stay.
     pub(crate) fn write_meta(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<()> {
         let entry = postcard::to_stdvec(meta).map_err(io::Error::other)?;
-        self.engine
-            .write(Purpose::Free, |opened| opened.keyspaces[INDEX].insert(kind.key(hash), entry))
+        self.change(Purpose::Free, |opened| opened.keyspaces[INDEX].insert(kind.key(hash), entry))
             .map_err(engine)
     }
 
     /// Removes an item: from the index first, so that it never tells of what is gone.
     pub(crate) fn remove(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<()> {
         let key = kind.key(hash);
-        let removed = self.engine.write(Purpose::Free, |opened| {
+        let removed = self.change(Purpose::Free, |opened| {
             let [index, small] = &opened.keyspaces;
             let mut batch = opened.database.batch();
             batch.remove(index, key.as_slice());
@@ -193,9 +202,7 @@ impl Disk {
         for (folder, _) in dirty.iter().enumerate().filter(|(_, is_dirty)| **is_dirty) {
             File::open(self.dir.join(format!("{folder:02x}")))?.sync_data()?;
         }
-        self.engine
-            .write(Purpose::Free, |opened| opened.database.persist(PersistMode::SyncData))
-            .map_err(engine)
+        self.change(Purpose::Free, |opened| opened.database.persist(PersistMode::SyncData)).map_err(engine)
     }
 
     /// Items of one kind in the order of their hashes, after `after`, until told to stop.
