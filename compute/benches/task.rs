@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use starfish_compute::{Compute, ComputeOptions, Module, Outcome, OutputFrame, TaskSpec};
 use starfish_dht::testing::TestSwarm;
 use starfish_fs::mem_vfs::MemVfs;
+use starfish_memory::Memory;
 use tokio::runtime::Runtime;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, PoolingAllocationConfig, Store};
 use wasmtime_wasi::WasiCtxBuilder;
@@ -69,7 +70,8 @@ fn measure(criterion: &mut Criterion) -> anyhow::Result<()> {
     let options = ComputeOptions::new(env!("CARGO_BIN_EXE_starfish-worker").into(), Vec::new());
     let tree = Arc::new(MemVfs::new());
     let network = swarm.network(0).clone();
-    let compute = runtime.block_on(Compute::start(dir.path(), network, tree, options))?;
+    let memory = Memory::open(&dir.path().join("memory"), &network.local_peer())?;
+    let compute = runtime.block_on(Compute::start(dir.path(), network, &memory, tree, options))?;
     let mut group = criterion.benchmark_group("tasks of the smallest program");
     group.throughput(Throughput::Elements(1)).sample_size(10);
     group.bench_function("on a node, 32 in flight", |bencher| {

@@ -26,6 +26,7 @@ mod kept;
 mod reasons;
 #[cfg(test)]
 mod simulation;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -134,6 +135,8 @@ pub struct Board {
     peers: BTreeMap<PeerId, Option<Capacity>>,
     claims: BTreeSet<(PeerId, JobId)>,
     spoke: Option<(Millis, Capacity)>,
+    /// Slots that are at work on something else than jobs of this board.
+    lent: u32,
 }
 
 impl Board {
@@ -150,6 +153,7 @@ impl Board {
             peers: BTreeMap::new(),
             claims: BTreeSet::new(),
             spoke: None,
+            lent: 0,
         }
     }
 
@@ -171,12 +175,6 @@ impl Board {
     /// The nodes that can be reached.
     pub fn peers(&self) -> impl Iterator<Item = PeerId> {
         self.peers.keys().copied()
-    }
-
-    /// What this node could take on now.
-    pub fn capacity(&self) -> Capacity {
-        let busy = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
-        Capacity { slots: self.slots, free: self.slots.saturating_sub(busy), memory_bytes: self.memory_bytes }
     }
 
     /// A new job to keep.
@@ -351,32 +349,6 @@ impl Board {
         } else {
             self.open.remove(&key)
         };
-    }
-
-    /// Claims as many jobs as there are free slots: its own first, since their data is here, then the oldest.
-    fn dispatch(&mut self, now: Millis) -> Vec<Action> {
-        let free = self.capacity().free as usize;
-        if free == 0 {
-            return Vec::new();
-        }
-        let mine = self.kept.iter().filter(|(_, kept)| kept.is_open_to(self.me, now));
-        let mine = mine.map(|(job, kept)| (&kept.terms, (false, kept.submitted), (self.me, *job)));
-        let foreign = self.open.iter().filter_map(|key| Some((key, self.heard.get(key)?)));
-        let foreign =
-            foreign.filter(|((keeper, _), heard)| heard.not_before <= now && self.peers.contains_key(keeper));
-        let foreign = foreign.map(|(key, heard)| (&heard.notice.terms, (true, heard.first), *key));
-        let may_run = |terms: &Terms| {
-            terms.on.is_none_or(|on| on == self.me) && terms.memory_bytes <= self.memory_bytes
-        };
-        let mut open: Vec<_> = mine
-            .chain(foreign)
-            .filter(|(terms, _, key)| may_run(terms) && !self.claims.contains(key))
-            .map(|(_, order, key)| (order, key))
-            .collect();
-        open.sort_unstable();
-        open.truncate(free);
-        self.claims.extend(open.iter().map(|(_, key)| *key));
-        open.into_iter().map(|(_, (keeper, job))| Action::TryClaim { keeper, job }).collect()
     }
 
     /// Says what is due to be said, in as many bulletins as it takes.

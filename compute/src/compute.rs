@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use starfish_dht::{CallError, Network, PeerId};
 use starfish_fs::vfs::Vfs;
+use starfish_memory::Memory;
 use tokio::sync::mpsc;
 
+use crate::batch::{BatchError, BatchSpec, BatchStoreError, Batches, End, Results, ResultsError};
 use crate::board::Terms;
 use crate::cache::Programs;
 use crate::feed::StdinWriter;
@@ -20,7 +22,7 @@ use crate::pool::{Pool, WorkerStartError};
 use crate::report::{JobReport, JobSummary, summary_of_heard, summary_of_kept};
 use crate::service::{Parts, Service};
 use crate::submit::{self, SubmitError};
-use crate::task::{Call, JobId, TaskSpec};
+use crate::task::{JobId, TaskSpec};
 
 /// Bulletins on their way to gossip. Beyond this they are dropped: pending jobs are announced again anyway.
 const MAX_UNSAID: usize = 64;
@@ -75,6 +77,9 @@ pub enum StartError {
     /// The network does not take it.
     #[error("cannot join the job board")]
     Network(#[from] LinkError),
+    /// What memory has of jobs cannot be read.
+    #[error("cannot read what there is of jobs")]
+    Memory(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Why nothing can be said about a job, or done to it.
@@ -108,6 +113,12 @@ pub enum JobError {
     /// Somebody writes its input already.
     #[error("the input of job {0} is written by somebody else")]
     AlreadyFed(JobId),
+    /// It is no batch, has not ended, or has no task that failed.
+    #[error("job {0} has no failed tasks to run again")]
+    NothingToRetry(JobId),
+    /// What the swarm has of it cannot be used.
+    #[error(transparent)]
+    Store(#[from] BatchStoreError),
     /// Its files cannot be read.
     #[error("the files of job {job} cannot be read")]
     Disk {
@@ -123,14 +134,17 @@ pub enum JobError {
 #[derive(Clone, Debug)]
 pub struct Compute {
     service: Arc<Service>,
+    batches: Arc<Batches>,
     max_stdin_bytes: u64,
 }
 
 impl Compute {
-    /// Starts computing, with `dir` as the folder of its own. Jobs of an earlier run are gone; programs are kept.
+    /// Starts computing, with `dir` as the folder of its own. Jobs with streams of an earlier run are gone; batches and
+    /// programs are kept.
     pub async fn start(
         dir: &Path,
         network: Network,
+        memory: &Memory,
         files: Arc<dyn Vfs>,
         options: ComputeOptions,
     ) -> Result<Self, StartError> {
@@ -143,13 +157,28 @@ impl Compute {
         pool.give_back(pool.take().await?);
         let (unsaid, saying) = mpsc::channel(MAX_UNSAID);
         let (jobs_dir, memory_bytes) = (layout.jobs, max_task_memory);
-        let service =
-            Service::new(Parts { network, files, programs, pool, jobs_dir, slots, memory_bytes, unsaid });
-        if let Err(error) = links::start(&service, saying).await {
-            service.stop().await;
-            return Err(error.into());
+        let parts = Parts {
+            network,
+            files: Arc::clone(&files),
+            programs,
+            pool,
+            jobs_dir,
+            slots,
+            memory_bytes,
+            unsaid,
+        };
+        let service = Service::new(parts);
+        let started = async {
+            links::start(&service, saying).await?;
+            Batches::start(&service, memory, files).await
+        };
+        match started.await {
+            Ok(batches) => Ok(Self { service, batches, max_stdin_bytes }),
+            Err(error) => {
+                service.stop().await;
+                Err(error)
+            }
         }
-        Ok(Self { service, max_stdin_bytes })
     }
 
     /// Makes a job of a task. It may begin at once; its input is what is written to [`Self::feed`], which must
@@ -157,7 +186,7 @@ impl Compute {
     pub async fn submit(&self, spec: TaskSpec) -> Result<JobId, SubmitError> {
         let service = &self.service;
         let call = submit::prepare(&spec, &*service.files, &service.programs).await?;
-        let id = new_id(service.me, &call)?;
+        let id = new_id(service.me, &call.id()?.0);
         let job = Arc::new(Job::create(id, call, service.jobs_dir.join(id.to_string())).await?);
         service.keep(Arc::clone(&job));
         let terms =
@@ -200,7 +229,9 @@ impl Compute {
         let board = self.service.board();
         let kept = board.kept().map(|(id, kept)| summary_of_kept(self.service.me, *id, kept));
         let heard = board.heard().map(|((keeper, id), heard)| summary_of_heard(*keeper, *id, heard));
-        kept.chain(heard).collect()
+        let streaming: Vec<_> = kept.chain(heard).collect();
+        drop(board);
+        streaming.into_iter().chain(self.batches.summaries()).collect()
     }
 
     /// The job whose id begins with `prefix`.
@@ -219,7 +250,10 @@ impl Compute {
 
     /// All about a job, wherever it is kept.
     pub async fn job(&self, prefix: &str) -> Result<JobReport, JobError> {
-        let JobSummary { id: job, keeper, .. } = self.find(prefix)?;
+        let JobSummary { id: job, keeper, progress, .. } = self.find(prefix)?;
+        if progress.is_some() {
+            return self.batches.report(job).await.ok_or_else(|| JobError::NotFound(job.to_string()));
+        }
         let report = if keeper == self.service.me {
             self.service.report(&job)
         } else {
@@ -231,7 +265,11 @@ impl Compute {
 
     /// Ends a job, wherever it is kept. One that has ended already stays as it ended.
     pub async fn kill(&self, prefix: &str) -> Result<JobId, JobError> {
-        let JobSummary { id: job, keeper, .. } = self.find(prefix)?;
+        let JobSummary { id: job, keeper, progress, .. } = self.find(prefix)?;
+        if progress.is_some() {
+            let known = self.batches.kill(job).await?;
+            return if known { Ok(job) } else { Err(JobError::NotFound(job.to_string())) };
+        }
         let known = if keeper == self.service.me {
             self.service.kill(job)
         } else {
@@ -239,6 +277,40 @@ impl Compute {
             asked.map_err(|error| JobError::Unreachable { job, keeper, source: Box::new(error) })?
         };
         if known { Ok(job) } else { Err(JobError::NotFound(job.to_string())) }
+    }
+
+    /// Makes a batch of tasks. From here on the swarm sees to it, whatever becomes of this node.
+    pub async fn submit_batch(&self, spec: BatchSpec) -> Result<JobId, BatchError> {
+        self.batches.submit(spec).await
+    }
+
+    /// What the tasks of a batch said and how they ended, in order; also while it runs.
+    pub async fn results(&self, job: JobId) -> Result<Results, ResultsError> {
+        self.batches.results(job).await
+    }
+
+    /// Returns when a batch has ended.
+    pub async fn wait(&self, job: JobId) -> Result<End, JobError> {
+        let mut changes = self.batches.changes();
+        loop {
+            changes.mark_unchanged();
+            let known = self.batches.known(&job).ok_or_else(|| JobError::NotFound(job.to_string()))?;
+            if let Some(end) = known.end {
+                return Ok(end);
+            }
+            if changes.changed().await.is_err() {
+                return Err(JobError::NotFound(job.to_string()));
+            }
+        }
+    }
+
+    /// Runs those tasks of a batch once more that failed, or were not run because it was ended.
+    pub async fn retry(&self, prefix: &str) -> Result<JobId, JobError> {
+        let JobSummary { id: job, progress, .. } = self.find(prefix)?;
+        if progress.is_some() && self.batches.retry(job).await? {
+            return Ok(job);
+        }
+        Err(JobError::NothingToRetry(job))
     }
 
     /// What confines this node's worker processes.
@@ -269,12 +341,12 @@ impl Compute {
 }
 
 /// Nobody else can make the same id for another job, and the same task can be submitted any number of times.
-fn new_id(me: PeerId, call: &Call) -> Result<JobId, postcard::Error> {
+pub(crate) fn new_id(me: PeerId, what: &[u8]) -> JobId {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&me.to_bytes()).update(&call.id()?.0).update(&rand::random::<[u8; 16]>());
+    hasher.update(&me.to_bytes()).update(what).update(&rand::random::<[u8; 16]>());
     let mut id = [0; 16];
     hasher.finalize_xof().fill(&mut id);
-    Ok(JobId(id))
+    JobId(id)
 }
 
 /// The folders of a node that computes.

@@ -15,6 +15,7 @@
 pub mod id;
 pub mod task;
 
+pub mod batch;
 pub mod board;
 pub mod notice;
 pub mod report;

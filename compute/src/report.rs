@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 
+use crate::batch::Progress;
 use crate::board::{Heard, Kept, State};
 use crate::notice::Stage;
 use crate::task::{JobId, Outcome, Receipt, TaskId};
 
 /// Where a job stands, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Waits for a node.
@@ -46,6 +47,9 @@ pub struct JobSummary {
     pub phase: Phase,
     /// Who runs it, or ran it last.
     pub by: Option<PeerId>,
+    /// How far it is, if it is a batch.
+    #[serde(default)]
+    pub progress: Option<Progress>,
 }
 
 /// All that there is to say about a job.
@@ -79,6 +83,12 @@ pub struct JobReport {
     pub receipt: Option<Receipt>,
     /// Bytes of output that the keeper holds.
     pub output_bytes: u64,
+    /// How far it is, if it is a batch.
+    #[serde(default)]
+    pub progress: Option<Progress>,
+    /// The nodes that are at work on it, as far as its keeper knows.
+    #[serde(default)]
+    pub workers: Vec<PeerId>,
 }
 
 /// Phase, node and time of a state.
@@ -93,7 +103,7 @@ pub(crate) fn standing(kept: &Kept) -> (Phase, Option<PeerId>, u64) {
 /// A job that this node keeps.
 pub(crate) fn summary_of_kept(keeper: PeerId, id: JobId, kept: &Kept) -> JobSummary {
     let (phase, by, _) = standing(kept);
-    JobSummary { id, name: kept.terms.name.clone(), keeper, phase, by }
+    JobSummary { id, name: kept.terms.name.clone(), keeper, phase, by, progress: None }
 }
 
 /// A job that another node keeps, as far as it was heard of.
@@ -104,5 +114,5 @@ pub(crate) fn summary_of_heard(keeper: PeerId, id: JobId, heard: &Heard) -> JobS
         Stage::Ended { well: true } => (Phase::Done, None),
         Stage::Ended { well: false } => (Phase::Failed, None),
     };
-    JobSummary { id, name: heard.notice.terms.name.clone(), keeper, phase, by }
+    JobSummary { id, name: heard.notice.terms.name.clone(), keeper, phase, by, progress: None }
 }

@@ -149,7 +149,7 @@ impl Runner {
             .await
             .map_err(|error| Setback::Declined(format!("no worker: {}", in_words(&error))))?;
         let (staged, folder) = self.stage(call, &worker).await?;
-        let order = order(call, artifact, &staged);
+        let order = order_of(call, artifact, &staged);
         let ended = self.converse(&mut worker, &order, keeper, to_keeper).await?;
         if call.writes() {
             // A process that could write there is gone before its folders are read.
@@ -321,7 +321,8 @@ impl Ended {
     }
 }
 
-fn order(call: &Call, artifact: String, staged: &[Staged]) -> Order {
+/// What a worker is told to run, on folders that are laid out for it.
+pub(crate) fn order_of(call: &Call, artifact: String, staged: &[Staged]) -> Order {
     let Call { module: _, name, args, env, inputs: _, limits } = call;
     let folders = staged.iter().map(|staged| Folder {
         host: staged.host().to_owned(),
@@ -408,7 +409,8 @@ async fn tell<W: AsyncWrite + Unpin>(mut keeper: Sender<W>, mut outbox: mpsc::Re
     }
 }
 
-fn unix_ms() -> u64 {
+/// This node's clock, in milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,7 +13,7 @@ use starfish_dht::membership::Right;
 use starfish_dht::{Network, PeerId};
 use starfish_fs::vfs::Vfs;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
@@ -48,6 +48,8 @@ pub(crate) struct Service {
     pub(crate) programs: Arc<Programs>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) jobs_dir: PathBuf,
+    /// A job of the board is over, so its slot is free for others.
+    pub(crate) slots_freed: Notify,
     board: Mutex<Board>,
     jobs: Mutex<HashMap<JobId, Arc<Job>>>,
     began: (Instant, u64),
@@ -81,6 +83,7 @@ impl Service {
             programs: Arc::new(programs),
             pool: Arc::new(pool),
             jobs_dir,
+            slots_freed: Notify::new(),
             board: Mutex::new(Board::new(me, slots, memory_bytes)),
             jobs: Mutex::default(),
             began: (Instant::now(), u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)),
@@ -211,6 +214,8 @@ impl Service {
             lost: kept.lost.clone(),
             receipt: job.receipt(),
             output_bytes: job.output.size(),
+            progress: None,
+            workers: Vec::new(),
         })
     }
 
@@ -246,6 +251,7 @@ impl Service {
             }
         };
         self.happen(|board, now| board.claim_over(now, keeper, job, end));
+        self.slots_freed.notify_one();
     }
 
     /// Answers a node that opened a task stream, and stays with the attempt if it gets one.

@@ -167,7 +167,13 @@ pub(crate) async fn stage(vfs: &dyn Vfs, grant: &Grant, host: PathBuf) -> Result
     Ok(Staged { grant: grant.clone(), host, before })
 }
 
-async fn copy_out(vfs: &dyn Vfs, path: VfsPath, target: PathBuf, entry: Entry) -> Result<(), StageError> {
+/// Copies a file of the tree to `target`, which must not be there yet.
+pub(crate) async fn copy_out(
+    vfs: &dyn Vfs,
+    path: VfsPath,
+    target: PathBuf,
+    entry: Entry,
+) -> Result<(), StageError> {
     let mut content = vfs.read(&path, 0..entry.size).await?;
     let mut options = tokio::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).open(&target).await?;

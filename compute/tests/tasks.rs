@@ -23,12 +23,14 @@ use starfish_dht::testing::{PATIENCE, TestSwarm, wait_until};
 use starfish_fs::mem_vfs::MemVfs;
 use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{Attributes, Parents, Vfs};
+use starfish_memory::{Memory, MemorySync};
 use tokio::io::AsyncWriteExt;
 
 /// Some nodes that compute.
 struct Nodes {
     swarm: TestSwarm,
     computes: Vec<Compute>,
+    _memories: Vec<(Memory, MemorySync)>,
     files: Arc<MemVfs>,
     _dir: tempfile::TempDir,
 }
@@ -38,15 +40,19 @@ impl Nodes {
     async fn start(slots: &[u32]) -> Self {
         let swarm = TestSwarm::start(slots.len()).await;
         let (dir, files) = (tempfile::tempdir().unwrap(), Arc::new(MemVfs::new()));
-        let mut computes = Vec::new();
+        let (mut computes, mut memories) = (Vec::new(), Vec::new());
         for (node, slots) in slots.iter().enumerate() {
             let worker = env!("CARGO_BIN_EXE_starfish-worker").into();
             let options = ComputeOptions { slots: *slots, ..ComputeOptions::new(worker, Vec::new()) };
             let folder = dir.path().join(node.to_string());
             let tree = Arc::clone(&files) as Arc<dyn Vfs>;
-            computes.push(Compute::start(&folder, swarm.network(node).clone(), tree, options).await.unwrap());
+            let network = swarm.network(node).clone();
+            let memory = Memory::open(&folder.join("memory"), &network.local_peer()).unwrap();
+            let replication = memory.join(network.clone()).await.unwrap();
+            computes.push(Compute::start(&folder, network, &memory, tree, options).await.unwrap());
+            memories.push((memory, replication));
         }
-        Self { swarm, computes, files, _dir: dir }
+        Self { swarm, computes, _memories: memories, files, _dir: dir }
     }
 
     fn peer(&self, node: usize) -> PeerId {

@@ -59,6 +59,11 @@ pub(crate) use read::{all_segments_of, segments_of_all};
 pub use durability::Handover;
 pub use versions::Version;
 
+/// How often it is looked whether a file has settled, which takes some milliseconds between neighbours.
+const SETTLE_LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long is waited for that.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How files are handled.
 #[derive(Clone, Debug)]
 pub struct FilesOptions {
@@ -415,5 +420,16 @@ impl Vfs for Files {
 
     async fn set_attributes(&self, path: &VfsPath, attributes: Attributes) -> Result<Entry, VfsError> {
         self.change_attributes(path, attributes).await
+    }
+
+    async fn settle(&self, path: &VfsPath) -> Result<(), VfsError> {
+        let settled = async {
+            while self.waiting(path).files > 0 {
+                tokio::time::sleep(SETTLE_LOOK_EVERY).await;
+            }
+        };
+        // Whoever could not take it is waited for no longer; what is missing is made up for later.
+        let _ = tokio::time::timeout(SETTLE_PATIENCE, settled).await;
+        Ok(())
     }
 }

@@ -144,6 +144,13 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 
     /// Changes attributes.
     async fn set_attributes(&self, path: &VfsPath, attributes: Attributes) -> Result<Entry, VfsError>;
+
+    /// Waits until what was written to `path` outlives this node, as far as there are others to keep it; not for
+    /// ever, since those may be gone. Where contents are kept once, there is nothing to wait for.
+    async fn settle(&self, path: &VfsPath) -> Result<(), VfsError> {
+        let _ = path;
+        Ok(())
+    }
 }
 
 /// Why an operation on the tree failed. Each variant has one POSIX errno and one HTTP status.

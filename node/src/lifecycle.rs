@@ -142,7 +142,8 @@ impl Node {
             ..ComputeOptions::new(worker_program, worker_args)
         };
         let tree = Arc::new(files.clone());
-        let compute = Compute::start(&dir.swarm().join("compute"), network.clone(), tree, options).await?;
+        let folder = dir.swarm().join("compute");
+        let compute = Compute::start(&folder, network.clone(), &memory, tree, options).await?;
 
         let tasks = Tasks::new();
         let stock = Stock::start(&files, &compute, &tasks);

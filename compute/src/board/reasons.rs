@@ -36,8 +36,7 @@ impl Board {
 
     /// What keeps `node` from running the job.
     fn obstacle(&self, now: Millis, kept: &Kept, node: PeerId) -> String {
-        let capacity =
-            if node == self.me { Some(self.capacity()) } else { self.peers.get(&node).copied().flatten() };
+        let capacity = self.capacity_of(node);
         let needed = kept.terms.memory_bytes;
         match capacity {
             None if self.peers.contains_key(&node) => "has not said yet what it can take".to_owned(),

@@ -209,7 +209,8 @@ impl From<JobError> for ApiError {
                 .with_hint("ask the node where the job was submitted"),
             JobError::AlreadyFed(_) => Self::new(StatusCode::CONFLICT, "already-fed", message),
             JobError::Unreachable { .. } => Self::unavailable("keeper-unreachable", message),
-            JobError::Disk { .. } => Self::internal(&error),
+            JobError::NothingToRetry(_) => Self::new(StatusCode::CONFLICT, "nothing-to-retry", message),
+            JobError::Store(_) | JobError::Disk { .. } => Self::internal(&error),
         }
     }
 }

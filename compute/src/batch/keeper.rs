@@ -1,0 +1,186 @@
+//! The keeper's end of a slice: answers who asks for work, and listens while they work.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use starfish_dht::PeerId;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use super::definition::{Definition, Kept};
+use super::desk::{Answer, Desk};
+use super::service::Batches;
+use super::slice::{AtHand, FromKeeper, FromRunner, Slice};
+use super::store::BatchStoreError;
+use crate::board::Millis;
+use crate::task::JobId;
+use crate::wire::{Receiver, Sender};
+
+/// Who opened a stream says something within this time, and again and again while it works.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// The batches that this node keeps.
+#[derive(Debug, Default)]
+pub(super) struct Desks(Mutex<HashMap<JobId, KeptBatch>>);
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct KeptBatch {
+    pub(super) generation: u32,
+    pub(super) desk: Desk,
+    items: Option<Arc<AtHand>>,
+    /// Since when all seems done, while receipts are still on their way.
+    pub(super) complete_since: Option<Millis>,
+    /// Its end is being written down.
+    pub(super) is_ending: bool,
+}
+
+impl KeptBatch {
+    pub(super) fn new(generation: u32, desk: Desk) -> Self {
+        Self { generation, desk, items: None, complete_since: None, is_ending: false }
+    }
+}
+
+impl Desks {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<JobId, KeptBatch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Batches {
+    /// Serves a node that works, or wants to, until it is gone.
+    pub(super) async fn serve<S>(self: Arc<Self>, by: PeerId, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (reading, writing) = tokio::io::split(stream);
+        let (mut runner, mut sender) = (Receiver::<_, FromRunner>::new(reading), Sender::new(writing));
+        let mut at: Option<(JobId, u64)> = None;
+        while let Ok(Ok(Some(message))) = tokio::time::timeout(SILENCE, runner.next()).await {
+            match message {
+                FromRunner::Next(job) => {
+                    self.take_back(&mut at, by);
+                    let answer = self.answer(job, by).await;
+                    if let FromKeeper::Slice(slice) = &answer {
+                        at = Some((job, slice.start));
+                    }
+                    if sender.send(&answer).await.is_err() {
+                        break;
+                    }
+                }
+                FromRunner::Resume { job, generation, range } => {
+                    let adopts = |kept: &mut KeptBatch| {
+                        kept.generation == generation && kept.desk.adopt(self.now(), &range, by)
+                    };
+                    if self.may_compute(&by) && self.on_desk(&job, adopts) == Some(true) {
+                        at = Some((job, range.start));
+                    }
+                }
+                other => {
+                    // Who was given up may go on: its receipts count all the same.
+                    if let Some((job, start)) = at {
+                        self.heed(job, start, by, other).await;
+                    }
+                }
+            }
+        }
+        self.take_back(&mut at, by);
+    }
+
+    async fn heed(&self, job: JobId, start: u64, by: PeerId, message: FromRunner) {
+        let now = self.now();
+        self.on_desk(&job, |kept| kept.desk.beat(now, start, by));
+        match message {
+            FromRunner::Ended { range, elapsed_us } => {
+                self.on_desk(&job, |kept| kept.desk.ended(&range, elapsed_us));
+            }
+            FromRunner::Lost { task, why } => {
+                let lost = |kept: &mut KeptBatch| {
+                    kept.desk.lost(now, task, by, &why).map(|poison| (kept.generation, poison))
+                };
+                if let Some((generation, poison)) = self.on_desk(&job, lost).flatten() {
+                    self.give_up(job, generation, task, poison).await;
+                }
+            }
+            FromRunner::Beat | FromRunner::Next(_) | FromRunner::Resume { .. } => {}
+        }
+    }
+
+    fn take_back(&self, at: &mut Option<(JobId, u64)>, by: PeerId) {
+        if let Some((job, start)) = at.take() {
+            self.on_desk(&job, |kept| kept.desk.give_back(start, by));
+            self.wake();
+        }
+    }
+
+    async fn answer(&self, job: JobId, by: PeerId) -> FromKeeper {
+        if !self.may_compute(&by) {
+            return FromKeeper::NotMine(None);
+        }
+        let now = self.now();
+        let claimed =
+            self.on_desk(&job, |kept| (kept.generation, kept.desk.claim(now, by), kept.items.clone()));
+        let Some((generation, answer, items)) = claimed else {
+            return self.instead(&job);
+        };
+        let slice = match answer {
+            Answer::Over => return FromKeeper::Over,
+            Answer::Later => return FromKeeper::Later,
+            Answer::Slice(slice) => slice,
+        };
+        let items = match items {
+            Some(items) => items,
+            None => match self.load_items(job).await {
+                Ok(items) => items,
+                Err(error) => {
+                    debug!(%job, %error, "the items of a job cannot be read yet");
+                    self.on_desk(&job, |kept| kept.desk.give_back(slice.start, by));
+                    return FromKeeper::Later;
+                }
+            },
+        };
+        let some = items.of(&slice);
+        self.on_desk(&job, |kept| kept.desk.shorten(slice.start, slice.start + some.count()));
+        FromKeeper::Slice(Slice { generation, start: slice.start, items: some })
+    }
+
+    /// What to tell who asks for a batch that is not kept here.
+    fn instead(&self, job: &JobId) -> FromKeeper {
+        let docket = self.docket();
+        match docket.get(job) {
+            Some(known) if known.end.is_some() => FromKeeper::Over,
+            Some(_) => match docket.keeper(job) {
+                // It is about to be kept here.
+                Some(keeper) if keeper == self.me() => FromKeeper::Later,
+                keeper => FromKeeper::NotMine(keeper),
+            },
+            None => FromKeeper::NotMine(None),
+        }
+    }
+
+    async fn load_items(&self, job: JobId) -> Result<Arc<AtHand>, BatchStoreError> {
+        let definition = self.definition(job).await?;
+        let items = Arc::new(self.items_of(job, &definition).await?);
+        self.on_desk(&job, |kept| kept.items = Some(Arc::clone(&items)));
+        Ok(items)
+    }
+
+    /// The items of a batch.
+    pub(super) async fn items_of(
+        &self,
+        job: JobId,
+        definition: &Definition,
+    ) -> Result<AtHand, BatchStoreError> {
+        let file = match definition.items {
+            Kept::One | Kept::Range(_) => Bytes::new(),
+            Kept::Lines(_) | Kept::Files { .. } => self.store().items(job).await?,
+        };
+        AtHand::new(&definition.items, file).ok_or(BatchStoreError::Items(job))
+    }
+
+    pub(super) fn on_desk<T>(&self, job: &JobId, act: impl FnOnce(&mut KeptBatch) -> T) -> Option<T> {
+        self.desks().lock().get_mut(job).map(act)
+    }
+}

@@ -1,0 +1,132 @@
+//! What a user is told about batches.
+
+use std::sync::Arc;
+
+use starfish_dht::PeerId;
+use tracing::debug;
+
+use super::definition::{Ending, Progress};
+use super::docket::{Known, Standing};
+use super::service::Batches;
+use crate::report::{JobReport, JobSummary, Phase};
+use crate::task::{JobId, Mebibytes, Outcome, TaskId};
+
+/// Asking the keeper of a batch what only it knows.
+pub(crate) const BATCH_REPORT_PROTOCOL: &str = "/starfish/compute-batch-report/1";
+
+impl Batches {
+    /// A line for each batch.
+    pub(crate) fn summaries(&self) -> Vec<JobSummary> {
+        let docket = self.docket();
+        let summary = |(id, known): (&JobId, &Known)| JobSummary {
+            id: *id,
+            name: known.card.name.clone(),
+            keeper: docket.keeper(id).unwrap_or(known.card.submitter),
+            phase: phase(known),
+            by: None,
+            progress: Some(known.progress()),
+        };
+        docket.iter().map(summary).collect()
+    }
+
+    /// All about a batch; from its keeper, where that answers.
+    pub(crate) async fn report(self: &Arc<Self>, job: JobId) -> Option<JobReport> {
+        let keeper = self.docket().keeper(&job)?;
+        if keeper != self.me() {
+            let asked: Result<Option<JobReport>, _> =
+                self.service.network.call(keeper, BATCH_REPORT_PROTOCOL, &job).await;
+            match asked {
+                Ok(Some(report)) => return Some(report),
+                Ok(None) => {}
+                Err(error) => debug!(%job, %error, "the keeper of a job does not answer"),
+            }
+        }
+        self.report_here(&job)
+    }
+
+    /// All that this node knows about a batch.
+    pub(super) fn report_here(&self, job: &JobId) -> Option<JobReport> {
+        let docket = self.docket();
+        let known = docket.get(job)?;
+        let kept = self.desks().lock();
+        let desk = kept.get(job).map(|kept| &kept.desk);
+        let workers: Vec<_> = desk.map(|desk| desk.workers().into_iter().collect()).unwrap_or_default();
+        let phase = if workers.is_empty() { phase(known) } else { phase(known).max(Phase::Running) };
+        let lost = desk
+            .into_iter()
+            .flat_map(|desk| desk.losses().map(|(task, by, why)| (by, format!("task {task}: {why}"))));
+        let ended = known.end.as_ref().map(|end| end.at_ms);
+        let standing = docket.standing(job, self.unix_ms());
+        Some(JobReport {
+            id: *job,
+            name: known.card.name.clone(),
+            task: TaskId(known.card.definition.0),
+            keeper: docket.keeper(job).unwrap_or(known.card.submitter),
+            phase,
+            why: (phase == Phase::Pending).then(|| self.why(known, &standing)),
+            outcome: known.end.as_ref().map(|end| outcome(&end.ending, known.progress())),
+            by: None,
+            submitted_ms: known.card.submitted_ms,
+            since_ms: ended.unwrap_or(known.card.submitted_ms),
+            attempts: known.generation + 1,
+            lost: lost.collect(),
+            receipt: None,
+            output_bytes: 0,
+            progress: Some(known.progress()),
+            workers,
+        })
+    }
+
+    /// Why nobody is at work on a batch.
+    fn why(&self, known: &Known, standing: &Standing) -> String {
+        if let Standing::Waits(before) = standing {
+            return format!("it waits for job {before}");
+        }
+        let board = self.service.board();
+        let nodes = std::iter::once(self.me()).chain(board.peers());
+        let needed = known.card.memory_bytes;
+        let obstacle = |node: PeerId| {
+            if known.card.on.is_some_and(|on| on != node) {
+                return "may not run it".to_owned();
+            }
+            match board.capacity_of(node) {
+                None => "has not said yet what it can take".to_owned(),
+                Some(capacity) if capacity.memory_bytes < needed => {
+                    format!(
+                        "gives a task at most {}, and {} are needed",
+                        Mebibytes(capacity.memory_bytes),
+                        Mebibytes(needed)
+                    )
+                }
+                Some(capacity) if capacity.slots == 0 => "runs no tasks".to_owned(),
+                Some(capacity) if capacity.free == 0 => {
+                    format!("all of its {} slots are busy", capacity.slots)
+                }
+                Some(_) => "has a free slot, and is about to ask for it".to_owned(),
+            }
+        };
+        let words: Vec<_> = nodes.map(|node| format!("{node}: {}", obstacle(node))).collect();
+        format!("no node is at work on it yet ({})", words.join("; "))
+    }
+}
+
+fn phase(known: &Known) -> Phase {
+    match known.end.as_ref().map(|end| &end.ending) {
+        Some(Ending::Complete { failed: 0 }) => Phase::Done,
+        Some(Ending::Complete { .. } | Ending::Failed { .. }) => Phase::Failed,
+        Some(Ending::Killed) => Phase::Killed,
+        None if known.coverage.is_empty() => Phase::Pending,
+        None => Phase::Running,
+    }
+}
+
+fn outcome(ending: &Ending, progress: Progress) -> Outcome {
+    match ending {
+        Ending::Complete { failed: 0 } => Outcome::Exited(0),
+        Ending::Complete { failed } => {
+            Outcome::Failed { reason: format!("{failed} of {} tasks failed", progress.tasks) }
+        }
+        Ending::Killed => Outcome::Killed,
+        Ending::Failed { reason } => Outcome::Failed { reason: reason.clone() },
+    }
+}

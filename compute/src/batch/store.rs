@@ -1,0 +1,260 @@
+//! Where batches lie: cells of the swarm's memory for what all must know, files of its tree for what is long.
+//!
+//! WIRE: the space, its fields and the names of the files.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use starfish_fs::path::{PathError, VfsPath};
+use starfish_fs::vfs::{Attributes, ByteStream, Parents, Removal, Vfs, VfsError, collect, stream_of};
+use starfish_memory::{Cell, Memory, ReadError, Space, WriteError};
+use tracing::debug;
+
+use super::definition::{Card, Definition, End, MAX_LISTED_BYTES, decode, encode};
+use super::receipt::{SliceReceipt, TaskResult};
+use super::results::Place;
+use crate::task::{Digest, JobId, MAX_MODULE_BYTES};
+
+/// The space of the swarm's memory that batches have.
+pub(crate) const SPACE: &str = "jobs";
+/// The folder of the swarm's tree that batches have.
+const FOLDER: &str = "/.jobs";
+
+const CARD: &[u8] = b"card";
+const STOP: &[u8] = b"stop";
+const AGAIN: &[u8] = b"again";
+const END: &[u8] = b"end";
+/// Receipts: behind it the generation and the first task, both big endian.
+const RECEIPT: &[u8] = b"r";
+
+/// The longest definition: a task with all of its arguments.
+const MAX_DEFINITION: usize = 1 << 20;
+
+/// Why something of a batch cannot be read or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchStoreError {
+    /// The tree does not have it, or does not take it.
+    #[error("the files of the job cannot be used")]
+    Files(#[from] VfsError),
+    /// Memory cannot be read.
+    #[error("the swarm's memory cannot be read")]
+    Read(#[from] ReadError),
+    /// Memory does not take it.
+    #[error("the swarm's memory does not take it")]
+    Write(#[from] WriteError),
+    /// It cannot be put into words.
+    #[error("it cannot be encoded")]
+    Encode(#[from] postcard::Error),
+    /// What is there is not what was submitted.
+    #[error("{0} is damaged, or of another version")]
+    Damaged(VfsPath),
+    /// Its list of items is not what its definition says.
+    #[error("the items of job {0} are damaged")]
+    Items(JobId),
+    /// A receipt that was there is not, or is another.
+    #[error("a receipt of job {0} is gone")]
+    Receipt(JobId),
+    /// A path of its own that is none.
+    #[error("not a path")]
+    Path(#[from] PathError),
+}
+
+/// What a cell tells.
+#[derive(Debug)]
+pub(crate) enum News {
+    Card(Card),
+    Stopped,
+    Again(u32),
+    End(End),
+    Receipt(SliceReceipt, Vec<TaskResult>),
+    /// The batch is no longer kept.
+    Gone,
+}
+
+/// See the [module](self). A cheap handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    memory: Memory,
+    space: Space,
+    pub(crate) files: Arc<dyn Vfs>,
+}
+
+impl Store {
+    pub(crate) fn new(memory: Memory, space: Space, files: Arc<dyn Vfs>) -> Self {
+        Self { memory, space, files }
+    }
+
+    /// All cells of a batch, or of all batches.
+    pub(crate) async fn cells(&self, job: Option<JobId>) -> Result<Vec<Cell>, BatchStoreError> {
+        let space = self.space.clone();
+        let read = move || {
+            let mut cells = Vec::new();
+            let prefix = job.map(|job| job.0);
+            space.for_each_cell(prefix.as_ref().map_or(&[], |id| &id[..]), &mut |cell| {
+                cells.push(cell.clone());
+            })?;
+            Ok(cells)
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
+    /// Keeps a new batch. From here on it is everybody's.
+    pub(crate) async fn post(&self, job: JobId, card: &Card) -> Result<(), BatchStoreError> {
+        self.put(job, CARD, encode(card)?).await
+    }
+
+    pub(crate) async fn stop(&self, job: JobId) -> Result<(), BatchStoreError> {
+        self.put(job, STOP, encode(&())?).await
+    }
+
+    pub(crate) async fn end(&self, job: JobId, end: &End) -> Result<(), BatchStoreError> {
+        self.put(job, END, encode(end)?).await
+    }
+
+    pub(crate) async fn again(&self, job: JobId, generation: u32) -> Result<(), BatchStoreError> {
+        let mut batch = self.space.batch();
+        let key = Bytes::copy_from_slice(&job.0);
+        batch.put(key.clone(), AGAIN, encode(&generation)?).delete(key, STOP);
+        self.memory.commit(batch).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn receipt(&self, job: JobId, receipt: &SliceReceipt) -> Result<(), BatchStoreError> {
+        let field = receipt_field(receipt.generation, receipt.range.start);
+        self.put(job, &field, receipt.encode()?).await
+    }
+
+    /// The receipt that a place names.
+    pub(crate) async fn read_receipt(
+        &self,
+        job: JobId,
+        place: Place,
+    ) -> Result<(SliceReceipt, Vec<TaskResult>), BatchStoreError> {
+        let field = receipt_field(place.generation, place.start);
+        let value = self.space.field(&job.0, &field).await?.ok_or(BatchStoreError::Receipt(job))?;
+        SliceReceipt::decode(&value, &job).map_err(|_| BatchStoreError::Receipt(job))
+    }
+
+    async fn put(&self, job: JobId, field: &[u8], value: Vec<u8>) -> Result<(), BatchStoreError> {
+        let mut batch = self.space.batch();
+        batch.put(Bytes::copy_from_slice(&job.0), Bytes::copy_from_slice(field), value);
+        self.memory.commit(batch).await?;
+        Ok(())
+    }
+
+    /// Frees all that belongs to a batch.
+    pub(crate) async fn forget(&self, job: JobId) -> Result<(), BatchStoreError> {
+        match self.files.remove(&folder(job)?, Removal::Recursive).await {
+            Ok(()) | Err(VfsError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.space.delete(&job.0).await?;
+        Ok(())
+    }
+
+    /// Makes the folder of a new batch and writes what it is.
+    pub(crate) async fn define(
+        &self,
+        job: JobId,
+        definition: &Definition,
+        program: Bytes,
+    ) -> Result<Digest, BatchStoreError> {
+        self.files.mkdir(&folder(job)?, Parents::Create).await?;
+        let bytes = encode(definition)?;
+        let digest = Digest::of(&bytes);
+        self.write(&path(job, "program.wasm")?, stream_of(program)).await?;
+        self.write(&path(job, "definition")?, stream_of(bytes)).await?;
+        Ok(digest)
+    }
+
+    pub(crate) async fn definition(&self, job: JobId, digest: Digest) -> Result<Definition, BatchStoreError> {
+        let path = path(job, "definition")?;
+        let bytes = self.read(&path, MAX_DEFINITION).await?;
+        let is_it = Digest::of(&bytes) == digest;
+        is_it.then(|| decode(&bytes)).flatten().ok_or(BatchStoreError::Damaged(path))
+    }
+
+    pub(crate) async fn program(&self, job: JobId) -> Result<Bytes, BatchStoreError> {
+        self.read(&path(job, "program.wasm")?, MAX_MODULE_BYTES).await
+    }
+
+    /// Keeps the items of a list: each ends with a zero byte, which no argument can hold.
+    pub(crate) async fn put_items(&self, job: JobId, items: &[String]) -> Result<(), BatchStoreError> {
+        let bytes: Vec<u8> = items.iter().flat_map(|item| [item.as_bytes(), b"\0"].concat()).collect();
+        self.files.mkdir(&folder(job)?, Parents::Create).await?;
+        self.write(&path(job, "items")?, stream_of(bytes)).await
+    }
+
+    pub(crate) async fn items(&self, job: JobId) -> Result<Bytes, BatchStoreError> {
+        self.read(&path(job, "items")?, 2 * MAX_LISTED_BYTES).await
+    }
+
+    /// The file of a batch with this name.
+    pub(crate) async fn put_file(
+        &self,
+        job: JobId,
+        name: &str,
+        content: ByteStream,
+    ) -> Result<(), BatchStoreError> {
+        self.files.mkdir(&folder(job)?, Parents::Create).await?;
+        self.write(&path(job, name)?, content).await
+    }
+
+    pub(crate) async fn file(&self, job: JobId, name: &str) -> Result<ByteStream, BatchStoreError> {
+        Ok(self.files.read(&path(job, name)?, 0..u64::MAX).await?)
+    }
+
+    /// Writes a file and waits until it outlives this node, as far as there are others.
+    pub(crate) async fn write(&self, path: &VfsPath, content: ByteStream) -> Result<(), BatchStoreError> {
+        self.files.write(path, content, Attributes::default()).await?;
+        self.files.settle(path).await?;
+        Ok(())
+    }
+
+    async fn read(&self, path: &VfsPath, max: usize) -> Result<Bytes, BatchStoreError> {
+        let content = self.files.read(path, 0..max as u64 + 1).await?;
+        Ok(collect(content, max).await?)
+    }
+}
+
+/// Which batch a cell is of, and what it tells. What makes no sense, or is not to be believed, tells nothing.
+pub(crate) fn news_of(cell: &Cell, unix_ms: u64) -> Option<(JobId, News)> {
+    let job = JobId(cell.key.as_ref().try_into().ok()?);
+    let Some(value) = cell.live(unix_ms) else {
+        return (cell.field == CARD).then_some((job, News::Gone));
+    };
+    let news = match &cell.field[..] {
+        CARD => News::Card(decode(value)?),
+        STOP => News::Stopped,
+        AGAIN => News::Again(decode(value)?),
+        END => News::End(decode(value)?),
+        field => match SliceReceipt::decode(value, &job) {
+            Ok((receipt, results)) => {
+                let expected = receipt_field(receipt.generation, receipt.range.start);
+                (field == expected).then_some(News::Receipt(receipt, results))?
+            }
+            Err(error) => {
+                debug!(%job, %error, "a receipt is not believed");
+                return None;
+            }
+        },
+    };
+    Some((job, news))
+}
+
+/// The name of the file with what a task said, if it is long.
+pub(crate) fn output_name(generation: u32, task: u64, stream: &str) -> String {
+    format!("{generation}.{task}.{stream}")
+}
+
+fn receipt_field(generation: u32, start: u64) -> Vec<u8> {
+    [RECEIPT, &generation.to_be_bytes(), &start.to_be_bytes()].concat()
+}
+
+fn folder(job: JobId) -> Result<VfsPath, PathError> {
+    VfsPath::parse(&format!("{FOLDER}/{job}"))
+}
+
+fn path(job: JobId, name: &str) -> Result<VfsPath, PathError> {
+    VfsPath::parse(&format!("{FOLDER}/{job}/{name}"))
+}

@@ -1,0 +1,283 @@
+//! Batches from their submission to their end: real nodes over libp2p's memory transport, real worker processes, one
+//! memory each. The tree is one `MemVfs` that all nodes share, as if every change reached everybody at once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use starfish_compute::batch::{
+    BatchError, BatchSpec, Ended, Ending, Input, Items, OutputStream, Progress, Results, Retries,
+};
+use starfish_compute::{Compute, ComputeOptions, JobId, Limit, Module, Outcome, Phase};
+use starfish_dht::testing::{PATIENCE, TestSwarm, wait_until};
+use starfish_fs::mem_vfs::MemVfs;
+use starfish_fs::path::VfsPath;
+use starfish_fs::vfs::{Attributes, Parents, Vfs, collect, stream_of};
+use starfish_memory::{Memory, MemorySync};
+
+/// Some nodes that compute.
+struct Nodes {
+    swarm: TestSwarm,
+    computes: Vec<Compute>,
+    memories: Vec<(Memory, MemorySync)>,
+    files: Arc<MemVfs>,
+    dir: tempfile::TempDir,
+}
+
+impl Nodes {
+    /// Nodes with as many slots each as `slots` says.
+    async fn start(slots: &[u32]) -> Self {
+        let swarm = TestSwarm::start(slots.len()).await;
+        let (dir, files) = (tempfile::tempdir().unwrap(), Arc::new(MemVfs::new()));
+        let mut nodes = Self { swarm, computes: Vec::new(), memories: Vec::new(), files, dir };
+        for (node, slots) in slots.iter().enumerate() {
+            let (compute, memory) = nodes.start_one(node, *slots).await;
+            nodes.computes.push(compute);
+            nodes.memories.push(memory);
+        }
+        nodes.swarm.wait_connected().await;
+        nodes
+    }
+
+    async fn start_one(&self, node: usize, slots: u32) -> (Compute, (Memory, MemorySync)) {
+        let worker = env!("CARGO_BIN_EXE_starfish-worker").into();
+        let options = ComputeOptions { slots, ..ComputeOptions::new(worker, Vec::new()) };
+        let folder = self.dir.path().join(node.to_string());
+        let network = self.swarm.network(node).clone();
+        let memory = Memory::open(&folder.join("memory"), &network.local_peer()).unwrap();
+        let replication = memory.join(network.clone()).await.unwrap();
+        let tree = Arc::clone(&self.files) as Arc<dyn Vfs>;
+        let compute = Compute::start(&folder, network, &memory, tree, options).await.unwrap();
+        (compute, (memory, replication))
+    }
+
+    async fn put(&self, path: &str, content: &str) {
+        let path = VfsPath::parse(path).unwrap();
+        self.files.mkdir(&path.parent().unwrap(), Parents::Create).await.unwrap();
+        self.files.write(&path, stream_of(content.to_owned()), Attributes::default()).await.unwrap();
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let content = self.files.read(&VfsPath::parse(path).unwrap(), 0..u64::MAX).await.unwrap();
+        String::from_utf8(collect(content, 1 << 20).await.unwrap().to_vec()).unwrap()
+    }
+
+    /// A node is gone, as if it had been killed: it says nothing to anybody.
+    async fn lose(&mut self, node: usize) {
+        self.swarm.stop(node).await;
+        self.computes[node].stop().await;
+    }
+}
+
+fn batch(program: &str, items: Items) -> BatchSpec {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(program).with_extension("wat");
+    BatchSpec { items, ..BatchSpec::new(program, Module::Bytes(wat::parse_file(path).unwrap().into())) }
+}
+
+fn lines(lines: &[&str]) -> Items {
+    Items::Lines(lines.iter().map(|line| (*line).to_owned()).collect())
+}
+
+async fn said(results: &Results, ended: &Ended) -> String {
+    let parts: Vec<Bytes> =
+        results.said(ended, OutputStream::Stdout).await.unwrap().try_collect().await.unwrap();
+    String::from_utf8(parts.concat()).unwrap()
+}
+
+/// What all tasks printed, and how they ended, once all have.
+async fn all(compute: &Compute, job: JobId) -> (String, Vec<Outcome>) {
+    let collecting = async {
+        wait_until("the job is known here", PATIENCE, || async { compute.results(job).await.is_ok() }).await;
+        let mut results = compute.results(job).await.unwrap();
+        let (mut text, mut outcomes) = (String::new(), Vec::new());
+        while let Some(ended) = results.next().await.unwrap() {
+            text += &said(&results, &ended).await;
+            outcomes.push(ended.result.outcome);
+        }
+        (text, outcomes)
+    };
+    tokio::time::timeout(PATIENCE, collecting).await.expect("the tasks do not end")
+}
+
+fn numbers(range: std::ops::Range<u64>) -> String {
+    range.map(|number| format!("{number}\n")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_number_of_a_range_has_its_task_and_all_nodes_read_the_same() {
+    let nodes = Nodes::start(&[1, 2, 1]).await;
+    let job = nodes.computes[0].submit_batch(batch("echo", Items::Range(5..905))).await.unwrap();
+    for compute in &nodes.computes {
+        let (text, outcomes) = all(compute, job).await;
+        assert_eq!(text, numbers(5..905));
+        assert_eq!(outcomes, vec![Outcome::Exited(0); 900]);
+        let end = tokio::time::timeout(PATIENCE, compute.wait(job)).await.unwrap().unwrap();
+        assert_eq!(end.ending, Ending::Complete { failed: 0 });
+        let report = compute.job(&job.to_string()).await.unwrap();
+        assert_eq!(report.phase, Phase::Done);
+        assert_eq!(report.progress, Some(Progress { tasks: 900, done: 900, failed: 0 }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_outlives_its_submitter_and_half_of_the_nodes() {
+    let mut nodes = Nodes::start(&[1; 4]).await;
+    let job = nodes.computes[0].submit_batch(batch("slow", Items::Range(0..12))).await.unwrap();
+    let compute = nodes.computes[2].clone();
+    wait_until("the job is under way", PATIENCE, || async {
+        compute.job(&job.to_string()).await.is_ok_and(|report| report.progress.unwrap().done >= 1)
+    })
+    .await;
+    nodes.lose(0).await;
+    nodes.lose(1).await;
+    for compute in &nodes.computes[2..] {
+        let (_, outcomes) = all(compute, job).await;
+        assert_eq!(outcomes, vec![Outcome::Exited(0); 12]);
+        let end = tokio::time::timeout(PATIENCE, compute.wait(job)).await.unwrap().unwrap();
+        assert_eq!(end.ending, Ending::Complete { failed: 0 });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_fail_are_told_from_those_that_do_not_and_can_be_run_again() {
+    let nodes = Nodes::start(&[1, 1]).await;
+    let spec = BatchSpec {
+        retries: Retries { failed: 2, limit: 0 },
+        ..batch("echo", lines(&["good", "ax", "bat", "also good"]))
+    };
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let (text, outcomes) = all(&nodes.computes[1], job).await;
+    assert_eq!(text, "good\nax\nbat\nalso good\n");
+    assert_eq!((&outcomes[0], &outcomes[1]), (&Outcome::Exited(0), &Outcome::Exited(3)));
+    assert!(matches!(outcomes[2], Outcome::Trapped { .. }));
+    let end = nodes.computes[0].wait(job).await.unwrap();
+    assert_eq!(end.ending, Ending::Complete { failed: 2 });
+    let mut results = nodes.computes[0].results(job).await.unwrap();
+    let tries: Vec<_> =
+        [results.next().await, results.next().await].map(|ended| ended.unwrap().unwrap().result.tries).into();
+    assert_eq!(tries, [1, 3]);
+
+    let prefix = job.to_string();
+    wait_until("the end is known", PATIENCE, || async {
+        nodes.computes[1].job(&prefix).await.unwrap().phase == Phase::Failed
+    })
+    .await;
+    nodes.computes[1].retry(&prefix).await.unwrap();
+    wait_until("they have failed again", PATIENCE, || async {
+        let report = nodes.computes[0].job(&prefix).await.unwrap();
+        report.attempts == 2 && report.phase == Phase::Failed
+    })
+    .await;
+    assert_eq!(all(&nodes.computes[0], job).await.0, text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_file_has_its_task_which_can_read_it_and_nothing_else() {
+    let nodes = Nodes::start(&[0, 2]).await;
+    for (path, content) in
+        [("/in/a/in.txt", "first"), ("/in/b/c/in.txt", "second"), ("/in/c/in.log", "not this")]
+    {
+        nodes.put(path, content).await;
+    }
+    let spec = BatchSpec {
+        out: Some(VfsPath::parse("/out").unwrap()),
+        ..batch("cat", Items::Files("/in/**/*.txt".to_owned()))
+    };
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let (text, outcomes) = all(&nodes.computes[0], job).await;
+    assert_eq!((text.as_str(), outcomes.len()), ("firstsecond", 2), "{outcomes:?}");
+    assert_eq!(nodes.get("/out/a/in.txt").await, "first");
+    assert_eq!(nodes.get("/out/b/c/in.txt").await, "second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_output_of_a_batch_is_the_input_of_another() {
+    let nodes = Nodes::start(&[1, 1]).await;
+    let map = nodes.computes[0].submit_batch(batch("echo", lines(&["some", "words"]))).await.unwrap();
+    let spec = BatchSpec { input: Input::OutputOf(map), ..batch("upper", Items::One) };
+    let reduce = nodes.computes[0].submit_batch(spec).await.unwrap();
+    assert_eq!(all(&nodes.computes[1], reduce).await.0, "SOME\nWORDS\n");
+
+    let fails = nodes.computes[0].submit_batch(batch("echo", lines(&["x"]))).await.unwrap();
+    let spec = BatchSpec { after: vec![fails], ..batch("echo", lines(&["never"])) };
+    let never = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let end = tokio::time::timeout(PATIENCE, nodes.computes[0].wait(never)).await.unwrap().unwrap();
+    assert!(matches!(end.ending, Ending::Failed { reason } if reason.contains(&fails.to_string())));
+    let unknown = BatchSpec { after: vec![JobId([9; 16])], ..batch("echo", Items::One) };
+    assert!(matches!(nodes.computes[0].submit_batch(unknown).await, Err(BatchError::NotFound(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_killed_stops_everywhere_and_frees_its_slots() {
+    let nodes = Nodes::start(&[0, 1]).await;
+    let job = nodes.computes[0].submit_batch(batch("loop", Items::Range(0..100))).await.unwrap();
+    wait_until("it runs", PATIENCE, || async { nodes.computes[1].capacity().free == 0 }).await;
+    nodes.computes[1].kill(&job.to_string()).await.unwrap();
+    let end = tokio::time::timeout(PATIENCE, nodes.computes[0].wait(job)).await.unwrap().unwrap();
+    assert_eq!(end.ending, Ending::Killed);
+    wait_until("the slot is free", PATIENCE, || async { nodes.computes[1].capacity().free == 1 }).await;
+    assert_eq!(all(&nodes.computes[0], job).await.1, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_for_each_task_and_long_outputs_come_back_whole() {
+    let nodes = Nodes::start(&[1]).await;
+    let mut spec = batch("print", Items::Range(0..2));
+    spec.limits.output_bytes = 300 << 10;
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let (text, outcomes) = all(&nodes.computes[0], job).await;
+    let limit = Outcome::LimitReached { limit: Limit::Output, value: 300 << 10 };
+    assert_eq!(outcomes, [limit.clone(), limit]);
+    assert!(text.len() > 500 << 10, "{} bytes", text.len());
+    let mut spec = batch("loop", Items::One);
+    spec.limits.timeout = Duration::from_millis(50);
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let late = Outcome::LimitReached { limit: Limit::Time, value: 50 };
+    assert_eq!(all(&nodes.computes[0], job).await.1, [late]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_goes_on_after_a_restart_of_the_only_node() {
+    let mut nodes = Nodes::start(&[1]).await;
+    let job = nodes.computes[0].submit_batch(batch("slow", Items::Range(0..4))).await.unwrap();
+    let compute = nodes.computes[0].clone();
+    wait_until("it is under way", PATIENCE, || async {
+        compute.job(&job.to_string()).await.unwrap().progress.unwrap().done >= 1
+    })
+    .await;
+    drop(compute);
+    nodes.computes.remove(0).stop().await;
+    let (memory, replication) = nodes.memories.remove(0);
+    replication.stop().await;
+    drop(memory);
+    nodes.swarm.stop(0).await;
+    // The same name again, so that the memory is its own.
+    let number = nodes.swarm.add().await;
+    std::fs::rename(nodes.dir.path().join("0"), nodes.dir.path().join(number.to_string())).unwrap();
+    let (compute, _memory) = nodes.start_one(number, 1).await;
+    assert_eq!(all(&compute, job).await.1, vec![Outcome::Exited(0); 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_are_freed_when_their_time_is_over() {
+    let nodes = Nodes::start(&[1, 1]).await;
+    let spec = BatchSpec { keep: Duration::from_millis(1), ..batch("echo", lines(&["a"])) };
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    for compute in &nodes.computes {
+        wait_until("it is forgotten", PATIENCE, || async { compute.job(&job.to_string()).await.is_err() })
+            .await;
+    }
+    wait_until("its files are gone", PATIENCE, || async {
+        nodes.files.stat(&VfsPath::parse(&format!("/.jobs/{job}")).unwrap()).await.is_err()
+    })
+    .await;
+}
