@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use starfish_dht::{CallError, Network, PeerId};
 use starfish_fs::vfs::Vfs;
@@ -26,6 +27,8 @@ use crate::task::{JobId, TaskSpec};
 
 /// Bulletins on their way to gossip. Beyond this they are dropped: pending jobs are announced again anyway.
 const MAX_UNSAID: usize = 64;
+/// How long news that others have may take to get here.
+const NEWS_PATIENCE: Duration = Duration::from_secs(2);
 /// An id can be shortened to this many of its 32 digits; fewer would be a guess.
 const MIN_PREFIX: usize = 4;
 
@@ -88,6 +91,9 @@ pub enum JobError {
     /// There is none, or it was forgotten long after its end.
     #[error("no job {0}")]
     NotFound(String),
+    /// It could be the beginning of anything.
+    #[error("{0:?} is too short for a job id: at least {MIN_PREFIX} of its digits are needed")]
+    TooShort(String),
     /// Several begin like that.
     #[error("{0} is the beginning of several job ids")]
     Ambiguous(String),
@@ -224,21 +230,24 @@ impl Compute {
         job.output.read(outcome).await.map_err(|source| JobError::Disk { job: id, source })
     }
 
-    /// The jobs of the swarm, as far as this node knows of them: its own, then those it has heard of.
+    /// The jobs of the swarm, as far as this node knows of them, the oldest first.
     pub fn jobs(&self) -> Vec<JobSummary> {
+        let (me, began_ms) = (self.service.me, self.service.began_ms());
+        let mut jobs = self.batches.summaries();
         let board = self.service.board();
-        let kept = board.kept().map(|(id, kept)| summary_of_kept(self.service.me, *id, kept));
-        let heard = board.heard().map(|((keeper, id), heard)| summary_of_heard(*keeper, *id, heard));
-        let streaming: Vec<_> = kept.chain(heard).collect();
+        jobs.extend(board.kept().map(|(id, kept)| summary_of_kept(me, *id, kept, began_ms)));
+        let heard = board.heard();
+        jobs.extend(heard.map(|((keeper, id), heard)| summary_of_heard(*keeper, *id, heard, began_ms)));
         drop(board);
-        streaming.into_iter().chain(self.batches.summaries()).collect()
+        jobs.sort_by_key(|job| (job.submitted_ms, job.id));
+        jobs
     }
 
     /// The job whose id begins with `prefix`.
     pub fn find(&self, prefix: &str) -> Result<JobSummary, JobError> {
         let prefix = prefix.to_ascii_lowercase();
         if prefix.len() < MIN_PREFIX {
-            return Err(JobError::NotFound(prefix));
+            return Err(JobError::TooShort(prefix));
         }
         let mut found = self.jobs().into_iter().filter(|job| job.id.to_string().starts_with(&prefix));
         match (found.next(), found.next()) {
@@ -307,6 +316,8 @@ impl Compute {
     /// Runs those tasks of a batch once more that failed, or were not run because it was ended.
     pub async fn retry(&self, prefix: &str) -> Result<JobId, JobError> {
         let JobSummary { id: job, progress, .. } = self.find(prefix)?;
+        // Who asks may have heard of its end from another node, earlier than this one.
+        let _ = tokio::time::timeout(NEWS_PATIENCE, self.wait(job)).await;
         if progress.is_some() && self.batches.retry(job).await? {
             return Ok(job);
         }

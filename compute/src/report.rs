@@ -47,6 +47,10 @@ pub struct JobSummary {
     pub phase: Phase,
     /// Who runs it, or ran it last.
     pub by: Option<PeerId>,
+    /// When it was submitted, in milliseconds since the Unix epoch; of what another node keeps, when it was first heard
+    /// of.
+    #[serde(default)]
+    pub submitted_ms: u64,
     /// How far it is, if it is a batch.
     #[serde(default)]
     pub progress: Option<Progress>,
@@ -101,18 +105,20 @@ pub(crate) fn standing(kept: &Kept) -> (Phase, Option<PeerId>, u64) {
 }
 
 /// A job that this node keeps.
-pub(crate) fn summary_of_kept(keeper: PeerId, id: JobId, kept: &Kept) -> JobSummary {
+pub(crate) fn summary_of_kept(keeper: PeerId, id: JobId, kept: &Kept, began_ms: u64) -> JobSummary {
     let (phase, by, _) = standing(kept);
-    JobSummary { id, name: kept.terms.name.clone(), keeper, phase, by, progress: None }
+    let submitted_ms = began_ms + kept.submitted;
+    JobSummary { id, name: kept.terms.name.clone(), keeper, phase, by, submitted_ms, progress: None }
 }
 
 /// A job that another node keeps, as far as it was heard of.
-pub(crate) fn summary_of_heard(keeper: PeerId, id: JobId, heard: &Heard) -> JobSummary {
+pub(crate) fn summary_of_heard(keeper: PeerId, id: JobId, heard: &Heard, began_ms: u64) -> JobSummary {
     let (phase, by) = match heard.notice.stage {
         Stage::Pending => (Phase::Pending, None),
         Stage::Running { by } => (Phase::Running, Some(by)),
         Stage::Ended { well: true } => (Phase::Done, None),
         Stage::Ended { well: false } => (Phase::Failed, None),
     };
-    JobSummary { id, name: heard.notice.terms.name.clone(), keeper, phase, by, progress: None }
+    let submitted_ms = began_ms + heard.first;
+    JobSummary { id, name: heard.notice.terms.name.clone(), keeper, phase, by, submitted_ms, progress: None }
 }

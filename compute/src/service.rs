@@ -126,6 +126,11 @@ impl Service {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When the board's time began, by this node's clock, in milliseconds since the Unix epoch.
+    pub(crate) fn began_ms(&self) -> u64 {
+        self.began.1
+    }
+
     /// The board's time.
     pub(crate) fn now(&self) -> Millis {
         Millis::try_from(self.began.0.elapsed().as_millis()).unwrap_or(Millis::MAX)

@@ -6,6 +6,7 @@
 //! the sender waits while the reader is slow.
 
 mod answer;
+mod batches;
 pub(crate) mod content;
 mod docs;
 pub(crate) mod error;
@@ -82,7 +83,9 @@ fn table(services: &Services) -> Vec<Route> {
     table.extend(memory::routes(&memory));
     table.extend(keys::routes(&memory));
     table.extend(docs::routes(&control.documents));
-    table.extend(jobs::routes(&jobs::Resource { compute, stopping }));
+    let jobs = jobs::Resource { compute, stopping };
+    table.extend(jobs::routes(&jobs));
+    table.extend(batches::routes(&jobs));
     table.extend(gateway::routes(&tree, control));
     let _ = document.set(Bytes::from(route::openapi(&table).to_string()));
     table

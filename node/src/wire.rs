@@ -2,6 +2,7 @@
 //!
 //! Server and client both use these types, so they cannot drift apart. Fields are only ever added.
 
+mod batches;
 mod docs;
 pub mod frame;
 mod jobs;
@@ -18,6 +19,7 @@ use starfish_dht::{Multiaddr, PeerId};
 use starfish_fs::path::VfsPath;
 
 pub use self::{
+    batches::{BatchRequest, InputRequest, ItemsRequest, TaskLine},
     docs::{
         DeleteRequest, DocumentCost, DocumentCount, DocumentLine, DocumentWritten, FindAnswer, FindRequest,
         IndexRequest,

@@ -21,7 +21,7 @@ use anyhow::Context as _;
 
 use self::figure::Figure;
 use super::Context;
-use super::run::parse_bytes;
+use super::task::parse_bytes;
 
 /// Measure a swarm on this machine against the machine itself.
 ///

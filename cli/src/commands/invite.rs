@@ -21,7 +21,7 @@ pub struct Invite {
     #[arg(long, default_value = "peer")]
     role: String,
     /// How long the ticket is good for, such as 10m, 12h or 7d.
-    #[arg(long, default_value = "24h", value_parser = super::run::parse_duration)]
+    #[arg(long, default_value = "24h", value_parser = super::task::parse_duration)]
     expires: Duration,
     /// Only this node may use it.
     #[arg(long = "for", value_name = "PEER")]

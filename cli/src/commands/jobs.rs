@@ -1,8 +1,11 @@
 //! `starfish jobs`, `job` and `kill`: what runs in the swarm.
 
-use starfish_node::compute::{JobReport, Phase};
+use futures::TryStreamExt;
+use starfish_node::compute::{JobReport, JobSummary, Phase};
+use tokio::io::AsyncWriteExt;
 
-use super::Context;
+use super::run::print_all;
+use super::{Context, batch};
 use crate::output::human;
 use crate::output::table::Table;
 
@@ -27,6 +30,34 @@ pub struct Job {
     json: bool,
 }
 
+/// Print what a job said, from its beginning; of a job that runs, also what it goes on to say.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Logs {
+    /// Its id, or a unique beginning of it.
+    id: String,
+    /// Each task in a line of JSON, for a job of many tasks.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Wait for the end of jobs.
+///
+/// Exits with 0 if all of them ended well, else with what the first one that did not would have ended `starfish map`
+/// with.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Wait {
+    /// Their ids, or unique beginnings of them.
+    #[arg(required = true)]
+    ids: Vec<String>,
+}
+
+/// Run those tasks of a job again that failed, or were not run because it was ended.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Retry {
+    /// Its id, or a unique beginning of it.
+    id: String,
+}
+
 /// End a job.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Kill {
@@ -47,13 +78,15 @@ impl Jobs {
             }
             return Ok(0);
         }
-        let mut table = Table::new(["ID", "STATE", "NODE", "KEEPER", "NAME"]);
+        let mut table = Table::new(["ID", "STATE", "TASKS", "NODE", "KEEPER", "SUBMITTED", "NAME"]);
         for job in &jobs {
             table.row([
                 short(&job.id.to_string()),
                 word(job.phase).to_owned(),
+                tasks(job),
                 job.by.as_ref().map_or_else(|| "-".to_owned(), human::peer),
                 human::peer(&job.keeper),
+                human::age(job.submitted_ms),
                 job.name.clone(),
             ]);
         }
@@ -76,8 +109,50 @@ impl Job {
     }
 }
 
+impl Logs {
+    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        if self.json {
+            let mut lines = context.client.tasks(&self.id, false).await?;
+            while let Some(bytes) = lines.try_next().await? {
+                context.io.stdout.write_all(&bytes).await?;
+                context.io.stdout.flush().await?;
+            }
+            return Ok(0);
+        }
+        let mut output = context.client.output(&self.id, false).await?;
+        print_all(&mut output, &mut context.io.stdout, &mut context.io.stderr).await?;
+        Ok(0)
+    }
+}
+
+impl Wait {
+    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        let mut status = 0;
+        for id in &self.ids {
+            let report = context.client.job_end(id).await?;
+            let ended = batch::conclude(&mut context, &report).await?;
+            status = if status == 0 { ended } else { status };
+        }
+        Ok(status)
+    }
+}
+
+impl Retry {
+    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        let id = context.client.retry(&self.id).await?;
+        context.print(id).await?;
+        Ok(0)
+    }
+}
+
 impl Kill {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        let before = context.client.job(&self.id).await?;
+        if let Some(outcome) = before.outcome {
+            let line = format!("job {} has ended already: {outcome}", short(&before.id.to_string()));
+            context.io.stderr.line(line).await?;
+            return Ok(0);
+        }
         let id = context.client.kill(&self.id).await?;
         context.io.stderr.line(format!("job {} is ended", short(&id.to_string()))).await?;
         Ok(0)
@@ -89,10 +164,7 @@ fn describe(report: &JobReport) -> Table {
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("job", report.id.to_string());
     row("name", report.name.clone());
-    row(
-        "state",
-        format!("{} for {}", word(report.phase), human::age(report.since_ms).trim_end_matches(" ago")),
-    );
+    row("state", format!("{}, {}", word(report.phase), human::age(report.since_ms)));
     if let Some(why) = &report.why {
         row("why", why.clone());
     }
@@ -104,12 +176,35 @@ fn describe(report: &JobReport) -> Table {
     }
     row("keeper", report.keeper.to_string());
     row("submitted", human::age(report.submitted_ms));
-    row("attempts", report.attempts.to_string());
+    if report.progress.is_none() || report.attempts > 1 {
+        row("attempts", report.attempts.to_string());
+    }
     for (peer, reason) in &report.lost {
         row("lost on", format!("{}: {reason}", human::peer(peer)));
     }
-    row("output", human::bytes(report.output_bytes));
+    match report.progress {
+        Some(progress) => {
+            let failed = match progress.failed {
+                0 => String::new(),
+                failed => format!(", {failed} of them failed"),
+            };
+            row("tasks", format!("{} of {} ended{failed}", progress.done, progress.tasks));
+            if !report.workers.is_empty() {
+                row("at work", report.workers.iter().map(human::peer).collect::<Vec<_>>().join(", "));
+            }
+        }
+        None => row("output", human::bytes(report.output_bytes)),
+    }
     table
+}
+
+/// How many tasks have ended, of how many.
+fn tasks(job: &JobSummary) -> String {
+    match job.progress {
+        Some(progress) if progress.done < progress.tasks => format!("{}/{}", progress.done, progress.tasks),
+        Some(progress) => progress.tasks.to_string(),
+        None => "1".to_owned(),
+    }
 }
 
 fn word(phase: Phase) -> &'static str {

@@ -63,7 +63,7 @@ enum Action {
         #[arg(allow_hyphen_values = true)]
         value: Option<String>,
         /// Forget it after this time, such as 30s or 7d.
-        #[arg(long, value_parser = super::run::parse_duration)]
+        #[arg(long, value_parser = super::task::parse_duration)]
         ttl: Option<Duration>,
         /// Forget it when the value before would have been forgotten.
         #[arg(long, conflicts_with = "ttl")]
@@ -84,7 +84,7 @@ enum Action {
         /// The key.
         key: String,
         /// Such as 30s or 7d; for good if it is missing.
-        #[arg(value_parser = super::run::parse_duration)]
+        #[arg(value_parser = super::task::parse_duration)]
         ttl: Option<Duration>,
     },
     /// Delete a key and all that it holds; exit with 4 if there is none.

@@ -4,6 +4,7 @@
 //! standard output, everything else to standard error; how it ends is a status of [`crate::shell::status`] or
 //! one of [`failure`].
 
+mod batch;
 mod bench;
 mod completions;
 mod df;
@@ -24,6 +25,7 @@ mod run;
 mod share;
 mod shell;
 mod status;
+mod task;
 mod transfer;
 mod umount;
 mod up;
@@ -104,10 +106,20 @@ pub enum Verb {
     Doc(Box<doc::Doc>),
     /// Run a WASM program somewhere in the swarm, as if it ran here.
     Run(run::Run),
+    /// Run a WASM program for each file, line or number, all over the swarm.
+    Map(Box<batch::Map>),
+    /// Run a WASM program in the swarm, once or many times, and return at once.
+    Submit(Box<batch::Submit>),
     /// List the swarm's jobs.
     Jobs(jobs::Jobs),
     /// Show a job: why it waits, who runs it, how it ended.
     Job(jobs::Job),
+    /// Print what a job said.
+    Logs(jobs::Logs),
+    /// Wait for the end of jobs.
+    Wait(jobs::Wait),
+    /// Run the failed tasks of a job again.
+    Retry(jobs::Retry),
     /// End a job.
     Kill(jobs::Kill),
     /// List the node's background work.
@@ -199,8 +211,13 @@ pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i3
         Verb::Mem(mem) => mem.run(context).boxed(),
         Verb::Doc(doc) => doc.run(context).boxed(),
         Verb::Run(run) => run.run(context).boxed(),
+        Verb::Map(map) => map.run(context).boxed(),
+        Verb::Submit(submit) => submit.run(context).boxed(),
         Verb::Jobs(jobs) => jobs.run(context).boxed(),
         Verb::Job(job) => job.run(context).boxed(),
+        Verb::Logs(logs) => logs.run(context).boxed(),
+        Verb::Wait(wait) => wait.run(context).boxed(),
+        Verb::Retry(retry) => retry.run(context).boxed(),
         Verb::Kill(kill) => kill.run(context).boxed(),
         Verb::Workers(workers) => workers.run(context).boxed(),
         Verb::Bench(bench) => bench.run(context).boxed(),

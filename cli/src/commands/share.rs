@@ -16,7 +16,7 @@ pub struct Share {
     /// What others may read.
     path: String,
     /// How long the link is good for, such as 10m, 12h or 7d.
-    #[arg(long, default_value = "1d", value_parser = super::run::parse_duration)]
+    #[arg(long, default_value = "1d", value_parser = super::task::parse_duration)]
     expires: Duration,
     /// As one JSON document.
     #[arg(long)]

@@ -10,10 +10,11 @@ use starfish_dht::PeerId;
 
 use super::coverage::Coverage;
 use super::definition::{Card, End, Ending, Progress};
+use super::pace::MAX_SLICE;
 use super::receipt::{SliceReceipt, TaskResult};
 use super::results::Place;
 use crate::board::Millis;
-use crate::task::JobId;
+use crate::task::{JobId, Outcome};
 
 /// Batches that a node knows of. Beyond this, further ones are not taken on, and none can be submitted.
 pub const MAX_BATCHES: usize = 10_000;
@@ -32,6 +33,8 @@ pub struct Known {
     pub(crate) coverage: Coverage,
     /// Where its receipts begin and end.
     pub(crate) receipts: BTreeMap<Place, u64>,
+    /// How its task ended, where it has only one.
+    pub(crate) only: Option<Outcome>,
     /// There is no use in asking its keeper before.
     not_before: Millis,
     /// How long to wait after the next `Later`.
@@ -80,6 +83,7 @@ impl Docket {
                 end: None,
                 coverage: Coverage::default(),
                 receipts: BTreeMap::new(),
+                only: None,
                 not_before: 0,
                 patience: PATIENCE,
             });
@@ -203,12 +207,16 @@ impl Docket {
 impl Known {
     /// There is a receipt.
     pub(crate) fn add(&mut self, receipt: &SliceReceipt, results: &[TaskResult]) {
-        if receipt.range.end > self.card.tasks {
+        let is_of_it = receipt.range.end <= self.card.tasks && results.len() as u64 <= MAX_SLICE;
+        if !is_of_it {
             return;
         }
         self.coverage.add(receipt.generation, &receipt.range, results);
         let place = Place { start: receipt.range.start, generation: receipt.generation };
         self.receipts.insert(place, receipt.range.end);
+        if self.card.tasks == 1 && !self.only.as_ref().is_some_and(Outcome::is_success) {
+            self.only = results.first().map(|result| result.outcome.clone());
+        }
     }
 
     /// How far it is.

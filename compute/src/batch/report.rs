@@ -5,7 +5,7 @@ use std::sync::Arc;
 use starfish_dht::PeerId;
 use tracing::debug;
 
-use super::definition::{Ending, Progress};
+use super::definition::Ending;
 use super::docket::{Known, Standing};
 use super::service::Batches;
 use crate::report::{JobReport, JobSummary, Phase};
@@ -24,6 +24,7 @@ impl Batches {
             keeper: docket.keeper(id).unwrap_or(known.card.submitter),
             phase: phase(known),
             by: None,
+            submitted_ms: known.card.submitted_ms,
             progress: Some(known.progress()),
         };
         docket.iter().map(summary).collect()
@@ -64,7 +65,7 @@ impl Batches {
             keeper: docket.keeper(job).unwrap_or(known.card.submitter),
             phase,
             why: (phase == Phase::Pending).then(|| self.why(known, &standing)),
-            outcome: known.end.as_ref().map(|end| outcome(&end.ending, known.progress())),
+            outcome: known.end.as_ref().map(|end| outcome(&end.ending, known)),
             by: None,
             submitted_ms: known.card.submitted_ms,
             since_ms: ended.unwrap_or(known.card.submitted_ms),
@@ -120,11 +121,15 @@ fn phase(known: &Known) -> Phase {
     }
 }
 
-fn outcome(ending: &Ending, progress: Progress) -> Outcome {
+fn outcome(ending: &Ending, known: &Known) -> Outcome {
+    // What its only task exits with is what it exits with.
+    if let (Ending::Complete { .. }, Some(outcome)) = (ending, &known.only) {
+        return outcome.clone();
+    }
     match ending {
         Ending::Complete { failed: 0 } => Outcome::Exited(0),
         Ending::Complete { failed } => {
-            Outcome::Failed { reason: format!("{failed} of {} tasks failed", progress.tasks) }
+            Outcome::Failed { reason: format!("{failed} of {} tasks failed", known.card.tasks) }
         }
         Ending::Killed => Outcome::Killed,
         Ending::Failed { reason } => Outcome::Failed { reason: reason.clone() },

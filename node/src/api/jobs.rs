@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use starfish_compute::task::{JobId, MAX_MODULE_BYTES, Module, OutputFrame, TaskSpec};
@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ApiError, chain};
-use super::extract::{Json, Segments};
+use super::extract::{Json, Query, Segments};
 use super::route::{Content, Route, Verb};
 use crate::wire::frame::{self, Decoder, Frame, FrameError};
 use crate::wire::{StdinSource, Submitted, TaskRequest};
@@ -26,6 +26,9 @@ pub(super) struct Resource {
     /// Ends the listening.
     pub(super) stopping: CancellationToken,
 }
+
+/// The query of those who listen to a job that is theirs.
+pub(super) const OWNER: (&str, &str) = ("owner", "true: the job is killed if this request ends before it");
 
 pub(super) fn routes(state: &Resource) -> Vec<Route> {
     vec![
@@ -43,6 +46,7 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
         Route::new(Verb::Put, "/api/v1/jobs/{id}/stdin", "The input of a job whose `stdin` is `stream`", state, feed)
             .takes(Content::Bytes("the input, whole: its end is the end of the body")),
         Route::new(Verb::Get, "/api/v1/jobs/{id}/output", "What a job says, from its beginning to its end", state, output)
+            .query(&[OWNER])
             .gives(Content::Bytes(
                 "frames (a byte for the kind, four for the length, big endian, and the payload) of kind 1 (standard \
                  output), 2 (standard error) and, last, 3 (how it ended, as JSON)",
@@ -107,8 +111,20 @@ async fn feed(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn output(State(state): State<Resource>, segments: Segments) -> Result<Response, ApiError> {
-    let reader = state.compute.output(find(&state, &segments)?).await?;
+async fn output(
+    State(state): State<Resource>,
+    segments: Segments,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let summary = state.compute.find(segments.text(1)?)?;
+    let owner = Owner::of(&state, summary.id, &query)?;
+    if summary.progress.is_some() {
+        let results = state.compute.results(summary.id).await?;
+        let frames = super::batches::output(results, &state, summary.id);
+        let frames = owner.over(frames).take_until(state.stopping.cancelled_owned());
+        return Ok(in_frames(Body::from_stream(frames)));
+    }
+    let reader = state.compute.output(summary.id).await?;
     let frames = reader.into_stream().and_then(async |said| {
         Ok(match said {
             OutputFrame::Stdout(bytes) => frame::encode(frame::output::STDOUT, &bytes),
@@ -116,11 +132,51 @@ async fn output(State(state): State<Resource>, segments: Segments) -> Result<Res
             OutputFrame::Exit(outcome) => frame::encode(frame::output::EXIT, &serde_json::to_vec(&outcome)?),
         })
     });
-    let body = Body::from_stream(frames.take_until(state.stopping.cancelled_owned()));
+    Ok(in_frames(Body::from_stream(owner.over(frames).take_until(state.stopping.cancelled_owned()))))
+}
+
+/// Whoever listens to a job that is to end with them. However they go away, the job is killed: a client can be killed
+/// itself, and then nobody else would say so.
+pub(super) struct Owner(Option<(Compute, JobId)>);
+
+impl Owner {
+    pub(super) fn of(state: &Resource, job: JobId, query: &Query) -> Result<Self, ApiError> {
+        let is_owner = query.parsed::<bool>("owner")?.unwrap_or(false);
+        Ok(Self(is_owner.then(|| (state.compute.clone(), job))))
+    }
+
+    /// Lets go of the job at the end of `stream`, and not before.
+    pub(super) fn over<S: Stream>(self, stream: S) -> impl Stream<Item = S::Item> {
+        let mut owner = self;
+        let end = stream::poll_fn(move |_| {
+            owner.let_go();
+            std::task::Poll::Ready(None)
+        });
+        stream.chain(end)
+    }
+
+    fn let_go(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some((compute, job)) = self.0.take() {
+            tokio::spawn(async move {
+                if let Err(error) = compute.kill(&job.to_string()).await {
+                    tracing::debug!(%job, %error, "a job whose owner is gone cannot be ended");
+                }
+            });
+        }
+    }
+}
+
+fn in_frames(body: Body) -> Response {
     let mut response = Response::new(body);
     let kind = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(CONTENT_TYPE, kind);
-    Ok(response)
+    response
 }
 
 fn find(state: &Resource, segments: &Segments) -> Result<JobId, ApiError> {
@@ -201,6 +257,7 @@ impl From<JobError> for ApiError {
     fn from(error: JobError) -> Self {
         let message = chain(&error);
         match error {
+            JobError::TooShort(_) => Self::bad_request("too-short", message),
             JobError::NotFound(_) => Self::not_found("no-such-job", message),
             JobError::Ambiguous(_) => {
                 Self::new(StatusCode::CONFLICT, "ambiguous", message).with_hint("give more digits of the id")

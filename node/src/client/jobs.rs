@@ -15,7 +15,7 @@ use super::connection::{empty, streamed};
 use super::{Client, ClientError, request};
 use crate::percent;
 use crate::wire::frame::{self, Decoder};
-use crate::wire::{Submitted, TaskRequest};
+use crate::wire::{BatchRequest, Submitted, TaskRequest};
 
 impl Client {
     /// Submits a task; `program` if it is not in the tree.
@@ -34,6 +34,52 @@ impl Client {
         self.send(request).await?.json::<Submitted>().await.map(|answer| answer.id)
     }
 
+    /// Submits a batch; `program` if it is not in the tree, and the list whose lines are its items if there is one.
+    pub async fn submit_batch(
+        &self,
+        batch: &BatchRequest,
+        program: Option<Bytes>,
+        lines: Option<Bytes>,
+    ) -> Result<JobId, ClientError> {
+        let path = "/api/v1/batches";
+        if program.is_none() && lines.is_none() {
+            return self.post::<Submitted>(path, batch).await.map(|answer| answer.id);
+        }
+        let batch = serde_json::to_vec(batch)
+            .map_err(|error| ClientError::Nonsense { what: path.to_owned(), source: error.into() })?;
+        let head = frame::encode(frame::submit::TASK, &batch);
+        let frames = |kind, bytes: Option<Bytes>| {
+            Chunks(bytes.unwrap_or_default()).map(move |chunk| frame::encode(kind, &chunk))
+        };
+        let rest = frames(frame::submit::MODULE, program).chain(frames(frame::submit::LINES, lines));
+        let body = stream::iter(std::iter::once(head).chain(rest).map(Ok));
+        let mut request = request(Method::POST, path, streamed(body));
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        self.send(request).await?.json::<Submitted>().await.map(|answer| answer.id)
+    }
+
+    /// Waits for the end of a batch.
+    pub async fn job_end(&self, job: &str) -> Result<JobReport, ClientError> {
+        self.get(&format!("{}/end", at(job))).await
+    }
+
+    /// Runs the failed tasks of a batch again.
+    pub async fn retry(&self, job: &str) -> Result<JobId, ClientError> {
+        let answer = self.send(request(Method::POST, &format!("{}/retry", at(job)), empty())).await?;
+        answer.json::<Submitted>().await.map(|answer| answer.id)
+    }
+
+    /// The tasks of a batch in order, as they end: lines of JSON, each a [`crate::wire::TaskLine`]. The batch of an owner
+    /// is killed if they are not heard to the end.
+    pub async fn tasks(
+        &self,
+        job: &str,
+        owner: bool,
+    ) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
+        let what = format!("{}/tasks?owner={owner}", at(job));
+        Ok(self.send(request(Method::GET, &what, empty())).await?.chunks().boxed())
+    }
+
     /// Sends a job its input and the end of it. An error in `input` breaks the input off, and the job fails.
     pub async fn feed(
         &self,
@@ -44,9 +90,9 @@ impl Client {
         self.send(request).await?.done().await
     }
 
-    /// What a job says, from its beginning.
-    pub async fn output(&self, job: &str) -> Result<JobOutput, ClientError> {
-        let what = format!("{}/output", at(job));
+    /// What a job says, from its beginning. The job of an owner is killed if it is not heard to its end.
+    pub async fn output(&self, job: &str, owner: bool) -> Result<JobOutput, ClientError> {
+        let what = format!("{}/output?owner={owner}", at(job));
         let answer = self.send(request(Method::GET, &what, empty())).await?;
         let (dir, chunks) = (self.data_dir().path().to_owned(), answer.chunks().boxed());
         Ok(JobOutput { what, dir, chunks, decoder: Decoder::default() })

@@ -30,12 +30,14 @@ pub mod output {
     pub const EXIT: u8 = 3;
 }
 
-/// Frames of `POST /api/v1/jobs` with a program.
+/// Frames of `POST /api/v1/jobs` and `POST /api/v1/batches` with a program.
 pub mod submit {
     /// The task, as the JSON of the body without a program; the first frame.
     pub const TASK: u8 = 1;
     /// Bytes of the program, in order.
     pub const MODULE: u8 = 2;
+    /// Bytes of a list whose lines are the items of a batch, in order.
+    pub const LINES: u8 = 3;
 }
 
 /// The bytes are not frames.

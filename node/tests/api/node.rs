@@ -126,7 +126,7 @@ async fn a_task_reads_its_input_and_says_its_output() {
 }
 
 async fn said(client: &Client, job: &str) -> (String, Outcome) {
-    let (mut output, mut text) = (client.output(job).await.unwrap(), Vec::new());
+    let (mut output, mut text) = (client.output(job, false).await.unwrap(), Vec::new());
     loop {
         match output.next().await.unwrap() {
             OutputFrame::Stdout(bytes) | OutputFrame::Stderr(bytes) => text.extend_from_slice(&bytes),

@@ -52,7 +52,7 @@ async fn run_all(client: &Client, program: &VfsPath, n: usize, in_flight: usize)
 
 async fn run(client: &Client, program: VfsPath) -> anyhow::Result<()> {
     let job = client.submit(&TaskRequest::new("hello", Some(program)), None).await?;
-    let mut output = client.output(&job.to_string()).await?;
+    let mut output = client.output(&job.to_string(), false).await?;
     let mut said = Vec::new();
     loop {
         match output.next().await? {
