@@ -1,7 +1,5 @@
 //! Jobs of many tasks, over real processes.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
-
 use serde_json::Value;
 use starfish_tests::{Node, Start, Swarm, wait_for, wait_until};
 
