@@ -9,6 +9,7 @@ use crate::task::Digest;
 
 mod bad_guests;
 mod components;
+mod mutations;
 
 /// A pool over the worker program that cargo builds next to this test.
 struct Fixture {
