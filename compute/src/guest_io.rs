@@ -51,7 +51,7 @@ impl IsTerminal for GuestInput {
 
 impl StdinStream for GuestInput {
     fn async_stream(&self) -> Box<dyn AsyncRead + Send + Sync> {
-        // Preview 1 asks for `p2_stream` only.
+        // Previews 1 and 2 ask for `p2_stream` only.
         Box::new(tokio::io::empty())
     }
 
@@ -150,7 +150,7 @@ impl IsTerminal for GuestOutput {
 
 impl StdoutStream for GuestOutput {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        // Preview 1 asks for `p2_stream` only.
+        // Previews 1 and 2 ask for `p2_stream` only.
         Box::new(tokio::io::sink())
     }
 

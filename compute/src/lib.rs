@@ -37,10 +37,14 @@ mod cache;
 mod order;
 mod pool;
 
+mod clock;
 mod guest_io;
 pub mod jail;
 mod sandbox;
 pub mod worker;
+
+#[cfg(test)]
+mod component_test;
 
 pub use compute::{Compute, ComputeOptions, JobError, StartError};
 pub use feed::StdinWriter;

@@ -100,4 +100,6 @@ pub(crate) enum FromWorker {
         outcome: Outcome,
         cost: Cost,
     },
+    /// The guest made the process take more memory than it may: both are over.
+    Overdrawn,
 }

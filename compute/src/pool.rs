@@ -292,7 +292,7 @@ impl Worker {
         let ended = CancellationToken::new();
         let feeding = feed(&mut self.orders, stdin, &ended);
         let listening = async {
-            let end = listen(&mut self.reports, output).await;
+            let end = listen(&mut self.reports, order, output).await;
             ended.cancel();
             end
         };
@@ -345,6 +345,7 @@ async fn feed(
 
 async fn listen(
     reports: &mut Receiver<ChildStdout, FromWorker>,
+    order: &Order,
     output: &mpsc::Sender<OutputFrame>,
 ) -> Result<RunEnd, WireError> {
     loop {
@@ -352,6 +353,10 @@ async fn listen(
             FromWorker::Stdout(Chunk(bytes)) => OutputFrame::Stdout(bytes),
             FromWorker::Stderr(Chunk(bytes)) => OutputFrame::Stderr(bytes),
             FromWorker::Ended { outcome, cost } => return Ok(RunEnd::Ended(outcome, cost)),
+            FromWorker::Overdrawn => {
+                let (limit, value) = (Limit::Memory, order.memory_bytes);
+                return Ok(RunEnd::Stopped(Outcome::LimitReached { limit, value }));
+            }
             FromWorker::Unreadable(why) => return Ok(RunEnd::Unreadable(why)),
             other => return Ok(RunEnd::Lost(format!("its worker process said {other:?}"))),
         };

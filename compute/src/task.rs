@@ -62,7 +62,7 @@ impl TaskSpec {
     }
 }
 
-/// Where a program comes from: a WASI preview 1 command in binary form.
+/// Where a program comes from: a WASI command in binary form, of preview 1 (a module) or preview 2 (a component).
 #[derive(Clone, Debug)]
 pub enum Module {
     /// A file of the tree.

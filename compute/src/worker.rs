@@ -4,23 +4,20 @@
 //! [`ToWorker`] from its standard input and writes [`FromWorker`] to its standard output; guests never see
 //! these two. It ends when its input does, or when the process that started it is gone.
 
-use std::error::Error;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::Thread;
 
 use tokio::net::unix::pipe;
-use wasmtime::Engine;
 
+use crate::clock::{Clock, Resident};
 use crate::guest_io::{GuestInput, GuestOutput, OutputBudget, OutputKind, Reports};
+use crate::in_words;
 use crate::jail::{self, JailReport};
 use crate::order::{FromWorker, Order, Role, Setup, ToWorker};
-use crate::sandbox::{Run, Sandbox, TICK};
-use crate::task::MAX_MODULE_BYTES;
+use crate::sandbox::{LoadError, Sandbox, Streams};
+use crate::task::{Cost, MAX_MODULE_BYTES, Outcome};
 use crate::wire::{CHUNK, Chunk, Receiver};
 
 /// Runs a worker until its node has no more use for it. Call this first thing in a process of its own.
@@ -29,13 +26,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error is what the node logs; nobody else would ever see it.
-            let mut text = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                text += &format!(": {cause}");
-                source = cause.source();
-            }
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), in_words(&error).as_bytes());
             ExitCode::FAILURE
         }
     }
@@ -83,10 +74,12 @@ impl Worker {
     /// Sets the engine up and then locks the door, in the order that landlock and seccomp ask for.
     fn new(setup: Setup, input: GuestInput, reports: Reports) -> Result<Self, WorkerError> {
         let Setup { role, scratch, cache, parent } = setup;
+        let resident = Resident::open();
         let landlock = jail::confine_files(&scratch, &cache);
         let limits = jail::confine_resources();
         let sandbox = Sandbox::new().map_err(WorkerError::Engine)?;
-        let clock = Clock::start(&sandbox, parent)?;
+        let clock = Clock::start(sandbox.engine(), resident, reports.clone(), parent);
+        let clock = clock.map_err(WorkerError::Clock)?;
         let seccomp = jail::confine_calls();
         let ready = FromWorker::Ready {
             jail: JailReport { seccomp, landlock, limits },
@@ -127,15 +120,22 @@ impl Worker {
     }
 
     async fn run(&mut self, order: &Order) -> Result<(), WorkerError> {
-        let budget = OutputBudget::new(order.output_bytes);
-        let output = |kind| GuestOutput { kind, reports: self.reports.clone(), budget: budget.clone() };
-        let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
-        let running = self.clock.run();
-        let run = self.sandbox.run(order, &self.cache, self.input.clone(), stdout, stderr).await;
-        drop(running);
-        let report = match run {
-            Run::Ended(outcome, cost) => FromWorker::Ended { outcome, cost },
-            Run::Unreadable(error) => FromWorker::Unreadable(error.to_string()),
+        let report = match self.sandbox.load(&order.artifact, &self.cache) {
+            Ok(program) => {
+                let budget = OutputBudget::new(order.output_bytes);
+                let output =
+                    |kind| GuestOutput { kind, reports: self.reports.clone(), budget: budget.clone() };
+                let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
+                let streams = Streams { stdin: self.input.clone(), stdout, stderr };
+                let running = self.clock.run(order.memory_bytes);
+                let (outcome, cost) = self.sandbox.run(&program, order, streams).await;
+                drop(running);
+                FromWorker::Ended { outcome, cost }
+            }
+            Err(LoadError::Rejected(reason)) => {
+                FromWorker::Ended { outcome: Outcome::Failed { reason }, cost: Cost::default() }
+            }
+            Err(error) => FromWorker::Unreadable(in_words(&error)),
         };
         self.reports.send(&report).map_err(WorkerError::Pipes)?;
         // What the guest did not read is still in the pipe.
@@ -146,60 +146,5 @@ impl Worker {
                 Some(_) => return Err(WorkerError::Unexpected),
             }
         }
-    }
-}
-
-/// Moves the epoch on while a guest runs, and ends the process when its parent is gone. Sleeps otherwise: an
-/// idle worker costs nothing and notices the end of its parent by the end of its input.
-struct Clock {
-    running: Arc<AtomicBool>,
-    thread: Thread,
-}
-
-/// While this is there, the clock runs.
-struct Running<'clock>(&'clock Clock);
-
-impl Clock {
-    fn start(sandbox: &Sandbox, parent: u32) -> Result<Self, WorkerError> {
-        let (engine, running) = (sandbox.engine(), Arc::new(AtomicBool::new(false)));
-        let is_running = Arc::clone(&running);
-        let (up, is_up) = std::sync::mpsc::sync_channel(1);
-        let watch = move || {
-            let _ = up.send(());
-            tick(&engine, &is_running, parent);
-        };
-        let thread =
-            std::thread::Builder::new().name("clock".into()).spawn(watch).map_err(WorkerError::Clock)?;
-        // A libc sets a new thread up with system calls that the jail does not have, so the door is locked only
-        // when it is all in.
-        is_up.recv().map_err(|_| WorkerError::Clock(std::io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Self { running, thread: thread.thread().clone() })
-    }
-
-    fn run(&self) -> Running<'_> {
-        self.running.store(true, Ordering::Release);
-        self.thread.unpark();
-        Running(self)
-    }
-}
-
-fn tick(engine: &Engine, is_running: &AtomicBool, parent: u32) {
-    loop {
-        if !is_running.load(Ordering::Acquire) {
-            std::thread::park();
-            continue;
-        }
-        std::thread::sleep(TICK);
-        engine.increment_epoch();
-        if std::os::unix::process::parent_id() != parent {
-            #[expect(clippy::exit, reason = "the guest may never return, and nobody waits for its result")]
-            std::process::exit(1);
-        }
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.store(false, Ordering::Release);
     }
 }

@@ -22,8 +22,9 @@ const TRAPPED: i32 = 134;
 
 /// Run a WASM program somewhere in the swarm, as if it ran here.
 ///
-/// The program is a WASI preview 1 command: a file of this machine, or one of the tree. It reads this standard input,
-/// and its output and exit code come back. It sees nothing but what is granted with --dir.
+/// The program is a WASI command, a module of preview 1 or a component of preview 2: a file of this machine, or one of
+/// the tree. It reads this standard input, and its output and exit code come back. It sees nothing but what is granted
+/// with --dir.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Exit status: the program's own; 124 it ran out of time, 125 it is no program or exceeded another limit,\n\

@@ -1,10 +1,15 @@
 //! Guests in real worker processes: what they may do, and what ends them.
 
 use super::*;
-use crate::cache::Programs;
+use crate::cache::{PrepareError, Programs};
+use crate::component_test::as_component;
 use crate::jail::Bar;
 use crate::order::Folder;
 use crate::task::Digest;
+
+mod bad_guests;
+mod components;
+mod mutations;
 
 /// A pool over the worker program that cargo builds next to this test.
 struct Fixture {
@@ -49,18 +54,36 @@ impl Fixture {
         Self { pool: Pool::new(worker_program(), Vec::new(), workers, compiled), programs, _dir: dir }
     }
 
+    /// An order for a sample, with small limits.
     async fn order(&self, name: &str) -> Order {
-        let wasm = Bytes::from(sample(name));
+        self.order_of(name, sample(name)).await.unwrap()
+    }
+
+    /// An order for the same sample as a component.
+    async fn component_order(&self, name: &str) -> Order {
+        self.order_of(name, as_component(&sample(name))).await.unwrap()
+    }
+
+    async fn order_of(&self, name: &str, wasm: Vec<u8>) -> Result<Order, PrepareError> {
+        let wasm = Bytes::from(wasm);
         let digest = Digest::of(&wasm);
-        self.programs.put(digest, wasm).await.unwrap();
-        Order {
-            artifact: self.programs.artifact(digest, &self.pool).await.unwrap(),
+        self.programs.put(digest, wasm).await?;
+        Ok(Order {
+            artifact: self.programs.artifact(digest, &self.pool).await?,
             args: vec![name.to_owned()],
             env: Vec::new(),
             folders: Vec::new(),
             timeout_ms: 10_000,
             memory_bytes: 16 << 20,
             output_bytes: 1 << 20,
+        })
+    }
+
+    /// Why a program is refused before it runs.
+    async fn refusal(&self, wasm: Vec<u8>) -> String {
+        match self.order_of("refused", wasm).await {
+            Err(PrepareError::Compile(CompileError::Rejected(why))) => why,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -123,35 +146,6 @@ async fn input_that_a_guest_does_not_read_does_not_reach_the_next_one() {
 }
 
 #[tokio::test]
-async fn every_limit_ends_the_guest_and_is_named() {
-    let fixture = Fixture::new();
-    let limits = [
-        ("loop", Limit::Time, 300),
-        ("sleep", Limit::Time, 300),
-        ("eat", Limit::Memory, 16 << 20),
-        ("print", Limit::Output, 1 << 20),
-        ("recurse", Limit::Stack, 1 << 20),
-    ];
-    for (name, limit, value) in limits {
-        let mut order = fixture.order(name).await;
-        if limit == Limit::Time {
-            order.timeout_ms = 300;
-        }
-        let ran = fixture.run(&order, &[]).await;
-        assert_eq!(ran.outcome(), &Outcome::LimitReached { limit, value }, "{name}");
-        let fit = matches!(ran.end, RunEnd::Ended(..));
-        assert_eq!(fit, name != "sleep", "{name}: only one that sleeps has to be ended with its process");
-        assert!(ran.took < Duration::from_millis(1300), "{name} took {:?}", ran.took);
-        if limit == Limit::Output {
-            assert_eq!(ran.stdout.len() as u64, value, "it is cut exactly");
-        }
-    }
-    let trap = fixture.run(&fixture.order("trap").await, &[]).await;
-    assert_eq!(trap.outcome(), &Outcome::Trapped { message: "integer divide by zero".into() });
-    assert_eq!(fixture.pool.started.load(Ordering::Relaxed), 8, "six compilers and two workers");
-}
-
-#[tokio::test]
 async fn a_guest_that_waits_for_input_is_ended_too() {
     let fixture = Fixture::new();
     let mut order = fixture.order("upper").await;
@@ -165,18 +159,22 @@ async fn a_guest_that_waits_for_input_is_ended_too() {
 }
 
 #[tokio::test]
-async fn a_program_that_cannot_run_says_why() {
+async fn a_program_that_cannot_run_says_why_before_it_runs() {
     let fixture = Fixture::new();
-    let foreign = fixture.run(&fixture.order("foreign").await, &[]).await;
-    let Outcome::Failed { reason } = foreign.outcome() else { panic!("{:?}", foreign.outcome()) };
-    assert!(reason.contains("env::launch_missiles"), "{reason}");
+    assert_eq!(
+        fixture.refusal(sample("foreign")).await,
+        "it asks for env::launch_missiles, which is not granted to tasks"
+    );
     for (bytes, why) in [
-        (&b"\0asm\x0d\0\x01\0"[..], "component"),
-        (&b"\0asm\x01\0\0\0\xff\xff"[..], "does not compile"),
-        (&b"#!/bin/sh"[..], "not a WASM program"),
+        (&b"\0asm\x0d\0\x01\0"[..], "it is not a command: it exports no wasi:cli/run"),
+        (&b"\0asm\x01\0\0\0"[..], "it is not a command: it exports no _start"),
+        (&b"\0asm\x01\0\0\0\xff\xff"[..], "it does not compile"),
+        (&b"\0asm\x0d\0\x01\0\xff\xff"[..], "it does not compile"),
+        (&b"#!/bin/sh"[..], "it is not a WASM program"),
+        (&b""[..], "it is not a WASM program"),
     ] {
-        let Err(CompileError::Rejected(reason)) = fixture.pool.compile(bytes).await else { panic!("{why}") };
-        assert!(reason.contains(why), "{reason}");
+        let reason = fixture.refusal(bytes.to_vec()).await;
+        assert!(reason.starts_with(why), "{reason}");
     }
 }
 

@@ -1,0 +1,192 @@
+//! Programs: which kind one is, whether it may run, its compiled form, and its start.
+//!
+//! What tasks are granted is what is linked here, and nothing is linked that would have to refuse: of WASI's
+//! sockets, for one, only what operates on a socket, since libraries mention that in programs that never have
+//! one, and nothing that makes one. So a program that asks for more is found out when it is compiled.
+
+use std::path::Path;
+
+use wasmtime::component::{self, Component};
+use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Precompiled, Store, UnknownImportError};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::p2::bindings::{CommandPre, cli, filesystem, random, sockets};
+use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
+use wasmtime_wasi::{WasiView, p1, p2};
+
+use super::Guest;
+
+/// What a component exports to be a command, in any version of it.
+const RUN: &str = "wasi:cli/run";
+
+/// A program that is ready to be started many times.
+#[derive(Clone)]
+pub(crate) enum Program {
+    /// A WASI preview 1 command.
+    Module(InstancePre<Guest>),
+    /// A component of the world `wasi:cli/command`.
+    Component(CommandPre<Guest>),
+}
+
+/// Why a program cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("{0}")]
+    Rejected(String),
+    #[error("its compiled form cannot be read")]
+    Read(#[source] std::io::Error),
+    #[error("its compiled form is damaged")]
+    Damaged,
+    #[error("its compiled form does not load: {0:#}")]
+    Load(wasmtime::Error),
+}
+
+/// What programs of either kind are given.
+pub(super) struct Linkers {
+    modules: Linker<Guest>,
+    components: component::Linker<Guest>,
+}
+
+impl Program {
+    /// Starts it and waits for its end; returns its exit code.
+    pub(super) async fn run(&self, store: &mut Store<Guest>) -> wasmtime::Result<i32> {
+        match self {
+            Self::Module(program) => {
+                let instance = program.instantiate_async(&mut *store).await?;
+                let entry = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+                entry.call_async(store, ()).await?;
+                Ok(0)
+            }
+            Self::Component(program) => {
+                let command = program.instantiate_async(&mut *store).await?;
+                let ended = command.wasi_cli_run().call_run(store).await?;
+                Ok(if ended.is_ok() { 0 } else { 1 })
+            }
+        }
+    }
+}
+
+impl Linkers {
+    pub(super) fn new(engine: &Engine) -> wasmtime::Result<Self> {
+        let mut modules = Linker::new(engine);
+        p1::add_to_linker_async(&mut modules, |guest: &mut Guest| &mut guest.wasi)?;
+        let mut components = component::Linker::new(engine);
+        grant_to_components(&mut components)?;
+        Ok(Self { modules, components })
+    }
+
+    /// Compiles a program, if it is one that can be run here.
+    pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
+        let broken = |error| LoadError::Rejected(format!("it does not compile: {error:#}"));
+        // A layer of 0 is a core module, 1 a component.
+        match wasm.get(..8) {
+            Some(b"\0asm\x01\0\0\0") => {
+                let module = Module::new(engine, wasm).map_err(broken)?;
+                self.link_module(&module)?;
+                module.serialize().map_err(LoadError::Load)
+            }
+            Some([b'\0', b'a', b's', b'm', _, _, 1, 0]) => {
+                let component = Component::new(engine, wasm).map_err(broken)?;
+                self.link_component(&component)?;
+                component.serialize().map_err(LoadError::Load)
+            }
+            _ => Err(LoadError::Rejected("it is not a WASM program".to_owned())),
+        }
+    }
+
+    /// Reads a compiled program.
+    pub(super) fn load(&self, engine: &Engine, path: &Path) -> Result<Program, LoadError> {
+        let bytes = std::fs::read(path).map_err(LoadError::Read)?;
+        let (seal, code) = bytes.split_at_checked(blake3::OUT_LEN).ok_or(LoadError::Damaged)?;
+        if blake3::hash(code) != *seal {
+            return Err(LoadError::Damaged);
+        }
+        match Engine::detect_precompiled(code) {
+            Some(Precompiled::Module) => self.link_module(&deserialize_module(engine, code)?),
+            Some(Precompiled::Component) => self.link_component(&deserialize_component(engine, code)?),
+            _ => Err(LoadError::Damaged),
+        }
+    }
+
+    fn link_module(&self, module: &Module) -> Result<Program, LoadError> {
+        match module.get_export("_start") {
+            Some(ExternType::Func(start)) if start.params().len() + start.results().len() == 0 => {}
+            Some(_) => return Err(rejected("it is not a command: its _start is not one")),
+            None => return Err(rejected("it is not a command: it exports no _start")),
+        }
+        let program = self.modules.instantiate_pre(module);
+        program.map(Program::Module).map_err(|error| match error.downcast_ref::<UnknownImportError>() {
+            Some(import) => not_granted(&format!("{}::{}", import.module(), import.name())),
+            None => LoadError::Rejected(format!("it asks for what tasks are not granted: {error:#}")),
+        })
+    }
+
+    fn link_component(&self, component: &Component) -> Result<Program, LoadError> {
+        let kind = component.component_type();
+        let engine = component.engine();
+        let is_run = |name: &str| name.split('@').next() == Some(RUN);
+        if !kind.exports(engine).any(|(name, _)| is_run(name)) {
+            return Err(LoadError::Rejected(format!("it is not a command: it exports no {RUN}")));
+        }
+        let program = self.components.instantiate_pre(component).map_err(|error| {
+            let words = error.to_string();
+            let import = kind.imports(engine).find(|(name, _)| words.contains(&format!("`{name}`")));
+            match import {
+                Some((name, _)) => not_granted(name),
+                None => LoadError::Rejected(format!("it asks for what tasks are not granted: {error:#}")),
+            }
+        })?;
+        CommandPre::new(program)
+            .map(Program::Component)
+            .map_err(|error| LoadError::Rejected(format!("it is not a command: {error:#}")))
+    }
+}
+
+/// All of `wasi:cli/imports`, but for what would make sockets and look names up.
+fn grant_to_components(linker: &mut component::Linker<Guest>) -> wasmtime::Result<()> {
+    // Streams, clocks, random numbers and the three standard streams.
+    p2::add_to_linker_proxy_interfaces_async(linker)?;
+    random::insecure::add_to_linker::<Guest, WasiRandom>(linker, |guest| guest.ctx().ctx.random())?;
+    random::insecure_seed::add_to_linker::<Guest, WasiRandom>(linker, |guest| guest.ctx().ctx.random())?;
+    cli::environment::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::exit::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::terminal_input::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::terminal_output::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::terminal_stdin::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::terminal_stdout::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::terminal_stderr::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    filesystem::preopens::add_to_linker::<Guest, WasiFilesystem>(linker, Guest::filesystem)?;
+    filesystem::types::add_to_linker::<Guest, WasiFilesystem>(linker, Guest::filesystem)?;
+    let stable = sockets::network::LinkOptions::default();
+    sockets::network::add_to_linker::<Guest, WasiSockets>(linker, &stable, Guest::sockets)?;
+    sockets::tcp::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)?;
+    sockets::udp::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)
+}
+
+/// The bytes of a compiled program, with their hash in front so that damage on the disk is found.
+pub(crate) fn seal_artifact(code: &[u8]) -> Vec<u8> {
+    [blake3::hash(code).as_bytes(), code].concat()
+}
+
+#[expect(unsafe_code, reason = "wasmtime can check its own compiled code for compatibility only")]
+fn deserialize_module(engine: &Engine, code: &[u8]) -> Result<Module, LoadError> {
+    // SAFETY: this code came out of `Linkers::compile` in a process of this node that never ran a guest. The
+    // node alone writes to the cache folder, nothing in it ever comes from a peer, and its seal has just shown
+    // that it is what was written.
+    unsafe { Module::deserialize(engine, code) }.map_err(LoadError::Load)
+}
+
+#[expect(unsafe_code, reason = "wasmtime can check its own compiled code for compatibility only")]
+fn deserialize_component(engine: &Engine, code: &[u8]) -> Result<Component, LoadError> {
+    // SAFETY: as for modules.
+    unsafe { Component::deserialize(engine, code) }.map_err(LoadError::Load)
+}
+
+fn not_granted(import: &str) -> LoadError {
+    LoadError::Rejected(format!("it asks for {import}, which is not granted to tasks"))
+}
+
+fn rejected(why: &str) -> LoadError {
+    LoadError::Rejected(why.to_owned())
+}
