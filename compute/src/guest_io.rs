@@ -12,15 +12,16 @@ use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError};
 
 use crate::order::{FromWorker, ToWorker};
+use crate::series::Words;
 use crate::wire::{CHUNK, Chunk, Receiver, encode};
 
 /// What comes from the node.
 pub(crate) type Orders = Receiver<pipe::Receiver, ToWorker>;
 
-/// Standard input: the messages on the worker's own input, while the guest runs.
+/// Standard input: the messages on the worker's own input, while the guest runs; or nothing.
 #[derive(Clone)]
 pub(crate) struct GuestInput {
-    inbox: Arc<tokio::sync::Mutex<Inbox>>,
+    inbox: Option<Arc<tokio::sync::Mutex<Inbox>>>,
 }
 
 struct Inbox {
@@ -31,12 +32,18 @@ struct Inbox {
 
 impl GuestInput {
     pub(crate) fn new(orders: Orders) -> Self {
-        Self { inbox: Arc::new(tokio::sync::Mutex::new(Inbox { orders, next: Bytes::new(), ended: false })) }
+        let inbox = Inbox { orders, next: Bytes::new(), ended: false };
+        Self { inbox: Some(Arc::new(tokio::sync::Mutex::new(inbox))) }
+    }
+
+    /// An input that has ended.
+    pub(crate) fn nothing() -> Self {
+        Self { inbox: None }
     }
 
     /// Waits for the next message of the node, between two tasks. `None` when the node is gone.
     pub(crate) async fn order(&self) -> Option<ToWorker> {
-        let mut inbox = self.inbox.lock().await;
+        let mut inbox = self.inbox.as_ref()?.lock().await;
         inbox.next = Bytes::new();
         inbox.ended = false;
         inbox.orders.next().await.ok().flatten()
@@ -63,7 +70,8 @@ impl StdinStream for GuestInput {
 #[async_trait]
 impl Pollable for GuestInput {
     async fn ready(&mut self) {
-        let mut inbox = self.inbox.lock().await;
+        let Some(inbox) = &self.inbox else { return };
+        let mut inbox = inbox.lock().await;
         while inbox.next.is_empty() && !inbox.ended {
             match inbox.orders.next().await {
                 Ok(Some(ToWorker::Stdin(Chunk(bytes)))) => inbox.next = bytes,
@@ -76,7 +84,8 @@ impl Pollable for GuestInput {
 #[async_trait]
 impl InputStream for GuestInput {
     fn read(&mut self, size: usize) -> Result<Bytes, StreamError> {
-        let Ok(mut inbox) = self.inbox.try_lock() else { return Ok(Bytes::new()) };
+        let Some(inbox) = &self.inbox else { return Err(StreamError::Closed) };
+        let Ok(mut inbox) = inbox.try_lock() else { return Ok(Bytes::new()) };
         if inbox.next.is_empty() {
             return if inbox.ended { Err(StreamError::Closed) } else { Ok(Bytes::new()) };
         }
@@ -138,8 +147,17 @@ pub(crate) enum OutputKind {
 #[derive(Clone, Debug)]
 pub(crate) struct GuestOutput {
     pub(crate) kind: OutputKind,
-    pub(crate) reports: Reports,
+    pub(crate) sink: Sink,
     pub(crate) budget: OutputBudget,
+}
+
+/// Where output goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Sink {
+    /// To the node, as it comes.
+    Node(Reports),
+    /// Nowhere yet.
+    Memory(Words),
 }
 
 impl IsTerminal for GuestOutput {
@@ -168,13 +186,21 @@ impl Pollable for GuestOutput {
 impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
         let allowed = self.budget.take(bytes.len());
+        let reports = match &self.sink {
+            Sink::Node(reports) => reports,
+            Sink::Memory(words) => {
+                let fits = words.add(self.kind, &bytes[..allowed]);
+                let is_all = fits && allowed == bytes.len();
+                return if is_all { Ok(()) } else { Err(StreamError::Trap(OutputSpent.into())) };
+            }
+        };
         for start in (0..allowed).step_by(CHUNK) {
             let chunk = Chunk(bytes.slice(start..allowed.min(start + CHUNK)));
             let report = match self.kind {
                 OutputKind::Stdout => FromWorker::Stdout(chunk),
                 OutputKind::Stderr => FromWorker::Stderr(chunk),
             };
-            self.reports.send(&report).map_err(|error| StreamError::Trap(error.into()))?;
+            reports.send(&report).map_err(|error| StreamError::Trap(error.into()))?;
         }
         if allowed < bytes.len() { Err(StreamError::Trap(OutputSpent.into())) } else { Ok(()) }
     }

@@ -41,6 +41,7 @@ mod clock;
 mod guest_io;
 pub mod jail;
 mod sandbox;
+mod series;
 pub mod worker;
 
 #[cfg(test)]

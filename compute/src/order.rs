@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::jail::JailReport;
+use crate::series::{Brief, Series};
 use crate::task::{Cost, Outcome};
 use crate::wire::Chunk;
 
@@ -22,6 +23,8 @@ pub(crate) enum ToWorker {
     Compile,
     /// Run a task.
     Run(Box<Order>),
+    /// Run many tasks, one after the other.
+    RunSeries(Box<Series>),
     /// Standard input of the running task.
     Stdin(Chunk),
     /// The end of its standard input.
@@ -95,6 +98,10 @@ pub(crate) enum FromWorker {
     Stderr(Chunk),
     /// The compiled program could not be read; the task was not begun.
     Unreadable(String),
+    /// What came of some tasks of a series, in order.
+    Ran(Vec<Brief>),
+    /// The series is over: all of its tasks have ended, or the last that was told of is to be run by itself.
+    SeriesOver,
     /// The task is over.
     Ended {
         outcome: Outcome,

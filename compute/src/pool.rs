@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use crate::jail::JailReport;
 use crate::order::{FromWorker, Order, Role, Setup, ToWorker};
+use crate::series::{Brief, Series, TELL_EVERY};
 use crate::task::{Cost, Limit, Outcome, OutputFrame};
 use crate::wire::{CHUNK, Chunk, Receiver, Sender, WireError};
 
@@ -276,6 +277,34 @@ impl Worker {
                 reached(Limit::Time, order.timeout_ms)
             }
             () = outgrown(folders, order.output_bytes) => reached(Limit::Files, order.output_bytes),
+        }
+    }
+
+    /// Runs many tasks. What comes of them goes to `results`; those of which nothing was heard have not ended. The same
+    /// holds as for [`Self::run`].
+    pub(crate) async fn run_series(&mut self, series: Series, results: &mpsc::Sender<Vec<Brief>>) -> RunEnd {
+        let silence = Duration::from_millis(series.order.timeout_ms) + TELL_EVERY + GRACE;
+        let lost = |error: WireError| RunEnd::Lost(format!("its worker process died: {error}"));
+        let limit = Outcome::LimitReached { limit: Limit::Time, value: series.order.timeout_ms };
+        if let Err(error) = self.orders.send(&ToWorker::RunSeries(Box::new(series))).await {
+            return lost(error);
+        }
+        loop {
+            let report = match tokio::time::timeout(silence, self.reports.expect()).await {
+                Err(_) => return RunEnd::Stopped(limit),
+                Ok(Err(error)) => return lost(error),
+                Ok(Ok(report)) => report,
+            };
+            match report {
+                FromWorker::Ran(briefs) => {
+                    if results.send(briefs).await.is_err() {
+                        return RunEnd::Lost("nobody listens any more".to_owned());
+                    }
+                }
+                FromWorker::SeriesOver => return RunEnd::Ended(Outcome::Exited(0), Cost::default()),
+                FromWorker::Unreadable(why) => return RunEnd::Unreadable(why),
+                other => return RunEnd::Lost(format!("its worker process said {other:?}")),
+            }
         }
     }
 

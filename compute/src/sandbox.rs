@@ -26,7 +26,8 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use self::bounds::{Bounds, MAX_TABLE_ELEMENTS, STACK_BYTES, explain};
-use self::program::{Linkers, Program};
+use self::program::Linkers;
+pub(crate) use self::program::Program;
 use crate::guest_io::{GuestInput, GuestOutput};
 use crate::order::Order;
 use crate::task::{Cost, Limit, Outcome};

@@ -11,12 +11,14 @@ use std::process::ExitCode;
 
 use tokio::net::unix::pipe;
 
+use crate::batch::Retries;
 use crate::clock::{Clock, Resident};
-use crate::guest_io::{GuestInput, GuestOutput, OutputBudget, OutputKind, Reports};
+use crate::guest_io::{GuestInput, GuestOutput, OutputBudget, OutputKind, Reports, Sink};
 use crate::in_words;
 use crate::jail::{self, JailReport};
 use crate::order::{FromWorker, Order, Role, Setup, ToWorker};
-use crate::sandbox::{LoadError, Sandbox, Streams};
+use crate::sandbox::{LoadError, Program, Sandbox, Streams};
+use crate::series::{Brief, Series, Untold, Words};
 use crate::task::{Cost, MAX_MODULE_BYTES, Outcome};
 use crate::wire::{CHUNK, Chunk, Receiver};
 
@@ -100,6 +102,7 @@ impl Worker {
                 }
                 (ToWorker::Compile, Role::Compile) => return self.compile(&module),
                 (ToWorker::Run(order), Role::Run) => self.run(&order).await?,
+                (ToWorker::RunSeries(series), Role::Run) => self.run_series(&series).await?,
                 _ => return Err(WorkerError::Unexpected),
             }
         }
@@ -123,8 +126,11 @@ impl Worker {
         let report = match self.sandbox.load(&order.artifact, &self.cache) {
             Ok(program) => {
                 let budget = OutputBudget::new(order.output_bytes);
-                let output =
-                    |kind| GuestOutput { kind, reports: self.reports.clone(), budget: budget.clone() };
+                let output = |kind| GuestOutput {
+                    kind,
+                    sink: Sink::Node(self.reports.clone()),
+                    budget: budget.clone(),
+                };
                 let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
                 let streams = Streams { stdin: self.input.clone(), stdout, stderr };
                 let running = self.clock.run(order.memory_bytes);
@@ -144,6 +150,52 @@ impl Worker {
                 Some(ToWorker::Finish) | None => return Ok(()),
                 Some(ToWorker::Stdin(_) | ToWorker::StdinEnd) => {}
                 Some(_) => return Err(WorkerError::Unexpected),
+            }
+        }
+    }
+
+    async fn run_series(&mut self, series: &Series) -> Result<(), WorkerError> {
+        let send = |report| self.reports.send(&report).map_err(WorkerError::Pipes);
+        let program = match self.sandbox.load(&series.order.artifact, &self.cache) {
+            Ok(program) => program,
+            Err(error) => return send(FromWorker::Unreadable(in_words(&error))),
+        };
+        let (mut order, mut untold) = (series.order.clone(), Untold::new());
+        let words = Words::new(usize::try_from(series.said_bytes).unwrap_or(usize::MAX));
+        let running = self.clock.run(order.memory_bytes);
+        let common = order.args.len();
+        for item in (0..).map_while(|at| series.items.get(at)) {
+            order.args.truncate(common);
+            order.args.push(item);
+            let brief = self.run_briefly(&program, &order, series.retries, &words).await;
+            let is_over = brief == Brief::TooLong;
+            if let Some(briefs) = untold.push(brief) {
+                send(FromWorker::Ran(briefs))?;
+            }
+            if is_over {
+                break;
+            }
+        }
+        drop(running);
+        send(FromWorker::Ran(untold.take()))?;
+        send(FromWorker::SeriesOver)
+    }
+
+    async fn run_briefly(&self, program: &Program, order: &Order, retries: Retries, words: &Words) -> Brief {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let budget = OutputBudget::new(order.output_bytes);
+            let output =
+                |kind| GuestOutput { kind, sink: Sink::Memory(words.clone()), budget: budget.clone() };
+            let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
+            let streams = Streams { stdin: GuestInput::nothing(), stdout, stderr };
+            let (outcome, cost) = self.sandbox.run(program, order, streams).await;
+            let Some([stdout, stderr]) = words.take().map(|both| both.map(Chunk)) else {
+                return Brief::TooLong;
+            };
+            if tries > retries.allowed(&outcome) {
+                return Brief::Ended { outcome, tries, elapsed_us: cost.elapsed_us, stdout, stderr };
             }
         }
     }

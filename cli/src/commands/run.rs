@@ -119,7 +119,8 @@ pub(super) async fn print_all(
 
 pub(super) fn status_of(outcome: &Outcome) -> i32 {
     match outcome {
-        Outcome::Exited(code) => *code,
+        // As a system does, of which a status has eight bits.
+        Outcome::Exited(code) => code & 0xff,
         Outcome::LimitReached { limit: Limit::Time, .. } => TIMED_OUT,
         Outcome::Trapped { .. } => TRAPPED,
         Outcome::Killed => KILLED,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
 
-use crate::task::{Call, Digest, Grant, JobId, Limits, Module};
+use crate::task::{Call, Digest, Grant, JobId, Limits, Module, Outcome};
 
 /// The most tasks of a range. What a batch costs the swarm's memory follows its slices, not its tasks.
 pub const MAX_RANGE: u64 = 100_000_000;
@@ -122,6 +122,17 @@ pub struct Retries {
     pub failed: u32,
     /// When it reached a limit.
     pub limit: u32,
+}
+
+impl Retries {
+    /// How often a task that ended like this is tried again.
+    pub(crate) fn allowed(&self, outcome: &Outcome) -> u32 {
+        match outcome {
+            Outcome::Exited(0) | Outcome::Failed { .. } | Outcome::Killed => 0,
+            Outcome::Exited(_) | Outcome::Trapped { .. } => self.failed,
+            Outcome::LimitReached { .. } => self.limit,
+        }
+    }
 }
 
 /// What everybody needs to know to run a batch: a file of the tree.

@@ -34,6 +34,10 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Desk {
     tasks: u64,
+    /// How many of them are not done.
+    left: u64,
+    /// How many of them are open.
+    n_open: u64,
     /// Tasks that need not be run any more.
     done: RangeSet<u64>,
     /// Tasks that nobody has, but for those in `again`.
@@ -64,9 +68,10 @@ impl Desk {
     /// The desk of a batch of so many tasks, of which `done` need not be run. It hands out nothing before `settled`.
     pub fn new(tasks: u64, done: RangeSet<u64>, settled: Millis) -> Self {
         let all = 0..tasks;
-        let open = if tasks == 0 { RangeSet::new() } else { done.gaps(&all).collect() };
+        let open: RangeSet<u64> = if tasks == 0 { RangeSet::new() } else { done.gaps(&all).collect() };
+        let left = open.iter().map(length).sum();
         let (leases, again, lost) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { tasks, done, open, leases, again, lost, pace: Pace::default(), settled }
+        Self { tasks, left, n_open: left, done, open, leases, again, lost, pace: Pace::default(), settled }
     }
 
     /// Node `by` asks for work.
@@ -89,7 +94,7 @@ impl Desk {
         let is_ours = !range.is_empty() && range.end <= self.tasks;
         let is_free = is_ours && self.done.gaps(range).all(|rest| self.open.gaps(&rest).next().is_none());
         if is_free {
-            self.open.remove(range.clone());
+            self.close(range);
             self.leases.insert(range.start, Lease { end: range.end, by, heard: now });
         }
         is_free
@@ -110,8 +115,11 @@ impl Desk {
             return;
         }
         self.pace.learn(range.end - range.start, elapsed_us);
-        self.open.remove(range.clone());
-        self.again.retain(|task, _| !range.contains(task));
+        self.close(&range);
+        for task in self.again.range(range.clone()).map(|(task, _)| *task).collect::<Vec<_>>() {
+            self.again.remove(&task);
+        }
+        self.left -= self.done.gaps(&range).map(|gap| length(&gap)).sum::<u64>();
         self.done.insert(range);
     }
 
@@ -144,7 +152,7 @@ impl Desk {
         let lost = self.lost.entry(task).or_default();
         lost.push((by, why.to_owned()));
         if lost.len() < MAX_LOST {
-            self.open.remove(task..task + 1);
+            self.close(&(task..task + 1));
             self.again.insert(task, Again { avoid: by, until: now + AVOID_FOR });
             return None;
         }
@@ -166,7 +174,7 @@ impl Desk {
 
     /// Whether every task has ended.
     pub fn is_complete(&self) -> bool {
-        self.open.is_empty() && self.again.is_empty() && self.leases.keys().all(|start| self.is_over(*start))
+        self.left == 0
     }
 
     /// The nodes at work.
@@ -179,10 +187,6 @@ impl Desk {
         self.lost.iter().flat_map(|(task, tries)| tries.iter().map(|(by, why)| (*task, *by, why.as_str())))
     }
 
-    fn is_over(&self, start: u64) -> bool {
-        self.leases.get(&start).is_none_or(|lease| self.done.gaps(&(start..lease.end)).next().is_none())
-    }
-
     fn take_again(&mut self, now: Millis, by: PeerId) -> Option<Range<u64>> {
         let may_have = |again: &Again| again.avoid != by || again.until <= now;
         let (&task, _) = self.again.iter().find(|(_, again)| may_have(again))?;
@@ -192,9 +196,9 @@ impl Desk {
 
     fn take_open(&mut self) -> Option<Range<u64>> {
         let first = self.open.first()?.clone();
-        let open = self.open.iter().map(|range| range.end - range.start).sum();
-        let slice = first.start..first.end.min(first.start + self.pace.slice(open, self.leases.len()));
-        self.open.remove(slice.clone());
+        let size = self.pace.slice(self.n_open, self.leases.len());
+        let slice = first.start..first.end.min(first.start + size);
+        self.close(&slice);
         Some(slice)
     }
 
@@ -209,13 +213,33 @@ impl Desk {
         if range.is_empty() {
             return;
         }
-        let rest: Vec<_> = self.done.gaps(&range).collect();
-        self.open.extend(rest);
+        for rest in self.done.gaps(&range).collect::<Vec<_>>() {
+            self.n_open += self.open.gaps(&rest).map(|gap| length(&gap)).sum::<u64>();
+            self.open.insert(rest);
+        }
         for task in self.again.range(range).map(|(task, _)| *task).collect::<Vec<_>>() {
-            self.open.remove(task..task + 1);
+            self.close(&(task..task + 1));
         }
     }
+
+    /// These tasks are not open any more, if they were.
+    fn close(&mut self, range: &Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let closed =
+            self.open.overlapping(range).map(|open| open.end.min(range.end) - open.start.max(range.start));
+        self.n_open -= closed.sum::<u64>();
+        self.open.remove(range.clone());
+    }
 }
+
+fn length(range: &Range<u64>) -> u64 {
+    range.end - range.start
+}
+
+#[cfg(test)]
+mod simulation;
 
 #[cfg(test)]
 mod tests {

@@ -13,14 +13,15 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::docket::Standing;
-use super::receipt::Collected;
+use super::receipt::{Collected, Said, TaskResult};
 use super::service::Batches;
 use super::slice::{FromKeeper, FromRunner, SLICE_PROTOCOL, Slice};
 use super::store::BatchStoreError;
 use super::trial::{Bench, Trial};
 use crate::in_words;
+use crate::series::Brief;
 use crate::task::JobId;
-use crate::wire::{Receiver, Sender, WireError};
+use crate::wire::{Chunk, Receiver, Sender, WireError};
 
 /// How often the keeper hears from a runner.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -32,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// In memory between a keeper and a runner on the same node.
 const PIPE_BYTES: usize = 64 << 10;
+/// Tasks that are run one by one where a series broke off: it tells of what has ended a little late.
+const AFTER_BREAK: u64 = 64;
 /// What is to be told to the keeper.
 const QUEUE: usize = 64;
 
@@ -135,31 +138,18 @@ impl Hand {
         bench: &mut Bench,
         events: &mpsc::Sender<FromRunner>,
     ) -> Result<bool, BatchStoreError> {
-        let (start, end) = (slice.start, slice.start + slice.items.count());
-        let mut collected = Collected::new(start);
-        let mut closed = Instant::now();
         let mut changes = self.batches.changes();
-        for task in start..end {
-            let trial = bench.run(slice.generation, task, slice.items.get(task - start));
-            let trial = tokio::select! {
-                trial = trial => trial?,
-                () = self.called_off(&mut changes, slice.generation) => return Ok(false),
-            };
-            match trial {
-                Trial::Ended { result, elapsed_us } => collected.push(*result, elapsed_us)?,
-                Trial::Lost(why) => {
-                    self.close(slice.generation, &mut collected, events).await?;
-                    collected = Collected::new(task + 1);
-                    let _ = events.send(FromRunner::Lost { task, why }).await;
-                }
-            }
-            if collected.is_full() || closed.elapsed() >= CLOSE_EVERY {
-                self.close(slice.generation, &mut collected, events).await?;
-                closed = Instant::now();
-            }
+        let mut ledger = Ledger {
+            hand: self,
+            slice,
+            collected: Collected::new(slice.start),
+            closed: Instant::now(),
+            events,
+        };
+        tokio::select! {
+            ran = ledger.run(bench) => ran.map(|()| true),
+            () = self.called_off(&mut changes, slice.generation) => Ok(false),
         }
-        self.close(slice.generation, &mut collected, events).await?;
-        Ok(true)
     }
 
     /// Returns when the batch is not to be run any more.
@@ -178,23 +168,6 @@ impl Hand {
                 return;
             }
         }
-    }
-
-    async fn close(
-        &self,
-        generation: u32,
-        collected: &mut Collected,
-        events: &mpsc::Sender<FromRunner>,
-    ) -> Result<(), BatchStoreError> {
-        if collected.is_empty() {
-            return Ok(());
-        }
-        let identity = self.batches.service.network.identity();
-        let receipt = collected.close(&self.job, generation, self.batches.unix_ms(), identity)?;
-        self.batches.store().receipt(self.job, &receipt).await?;
-        let ended = FromRunner::Ended { range: receipt.range, elapsed_us: receipt.elapsed_us };
-        let _ = events.send(ended).await;
-        Ok(())
     }
 
     /// Tells the keeper, whoever it is, how the slice goes. Says whether the keeper that gave it is there still.
@@ -246,5 +219,78 @@ impl Hand {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+/// What came of the tasks of a slice, on its way into receipts.
+struct Ledger<'slice> {
+    hand: &'slice Hand,
+    slice: &'slice Slice,
+    collected: Collected,
+    closed: Instant,
+    events: &'slice mpsc::Sender<FromRunner>,
+}
+
+impl Ledger<'_> {
+    /// Runs all tasks: in a series as far as that goes, else one by one.
+    async fn run(&mut self, bench: &mut Bench) -> Result<(), BatchStoreError> {
+        let (start, end) = (self.slice.start, self.slice.start + self.slice.items.count());
+        // Where a series breaks off, somewhere behind what was told is a task that must be run by itself.
+        let mut alone = 0;
+        while self.collected.next() < end {
+            let task = self.collected.next();
+            if alone == 0 {
+                alone = if self.run_series(bench, task - start).await? { AFTER_BREAK } else { u64::MAX };
+                continue;
+            }
+            alone -= 1;
+            match bench.run(self.slice.generation, task, self.slice.items.get(task - start)).await? {
+                Trial::Ended { result, elapsed_us } => self.add(*result, elapsed_us).await?,
+                Trial::Lost(why) => {
+                    self.close().await?;
+                    self.collected = Collected::new(task + 1);
+                    let _ = self.events.send(FromRunner::Lost { task, why }).await;
+                }
+            }
+        }
+        self.close().await
+    }
+
+    /// Says whether these tasks can be run in a series at all.
+    async fn run_series(&mut self, bench: &mut Bench, at: u64) -> Result<bool, BatchStoreError> {
+        let Some(mut series) = bench.run_series(&self.slice.items, at).await? else { return Ok(false) };
+        while let Some(briefs) = series.next().await {
+            for brief in briefs {
+                let Brief::Ended { outcome, tries, elapsed_us, stdout, stderr } = brief else { continue };
+                let elapsed_ms = u32::try_from(elapsed_us / 1000).unwrap_or(u32::MAX);
+                let [stdout, stderr] = [stdout, stderr].map(|Chunk(bytes)| Said::here(bytes));
+                self.add(TaskResult { outcome, tries, elapsed_ms, stdout, stderr }, elapsed_us).await?;
+            }
+        }
+        bench.after(series).await;
+        Ok(true)
+    }
+
+    async fn add(&mut self, result: TaskResult, elapsed_us: u64) -> Result<(), BatchStoreError> {
+        self.collected.push(result, elapsed_us)?;
+        if self.collected.is_full() || self.closed.elapsed() >= CLOSE_EVERY {
+            self.close().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what has ended, and then tells the keeper.
+    async fn close(&mut self) -> Result<(), BatchStoreError> {
+        self.closed = Instant::now();
+        if self.collected.is_empty() {
+            return Ok(());
+        }
+        let (batches, job) = (&self.hand.batches, self.hand.job);
+        let identity = batches.service.network.identity();
+        let receipt = self.collected.close(&job, self.slice.generation, batches.unix_ms(), identity)?;
+        batches.store().receipt(job, &receipt).await?;
+        let ended = FromRunner::Ended { range: receipt.range, elapsed_us: receipt.elapsed_us };
+        let _ = self.events.send(ended).await;
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 
 use super::definition::Kept;
+use crate::series;
 use crate::task::JobId;
 
 /// The stream between a keeper and a runner.
@@ -68,6 +69,18 @@ impl SliceItems {
             Self::None(count) => *count,
             Self::Numbers(range) => range.end.saturating_sub(range.start),
             Self::Texts(texts) => texts.len() as u64,
+        }
+    }
+
+    /// Those from `at` on, where they are items that make a series.
+    pub(crate) fn series(&self, at: u64) -> Option<series::Items> {
+        match self {
+            Self::None(_) => None,
+            Self::Numbers(range) => Some(series::Items::Numbers(range.start + at..range.end)),
+            Self::Texts(texts) => {
+                let rest = texts.get(usize::try_from(at).ok()?..)?;
+                Some(series::Items::Texts(rest.to_vec()))
+            }
         }
     }
 

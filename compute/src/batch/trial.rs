@@ -12,18 +12,21 @@ use futures::stream::BoxStream;
 use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{Kind, Parents, VfsError};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::capture::Captured;
 use super::definition::{Definition, Kept, KeptInput};
-use super::receipt::TaskResult;
+use super::receipt::{MAX_INLINE, TaskResult};
 use super::results::OutputStream;
 use super::service::Batches;
+use super::slice::SliceItems;
 use super::store::{BatchStoreError, output_name};
 use crate::cache::PrepareError;
 use crate::in_words;
 use crate::order::{Folder, Order};
 use crate::pool::{CompileError, RunEnd, Worker};
 use crate::runner::order_of;
+use crate::series::{Brief, Series};
 use crate::staging::{self, StageError, Staged};
 use crate::task::{Access, Cost, Grant, JobId, Outcome, OutputFrame};
 
@@ -60,6 +63,19 @@ struct Place {
     staged: Vec<Staged>,
 }
 
+/// Tasks that a worker process runs one after the other. Dropping it ends the process.
+pub(super) struct InSeries {
+    results: mpsc::Receiver<Vec<Brief>>,
+    running: AbortOnDropHandle<Option<Place>>,
+}
+
+impl InSeries {
+    /// What came of the next tasks; `None` at the end, however it came.
+    pub(super) async fn next(&mut self) -> Option<Vec<Brief>> {
+        self.results.recv().await
+    }
+}
+
 /// One try.
 enum Try {
     Ended(Outcome, Cost, Box<Captured>),
@@ -90,12 +106,7 @@ impl Bench {
                     Try::Ended(outcome, cost, captured) => (outcome, cost, captured),
                     Try::Lost(why) => return Ok(Trial::Lost(why)),
                 };
-            let allowed = match &outcome {
-                Outcome::Exited(0) | Outcome::Failed { .. } | Outcome::Killed => 0,
-                Outcome::Exited(_) | Outcome::Trapped { .. } => definition.retries.failed,
-                Outcome::LimitReached { .. } => definition.retries.limit,
-            };
-            if tries <= allowed {
+            if tries <= definition.retries.allowed(&outcome) {
                 continue;
             }
             let elapsed_ms = u32::try_from(cost.elapsed_us / 1000).unwrap_or(u32::MAX);
@@ -105,6 +116,40 @@ impl Bench {
             return Ok(Trial::Ended { result, elapsed_us: cost.elapsed_us });
         }
         Ok(impossible("it was tried too often".to_owned()))
+    }
+
+    /// Runs tasks in a series, if they are of a kind that can be. What comes of them is told in order; those of which
+    /// nothing was told are to be run one by one.
+    pub(super) async fn run_series(
+        &mut self,
+        items: &SliceItems,
+        at: u64,
+    ) -> Result<Option<InSeries>, BatchStoreError> {
+        let Ready { definition, artifact } = self.prepare().await?;
+        let is_simple = definition.input == KeptInput::Empty
+            && definition.out.is_none()
+            && !definition.call.writes()
+            && !matches!(definition.items, Kept::Files { .. });
+        let (Ok(artifact), true) = (artifact, is_simple) else { return Ok(None) };
+        let Some(items) = items.series(at) else { return Ok(None) };
+        let mut place = match self.place.take() {
+            Some(place) => place,
+            None => self.lay_out(&definition).await?,
+        };
+        let order = order_of(&definition.call, artifact, &place.staged);
+        let series = Series { order, items, retries: definition.retries, said_bytes: MAX_INLINE as u64 };
+        let (told, results) = mpsc::channel(QUEUE);
+        let running = tokio::spawn(async move {
+            let end = place.worker.run_series(series, &told).await;
+            matches!(end, RunEnd::Ended(..)).then_some(place)
+        });
+        Ok(Some(InSeries { results, running: AbortOnDropHandle::new(running) }))
+    }
+
+    /// A series is over: what it was run with is of use for what comes next, if all went well.
+    pub(super) async fn after(&mut self, series: InSeries) {
+        drop(series.results);
+        self.place = series.running.await.ok().flatten();
     }
 
     async fn prepare(&mut self) -> Result<Ready, BatchStoreError> {
