@@ -15,7 +15,7 @@ use crate::clock::{Clock, Resident};
 use crate::guest_io::{GuestInput, GuestOutput, OutputBudget, OutputKind, Reports};
 use crate::in_words;
 use crate::jail::{self, JailReport};
-use crate::order::{FromWorker, Order, Role, Setup, ToWorker};
+use crate::order::{FromWorker, Order, RequestHead, Role, Setup, ToWorker};
 use crate::sandbox::{LoadError, Sandbox, Streams};
 use crate::task::{Cost, MAX_MODULE_BYTES, Outcome};
 use crate::wire::{CHUNK, Chunk, Receiver};
@@ -99,7 +99,8 @@ impl Worker {
                     module.extend_from_slice(&part);
                 }
                 (ToWorker::Compile, Role::Compile) => return self.compile(&module),
-                (ToWorker::Run(order), Role::Run) => self.run(&order).await?,
+                (ToWorker::Run(order), Role::Run) => self.run(&order, None).await?,
+                (ToWorker::Answer(order, request), Role::Run) => self.run(&order, Some(&request)).await?,
                 _ => return Err(WorkerError::Unexpected),
             }
         }
@@ -119,7 +120,7 @@ impl Worker {
         }
     }
 
-    async fn run(&mut self, order: &Order) -> Result<(), WorkerError> {
+    async fn run(&mut self, order: &Order, request: Option<&RequestHead>) -> Result<(), WorkerError> {
         let report = match self.sandbox.load(&order.artifact, &self.cache) {
             Ok(program) => {
                 let budget = OutputBudget::new(order.output_bytes);
@@ -128,7 +129,10 @@ impl Worker {
                 let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
                 let streams = Streams { stdin: self.input.clone(), stdout, stderr };
                 let running = self.clock.run(order.memory_bytes);
-                let (outcome, cost) = self.sandbox.run(&program, order, streams).await;
+                let (outcome, cost) = match request {
+                    Some(request) => self.sandbox.answer(&program, order, request, streams).await,
+                    None => self.sandbox.run(&program, order, streams).await,
+                };
                 drop(running);
                 FromWorker::Ended { outcome, cost }
             }
