@@ -25,6 +25,8 @@ pub(crate) enum ToWorker {
     Run(Box<Order>),
     /// Run many tasks, one after the other.
     RunSeries(Box<Series>),
+    /// Answer an HTTP request, whose body is what comes as standard input.
+    Answer(Box<Order>, Box<RequestHead>),
     /// Standard input of the running task.
     Stdin(Chunk),
     /// The end of its standard input.
@@ -66,6 +68,22 @@ pub(crate) struct Order {
     pub(crate) output_bytes: u64,
 }
 
+/// An HTTP request without its body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RequestHead {
+    pub(crate) method: String,
+    /// With its authority, or that is in the header `Host`.
+    pub(crate) uri: String,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+}
+
+/// An HTTP response without its body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+}
+
 /// A folder that a guest may open.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Folder {
@@ -96,6 +114,8 @@ pub(crate) enum FromWorker {
     Rejected(String),
     Stdout(Chunk),
     Stderr(Chunk),
+    /// The head of the answer to an HTTP request; its body comes as standard output.
+    Response(Box<ResponseHead>),
     /// The compiled program could not be read; the task was not begun.
     Unreadable(String),
     /// What came of some tasks of a series, in order.

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::jail::JailReport;
-use crate::order::{FromWorker, Order, Role, Setup, ToWorker};
+use crate::order::{FromWorker, Order, RequestHead, ResponseHead, Role, Setup, ToWorker};
 use crate::series::{Brief, Series, TELL_EVERY};
 use crate::task::{Cost, Limit, Outcome, OutputFrame};
 use crate::wire::{CHUNK, Chunk, Receiver, Sender, WireError};
@@ -266,12 +266,38 @@ impl Worker {
         stdin: mpsc::Receiver<Bytes>,
         output: &mpsc::Sender<OutputFrame>,
     ) -> RunEnd {
+        let mut listener = Listener { order, output, head: None };
+        self.attend(ToWorker::Run(Box::new(order.clone())), &mut listener, stdin).await
+    }
+
+    /// Has a program answer an HTTP request with this body. The head of the answer is sent to `head`, and then its
+    /// body as standard output. In all else as [`run`](Self::run).
+    #[cfg_attr(not(test), expect(dead_code, reason = "nodes do not route requests to guests yet"))]
+    pub(crate) async fn answer(
+        &mut self,
+        order: &Order,
+        request: RequestHead,
+        body: mpsc::Receiver<Bytes>,
+        head: oneshot::Sender<ResponseHead>,
+        output: &mpsc::Sender<OutputFrame>,
+    ) -> RunEnd {
+        let mut listener = Listener { order, output, head: Some(head) };
+        self.attend(ToWorker::Answer(Box::new(order.clone()), Box::new(request)), &mut listener, body).await
+    }
+
+    async fn attend(
+        &mut self,
+        begin: ToWorker,
+        listener: &mut Listener<'_>,
+        stdin: mpsc::Receiver<Bytes>,
+    ) -> RunEnd {
+        let order = listener.order;
         let timeout = Duration::from_millis(order.timeout_ms);
         let folders = order.folders.iter().filter(|folder| folder.writable);
         let folders: Vec<_> = folders.map(|folder| folder.host.clone()).collect();
         let reached = |limit, value| RunEnd::Stopped(Outcome::LimitReached { limit, value });
         tokio::select! {
-            end = self.converse(order, stdin, output) => end,
+            end = self.converse(begin, listener, stdin) => end,
             () = tokio::time::sleep(timeout + GRACE) => {
                 debug!("a worker did not stop in time");
                 reached(Limit::Time, order.timeout_ms)
@@ -303,6 +329,7 @@ impl Worker {
                 }
                 FromWorker::SeriesOver => return RunEnd::Ended(Outcome::Exited(0), Cost::default()),
                 FromWorker::Unreadable(why) => return RunEnd::Unreadable(why),
+                // Which of its tasks it was is seen when they are run one by one.
                 other => return RunEnd::Lost(format!("its worker process said {other:?}")),
             }
         }
@@ -310,18 +337,18 @@ impl Worker {
 
     async fn converse(
         &mut self,
-        order: &Order,
+        begin: ToWorker,
+        listener: &mut Listener<'_>,
         stdin: mpsc::Receiver<Bytes>,
-        output: &mpsc::Sender<OutputFrame>,
     ) -> RunEnd {
         let lost = |error: WireError| RunEnd::Lost(format!("its worker process died: {error}"));
-        if let Err(error) = self.orders.send(&ToWorker::Run(Box::new(order.clone()))).await {
+        if let Err(error) = self.orders.send(&begin).await {
             return lost(error);
         }
         let ended = CancellationToken::new();
         let feeding = feed(&mut self.orders, stdin, &ended);
         let listening = async {
-            let end = listen(&mut self.reports, order, output).await;
+            let end = listen(&mut self.reports, listener).await;
             ended.cancel();
             end
         };
@@ -372,10 +399,17 @@ async fn feed(
     orders.send(&ToWorker::Finish).await
 }
 
+/// Whom a worker's reports concern.
+struct Listener<'task> {
+    order: &'task Order,
+    output: &'task mpsc::Sender<OutputFrame>,
+    /// Where an answer is awaited, and is not there yet.
+    head: Option<oneshot::Sender<ResponseHead>>,
+}
+
 async fn listen(
     reports: &mut Receiver<ChildStdout, FromWorker>,
-    order: &Order,
-    output: &mpsc::Sender<OutputFrame>,
+    listener: &mut Listener<'_>,
 ) -> Result<RunEnd, WireError> {
     loop {
         let frame = match reports.expect().await? {
@@ -383,13 +417,20 @@ async fn listen(
             FromWorker::Stderr(Chunk(bytes)) => OutputFrame::Stderr(bytes),
             FromWorker::Ended { outcome, cost } => return Ok(RunEnd::Ended(outcome, cost)),
             FromWorker::Overdrawn => {
-                let (limit, value) = (Limit::Memory, order.memory_bytes);
+                let (limit, value) = (Limit::Memory, listener.order.memory_bytes);
                 return Ok(RunEnd::Stopped(Outcome::LimitReached { limit, value }));
             }
             FromWorker::Unreadable(why) => return Ok(RunEnd::Unreadable(why)),
-            other => return Ok(RunEnd::Lost(format!("its worker process said {other:?}"))),
+            other => {
+                let (FromWorker::Response(response), Some(head)) = (&other, listener.head.take()) else {
+                    return Ok(RunEnd::Lost(format!("its worker process said {other:?}")));
+                };
+                // Who does not wait for it any more takes no body either.
+                let _ = head.send(ResponseHead::clone(response));
+                continue;
+            }
         };
-        if output.send(frame).await.is_err() {
+        if listener.output.send(frame).await.is_err() {
             return Ok(RunEnd::Lost("nobody listens any more".to_owned()));
         }
     }

@@ -1,7 +1,7 @@
 //! The WASM engine and what a guest may reach. Lives in worker processes only; a node never runs guest code.
 //!
-//! A guest is a WASI preview 1 command (a core module) or a component of the world `wasi:cli/command`; the
-//! bytes say which. It gets its arguments, its environment, three streams, clocks and random numbers, and the
+//! A guest is a WASI preview 1 command (a core module), a component of the world `wasi:cli/command`, or one that
+//! answers HTTP requests; the bytes say which. It gets its arguments, its environment, three streams, clocks and random numbers, and the
 //! folders of its order. A program that asks for more is refused before it runs, by the name of what it asked
 //! for ([`program`]). What bounds it:
 //!
@@ -23,17 +23,20 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use self::bounds::{Bounds, MAX_TABLE_ELEMENTS, STACK_BYTES, explain};
 use self::program::Linkers;
 pub(crate) use self::program::Program;
-use crate::guest_io::{GuestInput, GuestOutput};
-use crate::order::Order;
+use self::service::{Answer, NoRequests};
+use crate::guest_io::{GuestInput, GuestOutput, Reports};
+use crate::order::{Order, RequestHead};
 use crate::task::{Cost, Limit, Outcome};
 
 mod bounds;
 mod program;
+mod service;
 
 pub(crate) use self::program::{LoadError, seal_artifact};
 
@@ -64,12 +67,20 @@ pub(crate) struct Sandbox {
 pub(crate) struct Guest {
     /// Serves components as well: preview 1 is built upon preview 2.
     wasi: WasiP1Ctx,
+    http: WasiHttpCtx,
+    hooks: NoRequests,
     bounds: Bounds,
 }
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         self.wasi.ctx()
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.hooks, table: self.wasi.ctx().table, ctx: &mut self.http }
     }
 }
 
@@ -122,6 +133,34 @@ impl Sandbox {
 
     /// Runs one task to its end.
     pub(crate) async fn run(&self, program: &Program, order: &Order, streams: Streams) -> (Outcome, Cost) {
+        self.bounded(order, streams, async |store| program.run(store).await).await
+    }
+
+    /// Lets a program answer an HTTP request. What it prints is told as its standard error.
+    pub(crate) async fn answer(
+        &self,
+        program: &Program,
+        order: &Order,
+        request: &RequestHead,
+        reports: Reports,
+        streams: Streams,
+    ) -> (Outcome, Cost) {
+        let Streams { stdin, stdout, stderr } = streams;
+        let answer = Answer { reports, body: stdout };
+        let streams = Streams { stdin: stdin.clone(), stdout: stderr.clone(), stderr };
+        self.bounded(order, streams, async |store| {
+            program.answer(store, request, stdin, answer).await.map(|()| 0)
+        })
+        .await
+    }
+
+    /// Does something with a guest within the limits of its order.
+    async fn bounded(
+        &self,
+        order: &Order,
+        streams: Streams,
+        act: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<i32>,
+    ) -> (Outcome, Cost) {
         let guest = match Guest::new(order, streams) {
             Ok(guest) => guest,
             Err(reason) => return (Outcome::Failed { reason }, Cost::default()),
@@ -131,7 +170,7 @@ impl Sandbox {
         store.limiter(|guest| &mut guest.bounds);
         store.set_epoch_deadline(ticks(timeout));
         let started = Instant::now();
-        let ended = tokio::time::timeout(timeout, program.run(&mut store)).await;
+        let ended = tokio::time::timeout(timeout, act(&mut store)).await;
         let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let cost = Cost { elapsed_us, memory_bytes: store.data().bounds.peak() };
         let outcome = match ended {
@@ -164,6 +203,11 @@ fn config() -> Config {
 }
 
 impl Guest {
+    /// Lets go of all that the guest holds of the host.
+    fn drop_handles(&mut self) {
+        *self.wasi.ctx().table = ResourceTable::new();
+    }
+
     fn new(order: &Order, streams: Streams) -> Result<Self, String> {
         let Streams { stdin, stdout, stderr } = streams;
         let mut wasi = WasiCtxBuilder::new();
@@ -177,7 +221,8 @@ impl Guest {
         }
         let mut wasi = wasi.build_p1();
         wasi.ctx().table.set_max_capacity(MAX_HANDLES);
-        Ok(Self { wasi, bounds: Bounds::new(order.memory_bytes) })
+        let (http, hooks, bounds) = (WasiHttpCtx::new(), NoRequests, Bounds::new(order.memory_bytes));
+        Ok(Self { wasi, http, hooks, bounds })
     }
 }
 

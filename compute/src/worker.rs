@@ -16,7 +16,7 @@ use crate::clock::{Clock, Resident};
 use crate::guest_io::{GuestInput, GuestOutput, OutputBudget, OutputKind, Reports, Sink};
 use crate::in_words;
 use crate::jail::{self, JailReport};
-use crate::order::{FromWorker, Order, Role, Setup, ToWorker};
+use crate::order::{FromWorker, Order, RequestHead, Role, Setup, ToWorker};
 use crate::sandbox::{LoadError, Program, Sandbox, Streams};
 use crate::series::{Brief, Series, Untold, Words};
 use crate::task::{Cost, MAX_MODULE_BYTES, Outcome};
@@ -101,8 +101,9 @@ impl Worker {
                     module.extend_from_slice(&part);
                 }
                 (ToWorker::Compile, Role::Compile) => return self.compile(&module),
-                (ToWorker::Run(order), Role::Run) => self.run(&order).await?,
                 (ToWorker::RunSeries(series), Role::Run) => self.run_series(&series).await?,
+                (ToWorker::Run(order), Role::Run) => self.run(&order, None).await?,
+                (ToWorker::Answer(order, request), Role::Run) => self.run(&order, Some(&request)).await?,
                 _ => return Err(WorkerError::Unexpected),
             }
         }
@@ -122,7 +123,7 @@ impl Worker {
         }
     }
 
-    async fn run(&mut self, order: &Order) -> Result<(), WorkerError> {
+    async fn run(&mut self, order: &Order, request: Option<&RequestHead>) -> Result<(), WorkerError> {
         let report = match self.sandbox.load(&order.artifact, &self.cache) {
             Ok(program) => {
                 let budget = OutputBudget::new(order.output_bytes);
@@ -134,7 +135,13 @@ impl Worker {
                 let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
                 let streams = Streams { stdin: self.input.clone(), stdout, stderr };
                 let running = self.clock.run(order.memory_bytes);
-                let (outcome, cost) = self.sandbox.run(&program, order, streams).await;
+                let (outcome, cost) = match request {
+                    Some(request) => {
+                        let reports = self.reports.clone();
+                        self.sandbox.answer(&program, order, request, reports, streams).await
+                    }
+                    None => self.sandbox.run(&program, order, streams).await,
+                };
                 drop(running);
                 FromWorker::Ended { outcome, cost }
             }

@@ -10,6 +10,7 @@ use crate::task::Digest;
 mod bad_guests;
 mod components;
 mod mutations;
+mod services;
 
 /// A pool over the worker program that cargo builds next to this test.
 struct Fixture {

@@ -16,10 +16,18 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use wasmtime_wasi::{WasiView, p1, p2};
 
+use wasmtime_wasi_http::p2::bindings::{ProxyPre, http};
+use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
+
 use super::Guest;
+use super::service::{self, Answer};
+use crate::guest_io::GuestInput;
+use crate::order::RequestHead;
 
 /// What a component exports to be a command, in any version of it.
 const RUN: &str = "wasi:cli/run";
+/// What a component exports to answer HTTP requests.
+const HANDLER: &str = "wasi:http/incoming-handler";
 
 /// A program that is ready to be started many times.
 #[derive(Clone)]
@@ -28,6 +36,8 @@ pub(crate) enum Program {
     Module(InstancePre<Guest>),
     /// A component of the world `wasi:cli/command`.
     Component(CommandPre<Guest>),
+    /// A component of the world `wasi:http/proxy`.
+    Service(ProxyPre<Guest>),
 }
 
 /// Why a program cannot be run.
@@ -64,6 +74,21 @@ impl Program {
                 let ended = command.wasi_cli_run().call_run(store).await?;
                 Ok(if ended.is_ok() { 0 } else { 1 })
             }
+            Self::Service(_) => Err(wasmtime::Error::msg("it is not a command: it answers HTTP requests")),
+        }
+    }
+
+    /// Lets it answer an HTTP request.
+    pub(super) async fn answer(
+        &self,
+        store: &mut Store<Guest>,
+        request: &RequestHead,
+        input: GuestInput,
+        to: Answer,
+    ) -> wasmtime::Result<()> {
+        match self {
+            Self::Service(program) => service::answer(program, store, request, input, to).await,
+            _ => Err(wasmtime::Error::msg(format!("it answers no HTTP requests: it exports no {HANDLER}"))),
         }
     }
 }
@@ -132,9 +157,11 @@ impl Linkers {
     fn link_component(&self, component: &Component) -> Result<Program, LoadError> {
         let kind = component.component_type();
         let engine = component.engine();
-        let is_run = |name: &str| name.split('@').next() == Some(RUN);
-        if !kind.exports(engine).any(|(name, _)| is_run(name)) {
-            return Err(LoadError::Rejected(format!("it is not a command: it exports no {RUN}")));
+        let exports = |wanted| kind.exports(engine).any(|(name, _)| name.split('@').next() == Some(wanted));
+        let (is_command, is_service) = (exports(RUN), exports(HANDLER));
+        if !is_command && !is_service {
+            let why = format!("it is not a command: it exports no {RUN}, nor {HANDLER}");
+            return Err(LoadError::Rejected(why));
         }
         let program = self.components.instantiate_pre(component).map_err(|error| {
             let words = error.to_string();
@@ -144,13 +171,18 @@ impl Linkers {
                 None => LoadError::Rejected(format!("it asks for what tasks are not granted: {error:#}")),
             }
         })?;
-        CommandPre::new(program)
-            .map(Program::Component)
-            .map_err(|error| LoadError::Rejected(format!("it is not a command: {error:#}")))
+        let program = if is_command {
+            CommandPre::new(program).map(Program::Component)
+        } else {
+            ProxyPre::new(program).map(Program::Service)
+        };
+        program
+            .map_err(|error| LoadError::Rejected(format!("its exports are not as they should be: {error:#}")))
     }
 }
 
-/// All of `wasi:cli/imports`, but for what would make sockets and look names up.
+/// All of `wasi:cli/imports` and `wasi:http/imports`, but for what would make sockets, look names up or send
+/// requests.
 fn grant_to_components(linker: &mut component::Linker<Guest>) -> wasmtime::Result<()> {
     // Streams, clocks, random numbers and the three standard streams.
     p2::add_to_linker_proxy_interfaces_async(linker)?;
@@ -167,6 +199,8 @@ fn grant_to_components(linker: &mut component::Linker<Guest>) -> wasmtime::Resul
     filesystem::types::add_to_linker::<Guest, WasiFilesystem>(linker, Guest::filesystem)?;
     let stable = sockets::network::LinkOptions::default();
     sockets::network::add_to_linker::<Guest, WasiSockets>(linker, &stable, Guest::sockets)?;
+    let stable = http::types::LinkOptions::default();
+    http::types::add_to_linker::<Guest, WasiHttp>(linker, &stable, Guest::http)?;
     sockets::tcp::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)?;
     sockets::udp::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)
 }
