@@ -304,8 +304,8 @@ impl Compute {
         let mut changes = self.batches.changes();
         loop {
             changes.mark_unchanged();
-            let known = self.batches.known(&job).ok_or_else(|| JobError::NotFound(job.to_string()))?;
-            if let Some(end) = known.end {
+            let end = self.batches.end_of(&job).ok_or_else(|| JobError::NotFound(job.to_string()))?;
+            if let Some(end) = end {
                 return Ok(end);
             }
             if changes.changed().await.is_err() {

@@ -13,7 +13,7 @@ const VERSION: u8 = 1;
 /// Notices in one gossip message: with the longest name each is under 200 bytes, so all fit in 16 KiB.
 const MAX_NOTICES: usize = 64;
 /// The longest name that travels; lists show no more of it anyway.
-const MAX_NAME_BYTES: usize = 64;
+pub(crate) const MAX_NAME_BYTES: usize = 64;
 
 /// What one node says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
 
+use crate::notice::MAX_NAME_BYTES;
 use crate::task::{Call, Digest, Grant, JobId, Limits, Module, Outcome};
 
 /// The most tasks of a range. What a batch costs the swarm's memory follows its slices, not its tasks.
@@ -221,6 +222,15 @@ pub struct Card {
     pub keep_ms: u64,
     /// The hash of its definition, so that nobody can put another in its place.
     pub definition: Digest,
+}
+
+impl Card {
+    /// Whether it is within its bounds: it may come from anybody.
+    pub(crate) fn is_sound(&self) -> bool {
+        (1..=MAX_RANGE).contains(&self.tasks)
+            && self.after.len() <= MAX_AFTER
+            && self.name.len() <= MAX_NAME_BYTES
+    }
 }
 
 /// How a batch ended: a cell of memory, written by its keeper.

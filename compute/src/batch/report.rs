@@ -84,6 +84,11 @@ impl Batches {
             return format!("it waits for job {before}");
         }
         let board = self.service.board();
+        if let Some(on) =
+            known.card.on.filter(|on| *on != self.me() && !board.peers().any(|peer| peer == *on))
+        {
+            return format!("it must run on {on}, which is not connected");
+        }
         let nodes = std::iter::once(self.me()).chain(board.peers());
         let needed = known.card.memory_bytes;
         let obstacle = |node: PeerId| {

@@ -86,7 +86,7 @@ impl Arrived {
 }
 
 impl Batches {
-    /// Reads what batches there are, and takes part in them.
+    /// Takes part in the batches that there are, as soon as they have been read.
     pub(crate) async fn start(
         service: &Arc<Service>,
         memory: &Memory,
@@ -107,7 +107,6 @@ impl Batches {
             changed: watch::Sender::new(0),
             woken: Notify::new(),
         });
-        this.load(None).await.map_err(|error| StartError::Memory(error.into()))?;
         let mut claims = service.network.accept(SLICE_PROTOCOL).map_err(LinkError::from)?;
         let weak = Arc::downgrade(&this);
         let answer = move |_, job: JobId| {
@@ -122,9 +121,20 @@ impl Batches {
                 serving.service.spawn(this.serve(peer, stream));
             }
         });
-        service.spawn(Arc::clone(&this).hear());
-        service.spawn(Arc::clone(&this).look_after());
+        service.spawn(Arc::clone(&this).take_part());
         Ok(this)
+    }
+
+    /// Reads what there is, which may be much, and only then decides anything: a keeper that has not seen all receipts
+    /// would have tasks run twice.
+    async fn take_part(self: Arc<Self>) {
+        while let Err(error) = self.load(None).await {
+            warn!(%error, "cannot read what memory has of jobs");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.service.spawn(Arc::clone(&self).hear());
+        self.changed.send_modify(|count| *count += 1);
+        self.look_after().await;
     }
 
     /// A new batch of this node; or, where that will do, one that has ended well and is the same. Says which it is.
@@ -153,7 +163,11 @@ impl Batches {
         // Nobody can be at work on it yet, so its desk need not wait for receipts.
         let card = prepared.card;
         self.desks.lock().insert(job, KeptBatch::new(0, Desk::new(card.tasks, Default::default(), 0)));
-        self.store.post(job, &card).await?;
+        if let Err(error) = self.store.post(job, &card).await {
+            self.desks.lock().remove(&job);
+            self.discard(job).await;
+            return Err(error.into());
+        }
         // Whoever submits it asks for it next.
         self.apply(job, News::Card(card));
         self.wake();
@@ -206,9 +220,9 @@ impl Batches {
         Results::open(Arc::clone(self), job).await
     }
 
-    /// What is known of a batch.
-    pub(crate) fn known(&self, job: &JobId) -> Option<Known> {
-        self.docket().get(job).cloned()
+    /// How a batch ended, if it has; nothing if there is none.
+    pub(crate) fn end_of(&self, job: &JobId) -> Option<Option<End>> {
+        self.docket().get(job).map(|known| known.end.clone())
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -251,12 +265,15 @@ impl Batches {
 
     /// What a batch is, from the tree or from memory of it.
     pub(super) async fn definition(&self, job: JobId) -> Result<Arc<Definition>, BatchStoreError> {
-        let digest = self.docket().get(&job).map(|known| known.card.definition);
-        let digest = digest.ok_or(BatchStoreError::Items(job))?;
+        let card = self.docket().get(&job).map(|known| (known.card.definition, known.card.tasks));
+        let (digest, tasks) = card.ok_or(BatchStoreError::Items(job))?;
         if let Some(known) = self.definitions().get(&job) {
             return Ok(Arc::clone(known));
         }
         let definition = Arc::new(self.store.definition(job, digest).await?);
+        if definition.items.count() != tasks {
+            return Err(BatchStoreError::Items(job));
+        }
         let mut definitions = self.definitions();
         if definitions.len() >= MAX_DEFINITIONS {
             definitions.pop_first();
@@ -287,7 +304,7 @@ impl Batches {
 
     /// Reads what memory has of one batch, or of all.
     async fn load(&self, job: Option<JobId>) -> Result<(), BatchStoreError> {
-        let mut news: Vec<_> = self.read(self.store.cells(job).await?);
+        let mut news = self.read(self.store.cells(job).await?).await;
         // What a batch is comes before what has become of it.
         news.sort_by_key(|(_, news)| !matches!(news, News::Card(_)));
         for (job, news) in news {
@@ -296,9 +313,11 @@ impl Batches {
         Ok(())
     }
 
-    fn read(&self, cells: Vec<Cell>) -> Vec<(JobId, News)> {
+    /// What cells tell. Signatures are checked, which takes a while for many.
+    async fn read(&self, cells: Vec<Cell>) -> Vec<(JobId, News)> {
         let unix_ms = self.unix_ms();
-        cells.iter().filter_map(|cell| news_of(cell, unix_ms)).collect()
+        let read = move || cells.iter().filter_map(|cell| news_of(cell, unix_ms)).collect();
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
     async fn hear(self: Arc<Self>) {
@@ -306,7 +325,7 @@ impl Batches {
             self.cells.notify.notified().await;
             let (cells, too_many) = self.cells.take();
             let mut unknown = BTreeSet::new();
-            for (job, news) in self.read(cells) {
+            for (job, news) in self.read(cells).await {
                 let is_new = matches!(news, News::Card(_)) && self.docket().get(&job).is_none();
                 if is_new {
                     unknown.insert(job);

@@ -76,7 +76,7 @@ impl SliceItems {
     pub(crate) fn series(&self, at: u64) -> Option<series::Items> {
         match self {
             Self::None(_) => None,
-            Self::Numbers(range) => Some(series::Items::Numbers(range.start + at..range.end)),
+            Self::Numbers(range) => Some(series::Items::Numbers(range.start.saturating_add(at)..range.end)),
             Self::Texts(texts) => {
                 let rest = texts.get(usize::try_from(at).ok()?..)?;
                 Some(series::Items::Texts(rest.to_vec()))
@@ -88,7 +88,7 @@ impl SliceItems {
     pub(crate) fn get(&self, at: u64) -> Option<String> {
         match self {
             Self::None(_) => None,
-            Self::Numbers(range) => Some((range.start + at).to_string()),
+            Self::Numbers(range) => Some(range.start.saturating_add(at).to_string()),
             Self::Texts(texts) => usize::try_from(at).ok().and_then(|at| texts.get(at)).cloned(),
         }
     }
@@ -124,7 +124,10 @@ impl AtHand {
     pub(crate) fn of(&self, tasks: &Range<u64>) -> SliceItems {
         match self {
             Self::One => SliceItems::None(tasks.end - tasks.start),
-            Self::Range(range) => SliceItems::Numbers(range.start + tasks.start..range.start + tasks.end),
+            Self::Range(range) => {
+                let number = |task| range.start.saturating_add(task);
+                SliceItems::Numbers(number(tasks.start)..number(tasks.end))
+            }
             Self::Texts(..) => {
                 let mut bytes = 0;
                 let texts = tasks.clone().map_while(|task| self.text(task)).take_while(|text| {
@@ -141,7 +144,7 @@ impl AtHand {
     pub(crate) fn item(&self, task: u64) -> Option<String> {
         match self {
             Self::One => None,
-            Self::Range(range) => Some((range.start + task).to_string()),
+            Self::Range(range) => Some(range.start.saturating_add(task).to_string()),
             Self::Texts(..) => self.text(task).map(str::to_owned),
         }
     }

@@ -226,7 +226,7 @@ pub(crate) fn news_of(cell: &Cell, unix_ms: u64) -> Option<(JobId, News)> {
         return (cell.field == CARD).then_some((job, News::Gone));
     };
     let news = match &cell.field[..] {
-        CARD => News::Card(decode(value)?),
+        CARD => News::Card(decode::<Card>(value).filter(Card::is_sound)?),
         STOP => News::Stopped,
         AGAIN => News::Again(decode(value)?),
         END => News::End(decode(value)?),
