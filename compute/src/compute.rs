@@ -176,7 +176,7 @@ impl Compute {
         let service = Service::new(parts);
         let started = async {
             links::start(&service, saying).await?;
-            Batches::start(&service, memory, files).await
+            Batches::start(&service, memory, files)
         };
         match started.await {
             Ok(batches) => Ok(Self { service, batches, max_stdin_bytes }),

@@ -87,7 +87,7 @@ impl Arrived {
 
 impl Batches {
     /// Takes part in the batches that there are, as soon as they have been read.
-    pub(crate) async fn start(
+    pub(crate) fn start(
         service: &Arc<Service>,
         memory: &Memory,
         files: Arc<dyn Vfs>,
