@@ -1,6 +1,7 @@
 //! How errors end a verb: the exit status, and what to do about it.
 
 use starfish_node::fs::copying::CopyError;
+use starfish_node::fs::path::PathError;
 use starfish_node::fs::vfs::VfsError;
 use starfish_node::{ClientError, StartError};
 
@@ -58,6 +59,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
     if let Some(error) = cause.downcast_ref::<ClientError>() {
         return of_client(error);
     }
+    if matches!(cause.downcast_ref(), Some(PathError::Empty)) {
+        return Some(NOT_FOUND);
+    }
     if let Some(error) = cause.downcast_ref::<VfsError>() {
         return of_tree(error);
     }
@@ -81,7 +85,7 @@ fn of_client(error: &ClientError) -> Option<i32> {
 
 fn of_tree(error: &VfsError) -> Option<i32> {
     match error {
-        VfsError::NotFound { .. } => Some(NOT_FOUND),
+        VfsError::NotFound { .. } | VfsError::Path(PathError::Empty) => Some(NOT_FOUND),
         VfsError::Unavailable { .. } => Some(TEMPORARY),
         _ => None,
     }

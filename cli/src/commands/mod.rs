@@ -30,13 +30,16 @@ mod up;
 mod verbs;
 mod versions;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use starfish_node::{Client, DataDir};
+use tokio::io::AsyncWriteExt;
 
 use crate::shell::fs::path::VfsPath;
 use crate::shell::fs::vfs::Vfs;
@@ -177,7 +180,19 @@ pub(crate) fn is_verb(builtin: &str) -> bool {
 }
 
 /// Runs a verb to its end and gives the status to exit with.
-pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>> {
+pub async fn run(verb: Verb, context: Context) -> anyhow::Result<i32> {
+    let mut stdout = context.io.stdout.clone();
+    let status = start(verb, context).await?;
+    match stdout.flush().await {
+        // What did not get out was not done. A reader that left is no failure.
+        Err(error) if status == 0 && error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(status),
+    }
+}
+
+fn start(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>> {
     match verb {
         Verb::Up(up) => up.run(context).boxed(),
         Verb::Down(down) => down.run(context).boxed(),

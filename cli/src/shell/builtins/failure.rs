@@ -33,12 +33,18 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether it failed since something is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Path(PathError::Empty) | Self::Vfs(VfsError::NotFound { .. }))
+    }
+
     /// The exit status that says so.
     pub fn status(&self) -> i32 {
         match self {
             Self::Vfs(error) => status::of(error),
             Self::BrokenPipe => status::BROKEN_PIPE,
             Self::Usage(_) => status::USAGE,
+            Self::Path(PathError::Empty) => status::MISSING,
             Self::Path(_) | Self::Io(_) | Self::Refused(_) => status::FAILED,
         }
     }
