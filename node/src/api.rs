@@ -17,6 +17,7 @@ mod jobs;
 mod keys;
 mod memory;
 mod node;
+mod object;
 pub(crate) mod route;
 pub(crate) mod serve;
 

@@ -95,7 +95,7 @@ enum Action {
         #[arg(long, value_name = "VERSION")]
         if_version: Option<String>,
     },
-    /// List the keys that begin with PREFIX, and their values.
+    /// List the keys that begin with PREFIX, and their values; hashes and sets by their kind.
     Ls {
         /// What the keys begin with.
         #[arg(default_value = "")]
@@ -126,7 +126,8 @@ enum Action {
     /// Read writes from standard input, one JSON document a line, and make all of them or none:
     /// {"key": "a", "value": "1"}, {"key": "a", "field": "f", "value": "1"}, {"key": "b"} to delete.
     Batch,
-    /// Print the keys that begin with PREFIX, and then every change, one JSON document a line.
+    /// Print the keys that begin with PREFIX and have a plain value, and then every change of one, a JSON document a line.
+    /// Hashes and sets are not followed. If the node goes away, the status is 5.
     Watch {
         /// What the keys begin with.
         #[arg(default_value = "")]
@@ -308,7 +309,7 @@ async fn list(
     let mut after: Option<Vec<u8>> = None;
     loop {
         let bounds = (range.from.as_deref().map(str::as_bytes), range.to.as_deref().map(str::as_bytes));
-        let page = space.scan_between(range.prefix.as_bytes(), bounds, after.as_deref(), PAGE).await?;
+        let page = space.keys(range.prefix.as_bytes(), bounds, after.as_deref(), PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.key.clone().into());
         if quiet {
@@ -326,7 +327,13 @@ async fn list(
     if !all.is_empty() {
         let mut table = Table::default();
         for pair in &all {
-            table.row([readable(&pair.key), readable(&pair.value)]);
+            let held = match (&pair.value, pair.kind.as_str()) {
+                (Some(value), _) => readable(&value.0),
+                (None, "fields") => "(a hash: mem hget)".to_owned(),
+                (None, "members") => "(a set: mem smembers)".to_owned(),
+                (None, kind) => format!("({kind})"),
+            };
+            table.row([readable(&pair.key), held]);
         }
         context.print(table.to_string().trim_end()).await?;
     }
@@ -362,5 +369,8 @@ async fn watch(context: &mut Context, space: &str, prefix: &str) -> anyhow::Resu
         context.print(serde_json::to_string(&line)?).await?;
         context.io.stdout.flush().await?;
     }
-    Ok(())
+    // A watch has no end of its own: who counts on it must not take this for one.
+    let data_dir = context.client.data_dir().path().to_owned();
+    Err(starfish_node::ClientError::Interrupted { data_dir, source: "the node ended the watch".into() }
+        .into())
 }

@@ -83,7 +83,7 @@ impl Context {
         }
         self.status = failure.status();
         let _ = self.io.stdout.flush().await;
-        let _ = self.io.stderr.line(format!("{name}: {failure}")).await;
+        let _ = self.io.stderr.line(format!("{name}: {}", failure.told())).await;
         Ok(())
     }
 

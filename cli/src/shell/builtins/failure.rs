@@ -38,6 +38,15 @@ impl Failure {
         matches!(self, Self::Path(PathError::Empty) | Self::Vfs(VfsError::NotFound { .. }))
     }
 
+    /// What went wrong, and what caused that.
+    pub(super) fn told(&self) -> String {
+        let chain = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        let mut told: Vec<String> = chain.map(ToString::to_string).collect();
+        // Transparent wrappers repeat their source.
+        told.dedup();
+        told.join(": ")
+    }
+
     /// The exit status that says so.
     pub fn status(&self) -> i32 {
         match self {

@@ -180,7 +180,7 @@ async fn finish<B: Builtin>(builtin: B, context: Context) -> i32 {
         Ok(status) => status,
         Err(Failure::BrokenPipe) => status::BROKEN_PIPE,
         Err(failure) => {
-            let _ = stderr.line(format!("{}: {failure}", B::NAME)).await;
+            let _ = stderr.line(format!("{}: {}", B::NAME, failure.told())).await;
             failure.status()
         }
     }
