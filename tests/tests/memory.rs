@@ -255,6 +255,8 @@ fn all_keys_are_listed_whatever_they_hold() {
     let kinds = node.json(["mem", "ls", "k"]);
     let kinds: Vec<_> = kinds.as_array().unwrap().iter().map(|key| key["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["fields", "value", "members"]);
+    assert_eq!(node.run(["mem", "set", "", "v"]).code, 2, "the empty key is not allowed");
+    assert_eq!(node.run(["bogus"]).code, 2);
     let shown = node.ok(["mem", "ls", "k"]);
     assert!(shown.contains("a hash") && shown.contains("a set"), "{shown}");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use clap::builder::NonEmptyStringValueParser;
 use serde::{Deserialize, Serialize};
 use starfish_node::client::{Precondition, RemoteLifetime, RemoteSpace};
 use starfish_node::wire::{Base64, WatchEvent, WriteBody};
@@ -45,11 +46,13 @@ enum Action {
     /// Print the value of a key and a newline; exit with 4 if there is none.
     Get {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
     },
     /// Print what is known of a key: its version, when its time is over, what it holds.
     Stat {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// As one JSON document.
         #[arg(long)]
@@ -58,6 +61,7 @@ enum Action {
     /// Set a key. With a condition that does not hold nothing is set, and it exits with 1.
     Set {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// The value; standard input if it is missing or `-`.
         #[arg(allow_hyphen_values = true)]
@@ -74,6 +78,7 @@ enum Action {
     /// Add to the end of a value, and print how many bytes it has then.
     Append {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// What to add; standard input if it is missing or `-`.
         #[arg(allow_hyphen_values = true)]
@@ -82,6 +87,7 @@ enum Action {
     /// Forget a key after a time, or keep it for good; exit with 4 if there is none.
     Expire {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// Such as 30s or 7d; for good if it is missing.
         #[arg(value_parser = super::run::parse_duration)]
@@ -90,6 +96,7 @@ enum Action {
     /// Delete a key and all that it holds; exit with 4 if there is none.
     Del {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// Only the value of this version; another one exits with 1.
         #[arg(long, value_name = "VERSION")]
@@ -116,6 +123,7 @@ enum Action {
     /// Add to a counter, and print what it is then.
     Incr {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// How much; may be negative.
         #[arg(default_value_t = 1, allow_negative_numbers = true)]

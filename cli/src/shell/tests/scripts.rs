@@ -241,6 +241,11 @@ async fn what_everybody_types_is_understood() {
             "/t:\na\nb\ny\n\n/t/a:\nc\nx\n\n/t/a/c:\n\n/t/b:\n5\n",
             0,
         ),
+        (
+            "mkdir -p /d/e; touch /d/e/f; ln -s /bin /d/l; chmod -R 700 /d; ls -lR /d | grep -o '^[-d]rw[-rwx]*'; ls -l / | grep -o '^[-d]rw[-rwx]*'",
+            "drwx------\n-rwx------\ndrwxr-xr-x\ndrwx------\n",
+            0,
+        ),
         ("touch /x /y; mkdir /d; touch /d/z; ls /x /y /d", "/x\n/y\n\n/d:\nz\n", 0),
     ])
     .await;
