@@ -34,3 +34,4 @@ pub use libp2p::{Multiaddr, PeerId};
 pub use network::{Link, Network, NetworkEvent, NetworkStopped};
 pub use rpc::CallError;
 pub use streams::{AcceptError, Incoming, OpenError, Stream};
+pub use transport::gate::Farewell;

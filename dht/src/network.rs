@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ use crate::rpc::{CallError, MAX_FRAME, MessageError, read_message, write_message
 use crate::streams::{AcceptError, Incoming, Open, OpenError, Protocols, Stream};
 use crate::swarm::{Actor, Command};
 use crate::transport;
-use crate::transport::gate::Gate;
+use crate::transport::gate::{Farewell, Gate};
 
 /// Commands that wait for the actor; callers beyond it wait themselves.
 const COMMAND_QUEUE: usize = 256;
@@ -90,6 +91,9 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<NetworkEvent>,
     addresses: RwLock<Addresses>,
     dial_failures: RwLock<HashMap<PeerId, String>>,
+    farewells: RwLock<HashMap<PeerId, Farewell>>,
+    /// Whether another member ever passed the gate, now or before a restart.
+    pub(crate) has_met: AtomicBool,
 }
 
 /// Where this node can be reached.
@@ -140,8 +144,16 @@ impl Shared {
         failures.insert(peer, error.to_string());
     }
 
+    pub(crate) fn note_farewell(&self, peer: PeerId, farewell: Farewell) {
+        let mut farewells = self.farewells.write().unwrap_or_else(PoisonError::into_inner);
+        if farewells.len() < MAX_DIAL_FAILURES || farewells.contains_key(&peer) {
+            farewells.insert(peer, farewell);
+        }
+    }
+
     pub(crate) fn forget_dial_failure(&self, peer: &PeerId) {
         self.dial_failures.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
+        self.farewells.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
     }
 }
 
@@ -182,6 +194,8 @@ impl Network {
             events: broadcast::channel(EVENT_QUEUE).0,
             addresses: RwLock::default(),
             dial_failures: RwLock::default(),
+            farewells: RwLock::default(),
+            has_met: AtomicBool::new(false),
         });
         let book = config.data.as_ref().map(|data| data.join("peers"));
         tokio::spawn(Actor::new(swarm, shared.clone(), receiver, book).run());
@@ -366,6 +380,18 @@ impl Network {
         failures.iter().map(|(peer, error)| (*peer, error.clone())).collect()
     }
 
+    /// Members that turned this node away when they were dialled last, and why they did. Only those are listed whose
+    /// word counts: who was a member before, or is named by a ticket.
+    pub fn farewells(&self) -> Vec<(PeerId, Farewell)> {
+        let farewells = self.shared.farewells.read().unwrap_or_else(PoisonError::into_inner);
+        farewells.iter().map(|(peer, farewell)| (*peer, *farewell)).collect()
+    }
+
+    /// Whether another member was ever reached, since the start or before it.
+    pub fn has_met_others(&self) -> bool {
+        self.shared.has_met.load(Ordering::Relaxed)
+    }
+
     /// Shows another pass at the gate from now on.
     pub fn renew(&self, credentials: &Credentials) {
         self.shared.gate.set_pass(credentials.pass().clone());
@@ -419,12 +445,20 @@ fn listen(swarm: &mut Swarm<Behaviour>, config: &NetworkConfig) -> Result<(), Se
         }
         swarm
             .listen_on(address.clone())
-            .map_err(|error| SetupError::Listen { address, reason: error.to_string() })?;
+            .map_err(|error| SetupError::Listen { address, reason: reason(&error) })?;
     }
     for address in &config.external {
         swarm.add_external_address(address.clone());
     }
     Ok(())
+}
+
+/// The errors of a chain that say something: the outermost of libp2p says nothing.
+fn reason(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut said: Vec<String> = chain.map(ToString::to_string).filter(|text| !text.is_empty()).collect();
+    said.dedup();
+    said.join(": ")
 }
 
 async fn answer<Q, R, F, Fut>(peer: PeerId, mut stream: Stream, handler: &F) -> Result<(), MessageError>

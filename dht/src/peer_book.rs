@@ -109,6 +109,16 @@ impl PeerBook {
         self.changed |= self.peers.remove(peer).is_some();
     }
 
+    /// Whether its word counts: it passed the gate once, or a ticket names it. Others are mere candidates.
+    pub(crate) fn is_trusted(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|known| known.member || known.invited)
+    }
+
+    /// Whether anybody ever passed the gate.
+    pub(crate) fn has_members(&self) -> bool {
+        self.peers.values().any(|known| known.member)
+    }
+
     /// The peers that should be dialled at `now`, at most `budget` of them; each is due again only after
     /// [`PeerBook::failed`] or a long wait.
     pub(crate) fn due(&mut self, now: Instant, budget: usize) -> Vec<(PeerId, Vec<Multiaddr>)> {

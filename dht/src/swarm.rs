@@ -10,6 +10,7 @@ mod queries;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,7 @@ impl Actor {
         book_file: Option<PathBuf>,
     ) -> Self {
         let book = book_file.as_deref().map(PeerBook::load).unwrap_or_default();
+        shared.has_met.store(book.has_members(), Ordering::Relaxed);
         Self {
             swarm,
             shared,

@@ -84,6 +84,12 @@ pub enum CopyError {
         /// The link or file.
         path: PathBuf,
     },
+    /// What stands where a file is to be is a device, a pipe, a socket or a folder.
+    #[error("{}: is there already and is not a regular file (`-` is standard output)", path.display())]
+    NotAFile {
+        /// The device, pipe, socket or folder.
+        path: PathBuf,
+    },
     /// The source is a directory where a file was expected, or the reverse.
     #[error("{path}: is not a directory")]
     SourceNotADirectory {

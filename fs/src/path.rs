@@ -18,6 +18,9 @@ pub struct VfsPath(String);
 /// Why a string is not a path of the tree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
+    /// It is empty. That names nothing, and least of all the directory in which somebody stands.
+    #[error("'': no such file or directory")]
+    Empty,
     /// It does not begin with `/`.
     #[error("{0:?} is not an absolute path")]
     NotAbsolute(String),
@@ -46,8 +49,12 @@ impl VfsPath {
         Self::root().resolve(text)
     }
 
-    /// What `text` means to a shell that stands in `self`: absolute, or relative to it.
+    /// What `text` means to a shell that stands in `self`: absolute, or relative to it. An empty text means nothing, as
+    /// to every program of a Unix: it is what a variable that was never set leaves behind.
     pub fn resolve(&self, text: &str) -> Result<Self, PathError> {
+        if text.is_empty() {
+            return Err(PathError::Empty);
+        }
         if text.len() > MAX_PATH_BYTES {
             return Err(PathError::TooLong(text.len()));
         }
@@ -205,6 +212,7 @@ mod tests {
         assert_eq!(here.resolve("notes").unwrap().as_str(), "/home/ada/notes");
         assert_eq!(here.resolve("../bob").unwrap().as_str(), "/home/bob");
         assert_eq!(here.resolve("/etc").unwrap().as_str(), "/etc");
+        assert_eq!(here.resolve(""), Err(PathError::Empty));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod jobs;
 mod keys;
 mod memory;
 mod node;
+mod object;
 pub(crate) mod route;
 pub(crate) mod serve;
 

@@ -12,14 +12,14 @@ use starfish_dht::enrol::SharedCredentials;
 use starfish_dht::membership::{CredentialsError, Role, UnknownRole};
 use starfish_dht::ticket::{MAX_ADDRESSES, Ticket, TicketError};
 use starfish_dht::{Multiaddr, Network, PeerId};
-use starfish_fs::Files;
+use starfish_fs::{Files, HandoverError};
 use starfish_memory::{Documents, Memory};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::data_dir::DataDir;
 use crate::gateway;
-use crate::membership::swarm_of;
+use crate::membership::{is_provisional, swarm_of};
 use crate::process::{Uptime, resident_bytes};
 use crate::revocation::{Ledger, RevokeError, Revoked};
 use crate::runtime::RuntimeInfo;
@@ -122,7 +122,19 @@ impl Control {
             slots_free: capacity.free,
             n_alive: peers.iter().filter(|peer| peer.alive).count(),
             n_known: peers.len(),
+            has_met_others: self.network.has_met_others(),
+            provisional: is_provisional(&self.credentials),
+            turned_away: self.turned_away(),
         }
+    }
+
+    /// Who says that this node is let in no more, and why; it may have seen the order itself before it was put out.
+    fn turned_away(&self) -> Option<String> {
+        if self.ledger.obeyed().is_peer_revoked(&self.network.local_peer()) {
+            return Some("this node has been revoked".to_owned());
+        }
+        let (peer, farewell) = self.network.farewells().pop()?;
+        Some(format!("{farewell}, says {peer}"))
     }
 
     /// What `node.json` says.
@@ -220,13 +232,23 @@ impl Control {
     }
 
     /// Gives others what this node keeps of the swarm's files. Dropping it breaks it off, with nothing lost.
-    pub(crate) async fn hand_over(self: &Arc<Self>) -> Result<(), starfish_fs::HandoverError> {
+    pub(crate) async fn hand_over(self: &Arc<Self>) -> Result<(), HandoverError> {
+        if self.is_last_with_anything() {
+            return Err(HandoverError::Alone);
+        }
         self.beacons.say_retiring(true).await;
         let staying = Staying(Arc::clone(self));
         self.files.hand_over().await?;
         // It goes on to leave: whoever gave it something now would lose it.
         staying.0.retired.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether nobody else is there, and there is something to lose: files, or what was written into the memory.
+    fn is_last_with_anything(&self) -> bool {
+        let is_alone = !self.network.members().iter().any(|member| member.alive);
+        let has_files = self.files.usage().is_ok_and(|usage| usage.files + usage.dirs > 0);
+        is_alone && (has_files || self.memory.stats().cells > 0)
     }
 
     /// Says good-bye, and ends. What belongs to the swarm is put aside when all is closed.

@@ -22,7 +22,7 @@ use starfish_dht::config::NetworkConfig;
 use starfish_dht::enrol::SharedCredentials;
 use starfish_dht::identity::IdentityError;
 use starfish_dht::ticket::Ticket;
-use starfish_dht::{AcceptError, Identity, Network, PeerId, SetupError, enrol};
+use starfish_dht::{AcceptError, Farewell, Identity, Network, PeerId, SetupError, enrol};
 use starfish_fs::{Files, FilesOptions};
 use starfish_memory::{Documents, Memory, MemoryOptions, MemorySync, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -115,6 +115,8 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("the swarm does not let this node in: {farewell}, says {peer}")]
+    TurnedAway { peer: PeerId, farewell: Farewell },
     #[error("cannot write to the data folder")]
     Folder(#[source] io::Error),
     #[error("cannot listen to signals")]
@@ -130,6 +132,7 @@ impl Node {
         let lock = NodeLock::acquire(&dir)?;
         // Before all else, so that a port in use is known at once.
         let doors = Doors::open(&dir, settings.api_port, settings.memory.redis).await?;
+        let was_member = dir.membership().exists();
         let Member { network, credentials, memory, ledger, port } =
             enter(&dir, &settings, join.as_ref()).await?;
 
@@ -146,12 +149,20 @@ impl Node {
         let compute = Compute::start(&folder, network.clone(), &memory, tree, options).await?;
 
         let tasks = Tasks::new();
+        let stop_on_drop = tasks.stopping().clone().drop_guard();
         let stock = Stock::start(&files, &compute, &tasks);
         let beacons = Beacons::start(&network, settings.zone.clone(), stock.source()).await?;
         spawn_membership(&tasks, &network, &credentials, &ledger, &dir);
         if let Some(ticket) = join {
             network.dial(ticket.addresses).await;
-            catch_up(&memory).await;
+            let turned_away = catch_up(&memory, &network).await;
+            if let Some((peer, farewell)) = turned_away.filter(|_| membership::is_provisional(&credentials)) {
+                // A ticket that is worth nothing must not bind the folder to its swarm.
+                if !was_member {
+                    std::fs::remove_file(dir.membership()).map_err(StartError::Folder)?;
+                }
+                return Err(StartError::TurnedAway { peer, farewell });
+            }
         }
         let (zone, api, end) = (settings.zone, doors.address(), End::default());
         let control = Arc::new(Control {
@@ -176,7 +187,6 @@ impl Node {
         control.runtime_info().write(&control.dir).map_err(StartError::Folder)?;
         let id = control.id();
         info!(peer = %id.peer, swarm = %id.swarm, port, %api, "ready");
-        let stop_on_drop = control.tasks.stopping().clone().drop_guard();
         Ok(Self { control, replication, _stop_on_drop: stop_on_drop, lock })
     }
 
@@ -258,10 +268,14 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
     let identity = Identity::load_or_create(&dir.identity())?;
     let peer = identity.peer_id();
     let network_dir = dir.swarm().join("network");
+    let has_met_others = std::fs::metadata(network_dir.join("peers")).is_ok_and(|book| book.len() > 1);
+    if let Some(swarm) = membership::abandoned(&dir.membership(), peer, ticket, has_met_others)? {
+        info!(%swarm, "no member of that swarm was ever met; going to the ticket's");
+        put_aside(dir, &swarm.to_string());
+    }
     std::fs::create_dir_all(&network_dir).map_err(StartError::Folder)?;
     let credentials = membership::enter(&dir.membership(), peer, ticket)?;
     let folder = dir.swarm().join("memory");
-    let has_met_others = std::fs::metadata(network_dir.join("peers")).is_ok_and(|book| book.len() > 1);
     let options = MemoryOptions { horizon: settings.memory.horizon.0 };
     let opened =
         tokio::task::spawn_blocking(move || open_memory(&folder, &peer, options, has_met_others)).await;
@@ -337,16 +351,22 @@ fn spawn_membership(
 }
 
 /// A newcomer is ready when it has compared its memory with one member, so that whoever waits for it finds what
-/// the swarm had before.
-async fn catch_up(memory: &Memory) {
+/// the swarm had before. If nobody lets it in, and one says why, that is given.
+async fn catch_up(memory: &Memory, network: &Network) -> Option<(PeerId, Farewell)> {
     let compared = async {
         while memory.stats().sync_rounds == 0 {
+            if let Some(turned_away) = network.farewells().pop().filter(|_| network.connected().is_empty()) {
+                return Some(turned_away);
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        None
     };
-    if tokio::time::timeout(CATCH_UP, compared).await.is_err() {
+    let caught_up = tokio::time::timeout(CATCH_UP, compared).await;
+    caught_up.unwrap_or_else(|_| {
         warn!("no member of the swarm has answered yet; going on without what the swarm remembers");
-    }
+        None
+    })
 }
 
 fn files_options(settings: &Settings) -> FilesOptions {

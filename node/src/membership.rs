@@ -22,7 +22,10 @@ const MAX_FAILURES_SAID: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
     /// The ticket leads to another swarm than the one that this node belongs to.
-    #[error("this node is a member of swarm {current:.8} already, the ticket is of swarm {wanted:.8}")]
+    #[error(
+        "this node is a member of swarm {current:.8} already, the ticket is of swarm {wanted:.8}; to change, start it \
+         without the ticket, and leave"
+    )]
     OtherSwarm {
         /// Where it is.
         current: String,
@@ -32,6 +35,22 @@ pub enum MembershipError {
     /// The membership could not be made, read or kept.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+}
+
+/// The swarm that the membership in `path` was for, if a good ticket leads elsewhere and nothing holds the node there: it
+/// has a ticket's word only, and never met anybody.
+pub(crate) fn abandoned(
+    path: &Path,
+    peer: PeerId,
+    ticket: Option<&Ticket>,
+    has_met_others: bool,
+) -> Result<Option<SwarmId>, MembershipError> {
+    let (Some(kept), Some(ticket)) = (Credentials::load(path)?, ticket) else { return Ok(None) };
+    if has_met_others || !kept.is_provisional() || kept.swarm() == ticket.swarm {
+        return Ok(None);
+    }
+    from_ticket(ticket, peer)?;
+    Ok(Some(kept.swarm()))
 }
 
 /// The membership kept in `path`; without one, that of the ticket; without a ticket, that of a new swarm.
@@ -152,6 +171,21 @@ mod tests {
         let joined = enter(&path, me, Some(&ticket(&founder, Duration::from_secs(60)))).unwrap();
         assert!(joined.is_provisional());
         assert_eq!(enter(&path, me, None).unwrap().swarm(), founder.swarm());
+    }
+
+    #[test]
+    fn a_ticket_whose_swarm_was_never_met_gives_way_to_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, me) = (temp.path().join("membership"), PeerId::random());
+        let [dead, good] = [(); 2].map(|()| Credentials::found(PeerId::random()).unwrap());
+        let good = ticket(&good, Duration::from_secs(60));
+        assert_eq!(abandoned(&path, me, Some(&good), false).unwrap(), None, "there is nothing yet");
+        enter(&path, me, Some(&ticket(&dead, Duration::from_secs(60)))).unwrap();
+        assert_eq!(abandoned(&path, me, Some(&good), false).unwrap(), Some(dead.swarm()));
+        assert_eq!(abandoned(&path, me, Some(&good), true).unwrap(), None, "it has met that swarm");
+        assert_eq!(abandoned(&path, me, None, false).unwrap(), None);
+        let expired = ticket(&Credentials::found(PeerId::random()).unwrap(), Duration::ZERO);
+        assert!(abandoned(&path, me, Some(&expired), false).is_err(), "nothing is given up for a bad ticket");
     }
 
     #[test]

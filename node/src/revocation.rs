@@ -3,6 +3,8 @@
 //! Everybody who may write memory could write such a fact; so each is an order, signed by a member whose own
 //! pass shows that it may revoke, and a node obeys only those. An order is never taken back.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use starfish_dht::identity::verify;
@@ -32,6 +34,18 @@ pub(crate) struct Ledger {
 pub(crate) enum Revoked {
     Peer(PeerId),
     Token(Vec<u8>),
+}
+
+impl fmt::Display for Revoked {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => write!(formatter, "node {peer}"),
+            Self::Token(id) => {
+                formatter.write_str("ticket or link ")?;
+                id.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+            }
+        }
+    }
 }
 
 /// The value of the fact. WIRE: postcard.
@@ -118,7 +132,7 @@ impl Ledger {
             warn!("a revocation that nobody with the right to it has signed is ignored");
             return false;
         };
-        info!(?what, %by, "revoked");
+        info!(%what, %by, "revoked");
         match what {
             Revoked::Peer(peer) => self.obeyed.revoke_peer(peer),
             Revoked::Token(id) => self.obeyed.revoke_token(id),

@@ -26,8 +26,8 @@ pub use self::{
     },
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
     memory::{
-        Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyValueBody, Length,
-        MemberBody, WatchEvent, WriteBody,
+        Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyKindBody,
+        KeyValueBody, Length, MemberBody, WatchEvent, WriteBody,
     },
     problem::{Problem, ProblemBody},
     share::{Share, ShareRequest},
@@ -79,6 +79,15 @@ pub struct Status {
     pub n_alive: usize,
     /// How many other members are known.
     pub n_known: usize,
+    /// Whether another member was ever reached, since this start or before it.
+    #[serde(default)]
+    pub has_met_others: bool,
+    /// Whether it lives on its ticket still: no member has made it a lasting one.
+    #[serde(default)]
+    pub provisional: bool,
+    /// If members turn it away: who, and why.
+    #[serde(default)]
+    pub turned_away: Option<String>,
 }
 
 /// One other member, in `GET /api/v1/peers`.

@@ -95,6 +95,17 @@ impl Node {
         Running::start(command, what)
     }
 
+    /// Runs `starfish WORDS` on this node to its end, its standard output going to the file (or device) at `path`; gives
+    /// the exit code.
+    #[track_caller]
+    pub fn run_into(&self, path: &str, words: &[&str]) -> Option<i32> {
+        let file = File::options().write(true).open(path).expect("the test names a file that is there");
+        let mut command = starfish(&self.home);
+        command.arg("--data-dir").arg(self.data_dir()).args(words);
+        command.stdin(Stdio::null()).stdout(file).stderr(Stdio::null());
+        command.status().expect("the program can be run").code()
+    }
+
     /// Runs `starfish WORDS` on this node to its end.
     #[track_caller]
     pub fn run<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Output {

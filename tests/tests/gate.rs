@@ -52,15 +52,20 @@ fn a_revoked_ticket_lets_nobody_in_and_nothing_out() {
     swarm.node(0).ok(["mem", "set", "secret", "of the swarm"]);
     let ticket = swarm.node(0).invite();
     swarm.node(0).ok(["revoke", &ticket]);
-    let index = swarm.add_as(Start::default().with_ticket(ticket));
+    let index = swarm.prepare(Start::default());
     let (inside, outside) = (swarm.node(0), swarm.node(index));
+    for way in [&["up"][..], &["up", "--detach"]] {
+        let join = ["--port", "0", "--api-port", "0", "--join", &ticket];
+        let refused = outside.run(way.iter().copied().chain(join));
+        assert_eq!(refused.code, 6, "{}", refused.stderr);
+        assert!(refused.stderr.contains("revoked"), "{}", refused.stderr);
+        assert!(!outside.data_dir().join("swarm/membership").exists(), "it is bound to nothing");
+    }
     wait_until("the log says who was refused, and why", || {
         let logs = inside.logs();
-        logs.lines().any(|line| line.contains(&outside.id()) && line.contains("revoked"))
+        logs.lines().any(|line| line.contains("refused") && line.contains("revoked"))
     });
     assert!(inside.json(["peers"]).as_array().unwrap().is_empty());
-    assert!(!outside.is_connected_to(&inside.id()));
-    assert_eq!(outside.run(["mem", "get", "secret"]).code, 4);
 
     // A new ticket is another matter.
     let welcome = swarm.add();
@@ -86,5 +91,45 @@ fn a_revoked_member_is_put_out_by_all() {
         swarm.node(0).logs().lines().any(|line| line.contains(&outcast) && line.contains("revoked"))
     });
     assert_eq!(swarm.node(2).run(["mem", "get", "secret"]).code, 4);
+    // It is told, too.
+    wait_until("it knows why", || {
+        let status = swarm.node(2).json(["status"]);
+        status["turned_away"].as_str().is_some_and(|why| why.contains("revoked"))
+    });
+    assert!(swarm.node(2).ok(["status"]).contains("lets this node in no more"));
+    assert!(swarm.node(2).run(["peers"]).stderr.contains("lets this node in no more"));
     assert!(!swarm.node(0).is_connected_to(&outcast) && !swarm.node(1).is_connected_to(&outcast));
+}
+
+#[test]
+fn a_ticket_that_nobody_answers_is_said_and_binds_to_nothing() {
+    let (dead, alive) = (Swarm::start(1), Swarm::start(1));
+    let (ticket, good) = (dead.node(0).invite(), alive.node(0).invite());
+    dead.node(0).terminate();
+    let mut swarm = Swarm::start(0);
+    let index = swarm.prepare(Start::default());
+    let node = swarm.node(index);
+    let up = |join: &[&str]| {
+        let words = ["up", "--detach", "--port", "0", "--api-port", "0"];
+        node.run(words.iter().chain(join).copied())
+    };
+    for join in [&["--join", &ticket][..], &[]] {
+        let alone = up(join);
+        assert_eq!(alone.code, 5, "{}", alone.stderr);
+        assert!(alone.stderr.contains("no member of the swarm could be reached"), "{}", alone.stderr);
+        assert!(node.ok(["status"]).contains("never reached a member"));
+        assert!(node.run(["peers"]).stderr.contains("never reached a member"));
+        node.ok(["down"]);
+    }
+    assert_eq!(up(&["--join", ""]).code, 2);
+
+    let joined = up(&["--join", &good]);
+    assert_eq!(joined.code, 0, "{}", joined.stderr);
+    let pid = node.json(["status"])["pid"].to_string();
+    let command_line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(!command_line.contains(&good), "a ticket is a secret");
+    assert_eq!(node.json(["id"])["swarm"], alive.node(0).json(["id"])["swarm"]);
+    let again = node.run(["up", "--join", &good]);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    node.ok(["down"]);
 }

@@ -95,3 +95,26 @@ fn who_leaves_is_gone_and_starts_anew() {
     assert_ne!(after["swarm"], before["swarm"], "it founded a swarm of its own");
     assert!(leaves.json(["peers"]).as_array().unwrap().is_empty());
 }
+
+#[test]
+fn the_last_member_does_not_leave_by_mistake_and_can_come_back() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    let before = node.json(["id"]);
+    node.ok(["mem", "set", "only", "here"]);
+    let refused = node.run(["leave"]);
+    assert_eq!(refused.code, 5, "{}", refused.stderr);
+    assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
+    assert_eq!(node.ok(["mem", "get", "only"]), "here\n");
+
+    let left = node.run(["leave", "--force"]);
+    assert_eq!((left.code, node.ended()), (0, 0), "{}", left.stderr);
+    let folders = std::fs::read_dir(node.data_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let aside: Vec<_> = folders.filter(|path| path.to_string_lossy().contains("left-")).collect();
+    assert_eq!(aside.len(), 1);
+    assert!(left.stderr.contains(&*aside[0].to_string_lossy()), "{}", left.stderr);
+    std::fs::rename(&aside[0], node.data_dir().join("swarm")).unwrap();
+    node.restart();
+    assert_eq!(node.json(["id"]), before);
+    assert_eq!(node.ok(["mem", "get", "only"]), "here\n");
+}

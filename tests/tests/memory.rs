@@ -243,3 +243,20 @@ fn aside(folder: &Path) -> usize {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     names.filter(|name| name.to_string_lossy().contains("damaged")).count()
 }
+
+#[test]
+fn all_keys_are_listed_whatever_they_hold() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    node.ok(["mem", "set", "k-plain", "v"]);
+    node.ok(["mem", "hset", "k-hash", "f", "v"]);
+    node.ok(["mem", "sadd", "k-set", "x"]);
+    assert_eq!(node.ok(["mem", "ls", "k", "--quiet"]), "k-hash\nk-plain\nk-set\n");
+    let kinds = node.json(["mem", "ls", "k"]);
+    let kinds: Vec<_> = kinds.as_array().unwrap().iter().map(|key| key["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["fields", "value", "members"]);
+    assert_eq!(node.run(["mem", "set", "", "v"]).code, 2, "the empty key is not allowed");
+    assert_eq!(node.run(["bogus"]).code, 2);
+    let shown = node.ok(["mem", "ls", "k"]);
+    assert!(shown.contains("a hash") && shown.contains("a set"), "{shown}");
+}

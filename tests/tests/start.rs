@@ -32,7 +32,8 @@ fn a_node_is_who_it_was_after_every_kind_of_end() {
     assert_eq!(node.run(["status", "--quiet"]).code, NOT_RUNNING);
     let refused = node.run(["mem", "get", "kept"]);
     assert_eq!(refused.code, NOT_RUNNING);
-    assert!(refused.stderr.contains("starfish up"), "no hint: {}", refused.stderr);
+    let hint = format!("starfish --data-dir {} up", node.data_dir().display());
+    assert!(refused.stderr.contains(&hint), "no hint: {}", refused.stderr);
 
     node.restart();
     assert_eq!(node.json(["id"]), first);
@@ -79,4 +80,47 @@ fn sigterm_ends_a_busy_node_within_five_seconds() {
     assert_eq!(code, 0);
     assert!(took < Duration::from_secs(5), "stopped in {took:?}");
     drop((watching, computing, writing));
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_with_a_way_out() {
+    let mut swarm = Swarm::start(1);
+    let index = swarm.prepare(Start::default());
+    let (first, second) = (swarm.node(0), swarm.node(index));
+    let (port, api) = (first.port().to_string(), first.api_address().port().to_string());
+    for (words, flag) in [
+        (["--port", &port, "--api-port", "0"], "--port"),
+        (["--port", "0", "--api-port", &api], "--api-port"),
+    ] {
+        let refused = second.run(["up"].into_iter().chain(words));
+        assert_eq!(refused.code, 1, "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("in use") && refused.stderr.contains(&format!("with {flag} ")),
+            "{}",
+            refused.stderr
+        );
+    }
+}
+
+#[test]
+fn output_that_does_not_fit_is_a_failure() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    node.ok(["mem", "set", "a", "b"]);
+    node.ok(["mkdir", "/d"]);
+    for words in [&["status"][..], &["mem", "ls"], &["ls", "/"], &["df"], &["-c", "ls /"], &["-c", "status"]]
+    {
+        assert_eq!(node.run_into("/dev/full", words), Some(1), "{words:?}");
+    }
+}
+
+#[test]
+fn a_watch_that_its_node_ends_is_no_success() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    node.ok(["mem", "set", "seen", "yes"]);
+    let watching = node.spawn(["mem", "watch"]);
+    wait_until("the watch watches", || watching.stdout().contains("seen"));
+    node.terminate();
+    assert_eq!(watching.finish().code, 5);
 }

@@ -29,6 +29,12 @@ impl Df {
         };
         let all = format!("{} on {} nodes{overhead}", human::bytes(usage.swarm), usage.members);
         table.row(["kept".to_owned(), all]);
+        // Twice the content, or as often as there are members for short files, is what the files of the tree come to.
+        let needed = usage.content.saturating_mul(usage.members.max(3)).saturating_add(1 << 20);
+        if usage.swarm > needed {
+            let why = "more than the tree needs: older versions (30 days), or what is not collected yet";
+            table.row(["", why]);
+        }
         let here = format!("{}, and {} cached", human::bytes(usage.bytes), human::bytes(usage.cached));
         table.row(["on this node".to_owned(), here]);
         let disk = format!("{} free of {}", human::bytes(usage.free), human::bytes(usage.total));

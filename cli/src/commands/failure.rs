@@ -1,8 +1,12 @@
 //! How errors end a verb: the exit status, and what to do about it.
 
+use starfish_node::dht::SetupError;
 use starfish_node::fs::copying::CopyError;
+use starfish_node::fs::path::PathError;
 use starfish_node::fs::vfs::VfsError;
-use starfish_node::{ClientError, StartError};
+use starfish_node::{ClientError, DataDir, StartError};
+
+use super::program;
 
 /// It failed, and trying the same again will fail again.
 pub const FAILED: i32 = 1;
@@ -30,6 +34,16 @@ pub struct NotFound(pub String);
 #[error("{0} was not run")]
 pub struct NotRun(pub String);
 
+/// Neither a verb nor a built-in of the shell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: no such verb")]
+pub struct NoSuchVerb(pub String);
+
+/// The swarm does not let the node in; what it said as it ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the node did not start, since the swarm does not let it in:\n{0}")]
+pub struct NotLetIn(pub String);
+
 /// The status that this error ends a verb with.
 pub fn status(error: &anyhow::Error) -> i32 {
     let otherwise = if error.is::<NotRun>() { NOT_RUN } else { FAILED };
@@ -38,11 +52,31 @@ pub fn status(error: &anyhow::Error) -> i32 {
 
 /// What the user can do next.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| match cause.downcast_ref::<ClientError>()? {
-        ClientError::NotRunning { .. } => Some("start a node: starfish up".to_owned()),
-        ClientError::Refused(problem) => problem.body.hint.clone(),
-        _ => None,
+    if error.is::<NoSuchVerb>() {
+        return Some("starfish --help lists the verbs".to_owned());
+    }
+    error.chain().find_map(|cause| match cause.downcast_ref::<ClientError>() {
+        Some(ClientError::NotRunning { data_dir }) => {
+            Some(format!("start a node: {} up", program(&DataDir::new(data_dir))))
+        }
+        Some(ClientError::Refused(problem)) => problem.body.hint.clone(),
+        Some(_) => None,
+        None => hint_of_start(cause.downcast_ref()?),
     })
+}
+
+fn hint_of_start(error: &StartError) -> Option<String> {
+    let other = |flag: &str, variable: &str| {
+        format!("take another port with {flag} or {variable}; 0 is any that is free")
+    };
+    match error {
+        StartError::Api { .. } => Some(other("--api-port", "STARFISH_API_PORT")),
+        StartError::Network(SetupError::Listen { .. }) => Some(other("--port", "STARFISH_PORT")),
+        StartError::TurnedAway { .. } => {
+            Some("ask for a new ticket: starfish invite, at a member".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// Whether the reader of standard output left, which is a clean end. A node that went away in the middle of a request is
@@ -52,11 +86,20 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    if cause.is::<NoSuchVerb>() {
+        return Some(USAGE);
+    }
+    if cause.is::<NotLetIn>() {
+        return Some(NOT_ALLOWED);
+    }
     if cause.is::<NotFound>() {
         return Some(NOT_FOUND);
     }
     if let Some(error) = cause.downcast_ref::<ClientError>() {
         return of_client(error);
+    }
+    if matches!(cause.downcast_ref(), Some(PathError::Empty)) {
+        return Some(NOT_FOUND);
     }
     if let Some(error) = cause.downcast_ref::<VfsError>() {
         return of_tree(error);
@@ -64,7 +107,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
     match cause.downcast_ref::<CopyError>() {
         Some(CopyError::Tree(error)) => of_tree(error),
         Some(_) => Some(FAILED),
-        None => cause.is::<StartError>().then_some(FAILED),
+        None => match cause.downcast_ref()? {
+            StartError::TurnedAway { .. } => Some(NOT_ALLOWED),
+            _ => Some(FAILED),
+        },
     }
 }
 
@@ -81,7 +127,7 @@ fn of_client(error: &ClientError) -> Option<i32> {
 
 fn of_tree(error: &VfsError) -> Option<i32> {
     match error {
-        VfsError::NotFound { .. } => Some(NOT_FOUND),
+        VfsError::NotFound { .. } | VfsError::Path(PathError::Empty) => Some(NOT_FOUND),
         VfsError::Unavailable { .. } => Some(TEMPORARY),
         _ => None,
     }

@@ -15,6 +15,7 @@ use crate::shell::fs::vfs::{Kind, Vfs};
 /// Copy a file or folder of the tree to this machine.
 ///
 /// A file appears under its name when it is whole. A long one that broke off is gone on with by the same command.
+/// A link is written through; devices and pipes are refused. Set-uid and set-gid bits are not kept.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  starfish get /photos/photo.jpg .\n  starfish get /src ~/src\n  starfish get /logs/dmesg - | less"

@@ -7,6 +7,7 @@ use qrcode::render::unicode::Dense1x2;
 use starfish_node::wire::InviteRequest;
 
 use super::{Context, peers};
+use crate::output::terminal_width;
 
 /// Make a ticket that lets another machine in.
 ///
@@ -49,7 +50,16 @@ impl Invite {
             context.io.stderr.line(said).await?;
             context.io.stderr.line(format!("starfish up --join {}\n", invitation.ticket)).await?;
             if let Ok(code) = QrCode::new(invitation.ticket.to_ascii_uppercase()) {
-                context.io.stderr.line(code.render::<Dense1x2>().quiet_zone(true).build()).await?;
+                let code = code.render::<Dense1x2>().quiet_zone(true).build();
+                let (width, lines) =
+                    (code.lines().next().map_or(0, |line| line.chars().count()), code.lines().count());
+                if width <= terminal_width() {
+                    context.io.stderr.line(code).await?;
+                } else {
+                    let line =
+                        format!("(a QR code would need a terminal of {width} columns and {lines} lines)\n");
+                    context.io.stderr.line(line).await?;
+                }
             }
         }
         context.print(&invitation.ticket).await?;

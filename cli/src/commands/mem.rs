@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use clap::builder::NonEmptyStringValueParser;
 use serde::{Deserialize, Serialize};
 use starfish_node::client::{Precondition, RemoteLifetime, RemoteSpace};
 use starfish_node::wire::{Base64, WatchEvent, WriteBody};
@@ -45,11 +46,13 @@ enum Action {
     /// Print the value of a key and a newline; exit with 4 if there is none.
     Get {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
     },
     /// Print what is known of a key: its version, when its time is over, what it holds.
     Stat {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// As one JSON document.
         #[arg(long)]
@@ -58,6 +61,7 @@ enum Action {
     /// Set a key. With a condition that does not hold nothing is set, and it exits with 1.
     Set {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// The value; standard input if it is missing or `-`.
         #[arg(allow_hyphen_values = true)]
@@ -74,6 +78,7 @@ enum Action {
     /// Add to the end of a value, and print how many bytes it has then.
     Append {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// What to add; standard input if it is missing or `-`.
         #[arg(allow_hyphen_values = true)]
@@ -82,6 +87,7 @@ enum Action {
     /// Forget a key after a time, or keep it for good; exit with 4 if there is none.
     Expire {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// Such as 30s or 7d; for good if it is missing.
         #[arg(value_parser = super::task::parse_duration)]
@@ -90,12 +96,13 @@ enum Action {
     /// Delete a key and all that it holds; exit with 4 if there is none.
     Del {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// Only the value of this version; another one exits with 1.
         #[arg(long, value_name = "VERSION")]
         if_version: Option<String>,
     },
-    /// List the keys that begin with PREFIX, and their values.
+    /// List the keys that begin with PREFIX, and their values; hashes and sets by their kind.
     Ls {
         /// What the keys begin with.
         #[arg(default_value = "")]
@@ -116,6 +123,7 @@ enum Action {
     /// Add to a counter, and print what it is then.
     Incr {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// How much; may be negative.
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
@@ -126,7 +134,8 @@ enum Action {
     /// Read writes from standard input, one JSON document a line, and make all of them or none:
     /// {"key": "a", "value": "1"}, {"key": "a", "field": "f", "value": "1"}, {"key": "b"} to delete.
     Batch,
-    /// Print the keys that begin with PREFIX, and then every change, one JSON document a line.
+    /// Print the keys that begin with PREFIX and have a plain value, and then every change of one, a JSON document a line.
+    /// Hashes and sets are not followed. If the node goes away, the status is 5.
     Watch {
         /// What the keys begin with.
         #[arg(default_value = "")]
@@ -308,7 +317,7 @@ async fn list(
     let mut after: Option<Vec<u8>> = None;
     loop {
         let bounds = (range.from.as_deref().map(str::as_bytes), range.to.as_deref().map(str::as_bytes));
-        let page = space.scan_between(range.prefix.as_bytes(), bounds, after.as_deref(), PAGE).await?;
+        let page = space.keys(range.prefix.as_bytes(), bounds, after.as_deref(), PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.key.clone().into());
         if quiet {
@@ -326,7 +335,13 @@ async fn list(
     if !all.is_empty() {
         let mut table = Table::default();
         for pair in &all {
-            table.row([readable(&pair.key), readable(&pair.value)]);
+            let held = match (&pair.value, pair.kind.as_str()) {
+                (Some(value), _) => readable(&value.0),
+                (None, "fields") => "(a hash: mem hget)".to_owned(),
+                (None, "members") => "(a set: mem smembers)".to_owned(),
+                (None, kind) => format!("({kind})"),
+            };
+            table.row([readable(&pair.key), held]);
         }
         context.print(table.to_string().trim_end()).await?;
     }
@@ -362,5 +377,8 @@ async fn watch(context: &mut Context, space: &str, prefix: &str) -> anyhow::Resu
         context.print(serde_json::to_string(&line)?).await?;
         context.io.stdout.flush().await?;
     }
-    Ok(())
+    // A watch has no end of its own: who counts on it must not take this for one.
+    let data_dir = context.client.data_dir().path().to_owned();
+    Err(starfish_node::ClientError::Interrupted { data_dir, source: "the node ended the watch".into() }
+        .into())
 }

@@ -32,13 +32,16 @@ mod up;
 mod verbs;
 mod versions;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use starfish_node::{Client, DataDir};
+use tokio::io::AsyncWriteExt;
 
 use crate::shell::fs::path::VfsPath;
 use crate::shell::fs::vfs::Vfs;
@@ -183,13 +186,37 @@ pub fn command() -> clap::Command {
         .fold(command, |command, entry| command.subcommand((entry.command)().about(entry.about)))
 }
 
+/// How this program is called for the node of `dir`: with the folder, unless it is found without.
+pub(crate) fn program(dir: &DataDir) -> String {
+    let usual = DataDir::find(None, |name| std::env::var(name).ok());
+    if usual.is_ok_and(|usual| usual.path() == dir.path()) {
+        return "starfish".to_owned();
+    }
+    let path = dir.path().display().to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
+    let path = if path.bytes().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) };
+    format!("starfish --data-dir {path}")
+}
+
 /// Whether a built-in makes sense outside of the shell, where the machine's own `echo` or `seq` is at hand.
 pub(crate) fn is_verb(builtin: &str) -> bool {
     !matches!(builtin, "basename" | "dirname" | "echo" | "printf" | "seq" | "sleep" | "tee")
 }
 
 /// Runs a verb to its end and gives the status to exit with.
-pub fn run(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>> {
+pub async fn run(verb: Verb, context: Context) -> anyhow::Result<i32> {
+    let mut stdout = context.io.stdout.clone();
+    let status = start(verb, context).await?;
+    match stdout.flush().await {
+        // What did not get out was not done. A reader that left is no failure.
+        Err(error) if status == 0 && error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(status),
+    }
+}
+
+fn start(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>> {
     match verb {
         Verb::Up(up) => up.run(context).boxed(),
         Verb::Down(down) => down.run(context).boxed(),
@@ -235,7 +262,7 @@ pub async fn open_shell(context: Context, line: Option<String>) -> anyhow::Resul
 
 async fn run_builtin(argv: Vec<String>, context: Context) -> anyhow::Result<i32> {
     let (name, args) = argv.split_first().ok_or_else(|| anyhow::anyhow!("no verb"))?;
-    let entry = builtins::find(name).ok_or_else(|| anyhow::anyhow!("{name}: no such verb"))?;
+    let entry = builtins::find(name).ok_or_else(|| failure::NoSuchVerb(name.clone()))?;
     // The built-in reports errors of files by itself; that there is no node is said here, with its hint.
     context.client.id().await?;
     let tree = context.tree();

@@ -91,7 +91,7 @@ async fn start_in_background(context: &Context, folder: &Path) -> anyhow::Result
         return Err(mount::MountError::MountedAlready(folder.to_owned()).into());
     }
     let before = up::length(&log);
-    let mut child = up::spawn(&log, &words)?;
+    let mut child = up::spawn(&log, &words, &[])?;
     let start = Instant::now();
     // A dead mount counts for none: what lists it is the mount that replaces it.
     while !(mount::is_mounted(folder) && folder.read_dir().is_ok()) {

@@ -75,8 +75,18 @@ async fn list(context: &mut Context, json: bool) -> anyhow::Result<()> {
     if json {
         return context.print_json(&peers).await;
     }
+    let status = context.client.status().await?;
+    if let Some(why) = &status.turned_away {
+        let line = format!("warning: the swarm lets this node in no more: {why}");
+        context.io.stderr.line(line).await?;
+    }
     if peers.is_empty() {
-        return Ok(context.io.stderr.line("no other members; invite one: starfish invite").await?);
+        let line = if status.provisional && !status.has_met_others {
+            "never reached a member of its swarm; it goes on trying".to_owned()
+        } else {
+            format!("no other members; invite one: {} invite", super::program(context.client.data_dir()))
+        };
+        return Ok(context.io.stderr.line(line).await?);
     }
     let mut table =
         Table::new(["ID", "STATE", "RTT", "HEARD", "VERSION", "ZONE", "ADDRESS"]).right_aligned(&[2]);

@@ -96,8 +96,10 @@ impl Put {
 }
 
 async fn make_parents(tree: &dyn Vfs, path: &VfsPath) -> Result<(), VfsError> {
-    if let Some(parent) = path.parent() {
-        tree.mkdir(&parent, Parents::Create).await?;
+    let Some(parent) = path.parent() else { return Ok(()) };
+    match tree.mkdir(&parent, Parents::Create).await {
+        // A file that is in the way is there, and that is not what is wrong with it.
+        Err(VfsError::Exists { path }) => Err(VfsError::NotADirectory { path }),
+        made => made.map(|_| ()),
     }
-    Ok(())
 }

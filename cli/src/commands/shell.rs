@@ -44,8 +44,12 @@ pub(super) async fn open(mut context: Context, line: Option<String>) -> anyhow::
     if !starfish_node::NodeLock::is_held(context.client.data_dir()) {
         let dir = context.client.data_dir().path().to_owned();
         let words = ["--data-dir".into(), dir.into_os_string(), "up".into()];
-        up::start_in_background(&context.client, &words).await?;
-        context.io.stderr.line("started a node in the background; to stop it: starfish down").await?;
+        // A ticket in this environment is for the node as well.
+        let ticket = std::env::var(up::JOIN).ok();
+        up::start_in_background(&context.client, &words, ticket.as_deref()).await?;
+        let starfish = super::program(context.client.data_dir());
+        let line = format!("started a node in the background; to stop it: {starfish} down");
+        context.io.stderr.line(line).await?;
     }
     let mut session = session(&context).await?;
     context.io.stderr.line("this is the starfish shell: try help, invite, peers, put; exit ends it").await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use starfish_node::fs::Shortfall;
+use starfish_node::wire;
 
 use super::Context;
 use super::failure::NOT_RUNNING;
@@ -49,8 +50,7 @@ impl Status {
         let mut table = Table::default();
         table.row(["node".to_owned(), status.id.peer.to_string()]);
         table.row(["swarm".to_owned(), status.id.swarm.clone()]);
-        let members = format!("{} of {} others alive", status.n_alive, status.n_known);
-        table.row(["members".to_owned(), members]);
+        table.row(["members".to_owned(), members(&status)]);
         for (index, address) in status.addrs.iter().enumerate() {
             table.row([if index == 0 { "addresses" } else { "" }.to_owned(), address.to_string()]);
         }
@@ -75,12 +75,25 @@ impl Status {
     }
 }
 
+/// Who else is there, and whether this node is let in at all.
+fn members(status: &wire::Status) -> String {
+    if status.provisional && !status.has_met_others && status.turned_away.is_none() {
+        return "never reached a member of its swarm; it goes on trying".to_owned();
+    }
+    let mut text = format!("{} of {} others alive", status.n_alive, status.n_known);
+    if let Some(why) = &status.turned_away {
+        text.push_str(&format!("; the swarm lets this node in no more: {why}"));
+    }
+    text
+}
+
 /// How the files of the swarm are, in words.
 fn files(shortfall: &Shortfall) -> String {
     if shortfall.files == 0 {
         return match shortfall.looking {
             0 => "all at full durability".to_owned(),
-            n => format!("being looked after: members have changed, and {n} are not through"),
+            1 => "being looked after: members have changed, and 1 of them is not through".to_owned(),
+            n => format!("being looked after: members have changed, and {n} of them are not through"),
         };
     }
     let mut text = format!("{} below full durability", shortfall.files);
@@ -97,7 +110,9 @@ impl Id {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         let id = context.client.id().await?;
         if self.json {
-            context.print_json(&id).await?;
+            // The same node is `id` to `peers` and `peer` to the API.
+            let json = serde_json::json!({ "id": id.peer, "peer": id.peer, "swarm": id.swarm });
+            context.print_json(&json).await?;
         } else {
             context.print(id.peer).await?;
         }

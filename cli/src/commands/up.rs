@@ -9,13 +9,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use clap::builder::NonEmptyStringValueParser;
 use starfish_node::dht::Multiaddr;
 use starfish_node::dht::ticket::Ticket;
 use starfish_node::logs::{self, LogFormat};
-use starfish_node::wire::InviteRequest;
+use starfish_node::wire::{InviteRequest, Status};
 use starfish_node::{Client, DataDir, Layer, Node, NodeConfig, NodeLock, RuntimeInfo, Settings, Slots};
 
 use super::Context;
+use super::failure::{NOT_ALLOWED, NotLetIn, TEMPORARY};
 
 /// How long a detached node may take to answer before its start counts as failed.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +25,12 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 const TICKET_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a node that joins waits for the first member before it says that there is none yet.
 const JOIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node that was a member before waits for the others before it says that none answers.
+const RETURN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a node that was killed may hold its folder, and one that lives may take to say so.
+const DYING_PATIENCE: Duration = Duration::from_secs(2);
+/// The ticket to join with, in the environment.
+pub(super) const JOIN: &str = "STARFISH_JOIN";
 /// How often the ticket of `--ticket-file` is written anew: it is good for a day, and the file must be as well.
 const TICKET_EVERY: Duration = Duration::from_secs(12 * 3600);
 /// A detached node's log is begun anew when it is longer than this at a start, in bytes.
@@ -32,14 +40,17 @@ const MAX_LOG: u64 = 16 << 20;
 ///
 /// On a fresh data folder it founds a private swarm of one, or joins another's with a ticket. Settings are flags over
 /// STARFISH_* variables over config.toml in the data folder over defaults.
+///
+/// A ticket that a member refuses (revoked, expired) ends it with status 6. If nobody answers, the node is up and goes
+/// on trying; with --detach the status is 5 then.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  starfish up\n  starfish up --detach\n  starfish up --join starfish1...\n  \
                         starfish --data-dir /tmp/b up --port 0 --api-port 0 --join starfish1..."
 )]
 pub struct Up {
-    /// Join a swarm with its ticket; `@FILE` waits for a file with one.
-    #[arg(long, env = "STARFISH_JOIN", value_name = "TICKET")]
+    /// Join a swarm with its ticket; `@FILE` waits for a file with one [env: STARFISH_JOIN].
+    #[arg(long, value_name = "TICKET", value_parser = NonEmptyStringValueParser::new())]
     join: Option<String>,
     /// Go on in the background once the node is ready; its log is node.log in the data folder.
     #[arg(long)]
@@ -77,15 +88,16 @@ pub struct Up {
 }
 
 impl Up {
-    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+    pub(super) async fn run(mut self, mut context: Context) -> anyhow::Result<i32> {
+        // Compose files set the variable to nothing when there is no ticket.
+        self.join = self.join.or_else(|| std::env::var(JOIN).ok()).filter(|ticket| !ticket.is_empty());
         let dir = context.client.data_dir().clone();
-        if NodeLock::is_held(&dir) {
+        if is_taken(&context.client).await {
             return self.say_already_up(&dir, &mut context).await;
         }
         if self.detach {
-            // The same words again, but for the one that led here.
-            let words: Vec<_> = std::env::args_os().skip(1).filter(|word| word != "--detach").collect();
-            start_in_background(&context.client, &words).await?;
+            let words = words_for_background(std::env::args_os().skip(1));
+            start_in_background(&context.client, &words, self.join.as_deref()).await?;
             return say_up(&mut context, self.joins()).await;
         }
         let settings = Settings::load(&dir, self.layer(), |name| std::env::var(name).ok())?;
@@ -110,17 +122,26 @@ impl Up {
     async fn say_already_up(&self, dir: &DataDir, context: &mut Context) -> anyhow::Result<i32> {
         let pid = RuntimeInfo::read(dir).map(|info| format!(", pid {}", info.pid)).unwrap_or_default();
         let already = format!("a node is already up on {}{pid}", dir.path().display());
-        if self.joins() {
+        if self.joins() && !self.leads_to_swarm_of(context).await {
             bail!("{already}; it does not join another swarm while it runs (starfish leave, then up --join)");
         }
         context.io.stderr.line(format!("{already}; nothing was changed")).await?;
         Ok(0)
     }
 
+    /// Whether the ticket is of the swarm that the running node is in already.
+    async fn leads_to_swarm_of(&self, context: &Context) -> bool {
+        let ticket = self.join.as_deref().and_then(|text| text.parse::<Ticket>().ok());
+        match (ticket, context.client.id().await) {
+            (Some(ticket), Ok(id)) => ticket.swarm.to_string() == id.swarm,
+            _ => false,
+        }
+    }
+
     /// The ticket to join with. A node that is a member already takes one that is there and waits for none: who
     /// writes it may be gone for good.
     async fn ticket(&self, dir: &DataDir) -> anyhow::Result<Option<Ticket>> {
-        let Some(text) = self.join.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(text) = self.join.as_deref() else { return Ok(None) };
         let Some(file) = text.strip_prefix('@') else { return Ok(Some(text.parse()?)) };
         if dir.membership().exists() && !Path::new(file).exists() {
             return Ok(None);
@@ -128,9 +149,8 @@ impl Up {
         ticket_in(file).await.map(Some)
     }
 
-    /// Compose files set the variable to nothing when there is no ticket.
     fn joins(&self) -> bool {
-        self.join.as_ref().is_some_and(|ticket| !ticket.is_empty())
+        self.join.is_some()
     }
 
     fn layer(&self) -> Layer {
@@ -149,16 +169,50 @@ impl Up {
     }
 }
 
-/// Starts a node as a process of its own and returns when it answers.
-pub(super) async fn start_in_background(client: &Client, words: &[OsString]) -> anyhow::Result<()> {
+/// Whether a node runs on the folder. One that was killed lets go of it a moment later.
+async fn is_taken(client: &Client) -> bool {
+    let start = Instant::now();
+    while NodeLock::is_held(client.data_dir()) {
+        if start.elapsed() > DYING_PATIENCE || client.is_up(DYING_PATIENCE).await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+/// The same words again, but for the one that led here, and for the ticket: it is a secret, and everybody on the machine
+/// can read the words of a process, for as long as it runs.
+fn words_for_background(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let (mut kept, mut words) = (Vec::new(), words);
+    while let Some(word) = words.next() {
+        if word == "--join" {
+            words.next();
+        } else if word != "--detach" && !word.as_encoded_bytes().starts_with(b"--join=") {
+            kept.push(word);
+        }
+    }
+    kept
+}
+
+/// Starts a node as a process of its own and returns when it answers. A ticket goes to it through its environment,
+/// which is its own.
+pub(super) async fn start_in_background(
+    client: &Client,
+    words: &[OsString],
+    ticket: Option<&str>,
+) -> anyhow::Result<()> {
     let dir = client.data_dir();
     dir.create()?;
     let log = dir.path().join("node.log");
     let before = length(&log);
-    let mut child = spawn(&log, words)?;
+    let mut child = spawn(&log, words, &[(JOIN, ticket.unwrap_or_default())])?;
     let start = Instant::now();
     while !client.is_up(Duration::from_millis(100)).await {
         if let Some(status) = child.try_wait()? {
+            if status.code() == Some(NOT_ALLOWED) {
+                return Err(NotLetIn(last_lines(&log, before, 8)).into());
+            }
             bail!("the node did not start ({status}):\n{}", last_lines(&log, before, 8));
         }
         if start.elapsed() > START_PATIENCE {
@@ -170,7 +224,7 @@ pub(super) async fn start_in_background(client: &Client, words: &[OsString]) -> 
 }
 
 /// Starts this program with `words` as a process that outlives this one, and appends what it says to `log`.
-pub(super) fn spawn(log: &Path, words: &[OsString]) -> anyhow::Result<Child> {
+pub(super) fn spawn(log: &Path, words: &[OsString], environment: &[(&str, &str)]) -> anyhow::Result<Child> {
     let anew = std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > MAX_LOG);
     let output = std::fs::OpenOptions::new()
         .create(true)
@@ -182,6 +236,7 @@ pub(super) fn spawn(log: &Path, words: &[OsString]) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("cannot find this program itself")?;
     Command::new(program)
         .args(words)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)
@@ -204,10 +259,17 @@ pub(super) fn last_lines(log: &Path, from: u64, n: usize) -> String {
     lines[lines.len().saturating_sub(n)..].join("\n")
 }
 
+/// Says how the node is, once it can be said, and gives the status that a start in the background ends with.
 async fn say_up(context: &mut Context, joins: bool) -> anyhow::Result<i32> {
     let start = Instant::now();
     let mut status = context.client.status().await?;
-    while joins && status.n_alive == 0 && start.elapsed() < JOIN_PATIENCE {
+    // Who was never in its swarm hopes for the first member; who was is told by the members if it is let in no more.
+    let patience = match (joins || status.provisional, status.has_met_others) {
+        (true, _) => JOIN_PATIENCE,
+        (false, true) => RETURN_PATIENCE,
+        (false, false) => Duration::ZERO,
+    };
+    while status.n_alive == 0 && status.turned_away.is_none() && start.elapsed() < patience {
         tokio::time::sleep(Duration::from_millis(20)).await;
         status = context.client.status().await?;
     }
@@ -219,14 +281,22 @@ async fn say_up(context: &mut Context, joins: bool) -> anyhow::Result<i32> {
         status.n_alive,
     );
     context.io.stderr.line(text).await?;
-    let next = match (joins, status.n_alive) {
-        (true, 0) => {
-            "no member could be reached yet; it goes on trying (starfish peers, and the log, tell more)"
+    let starfish = super::program(context.client.data_dir());
+    let (next, exit) = match &status {
+        Status { turned_away: Some(why), .. } => {
+            (format!("warning: the swarm lets this node in no more: {why}"), NOT_ALLOWED)
         }
-        _ => "invite another machine: starfish invite",
+        Status { n_alive: 0, .. } if joins || status.provisional => {
+            let why = "warning: no member of the swarm could be reached yet; the node goes on trying";
+            (format!("{why} ({starfish} peers, and the log, tell more)"), TEMPORARY)
+        }
+        Status { n_alive: 0, has_met_others: true, .. } => {
+            ("no other member answers yet; the node goes on trying".to_owned(), 0)
+        }
+        _ => (format!("invite another machine: {starfish} invite"), 0),
     };
     context.io.stderr.line(next).await?;
-    Ok(0)
+    Ok(exit)
 }
 
 /// Waits for a ticket in `file`, which is whole when it ends with a newline.
@@ -266,4 +336,17 @@ async fn write_ticket(client: &Client, file: &Path) -> anyhow::Result<()> {
     tokio::fs::write(&fresh, format!("{}\n", invitation.ticket)).await?;
     tokio::fs::rename(&fresh, file).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_not_among_the_words_of_a_node_in_the_background() {
+        let words =
+            ["--data-dir", "/d", "up", "--detach", "--join", "secret", "--port", "0", "--join=secret"];
+        let kept = words_for_background(words.into_iter().map(OsString::from));
+        assert_eq!(kept, ["--data-dir", "/d", "up", "--port", "0"]);
+    }
 }

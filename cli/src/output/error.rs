@@ -3,16 +3,18 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 
+use super::printable;
 use super::style::{ColorChoice, Style};
 
 /// `error: ...`, a `caused by:` line for each cause, and after a blank line a `hint:` if there is one.
 pub fn render(error: &anyhow::Error, hint: Option<&str>, colour: bool) -> String {
-    let mut text = format!("{} {error}\n", Style::Error.paint("error:", colour));
+    let mut text =
+        format!("{} {}\n", Style::Error.paint("error:", colour), printable::lines(&error.to_string()));
     let mut said = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Transparent wrappers repeat their source; nobody needs to read it twice.
         if cause != said {
-            let _ = writeln!(text, "  caused by: {cause}");
+            let _ = writeln!(text, "  caused by: {}", printable::lines(&cause));
         }
         said = cause;
     }

@@ -6,6 +6,7 @@ pub mod columns;
 pub mod error;
 pub mod human;
 pub mod json;
+pub mod printable;
 pub mod progress;
 pub mod style;
 pub mod table;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::width;
+use super::{printable, width};
 
 /// Cells between two columns.
 const GAP: usize = 2;
@@ -28,8 +28,13 @@ impl Table {
         self
     }
 
-    /// Adds a row.
+    /// Adds a row. A table is for people, so what a terminal would obey is not shown (see [`printable`]).
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        self.row_as_it_is(cells.into_iter().map(|cell| printable::name(&cell.into()).into_owned()));
+    }
+
+    /// Adds a row whose cells may have colours, or are for programs.
+    pub fn row_as_it_is<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 

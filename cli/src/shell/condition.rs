@@ -131,7 +131,7 @@ impl Interpreter {
 
     /// What stands at a path, links followed.
     async fn entry(&self, operand: &str) -> Option<Entry> {
-        let path = self.state.cwd.resolve(operand).ok().filter(|_| !operand.is_empty())?;
+        let path = self.state.cwd.resolve(operand).ok()?;
         content::follow(&*self.host.vfs, &path).await.ok().map(|(_, entry)| entry)
     }
 

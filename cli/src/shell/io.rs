@@ -5,6 +5,7 @@
 //! stream for one poll only, never across an await, and everybody who waits is woken: with one waker slot,
 //! as the streams themselves have, the second of two waiting writers would sleep for ever.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::output::printable;
 
 /// How much a pipe holds before its writer waits; what Linux gives a pipe.
 pub(super) const PIPE_BYTES: usize = 64 * 1024;
@@ -105,7 +108,7 @@ impl Output {
         Self::new(tokio::io::sink())
     }
 
-    fn at_terminal(self, terminal: bool) -> Self {
+    pub(super) fn at_terminal(self, terminal: bool) -> Self {
         Self { terminal, ..self }
     }
 
@@ -114,9 +117,19 @@ impl Output {
         self.terminal
     }
 
-    /// Writes text and a newline.
+    /// A name as it may be shown here: at a terminal, without what that would obey.
+    pub fn printable<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        if self.terminal { printable::name(name) } else { Cow::Borrowed(name) }
+    }
+
+    /// Writes text and a newline; at a terminal, without what that would obey.
     pub async fn line(&mut self, text: impl fmt::Display) -> io::Result<()> {
-        self.write_all(format!("{text}\n").as_bytes()).await
+        let mut text = text.to_string();
+        if self.terminal {
+            text = printable::lines(&text).into_owned();
+        }
+        text.push('\n');
+        self.write_all(text.as_bytes()).await
     }
 }
 

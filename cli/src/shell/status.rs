@@ -1,5 +1,6 @@
 //! Exit statuses that mean something to scripts, the same here and for `starfish <verb>`.
 
+use super::fs::path::PathError;
 use super::fs::vfs::VfsError;
 
 /// Went well.
@@ -26,7 +27,7 @@ pub const INTERRUPTED: i32 = 130;
 /// The status of a command that failed on the tree.
 pub fn of(error: &VfsError) -> i32 {
     match error {
-        VfsError::NotFound { .. } => MISSING,
+        VfsError::NotFound { .. } | VfsError::Path(PathError::Empty) => MISSING,
         VfsError::Unavailable { .. } => TRY_AGAIN,
         _ => FAILED,
     }

@@ -60,7 +60,7 @@ pub struct Verified {
     pub revocation_ids: Vec<Vec<u8>>,
 }
 
-/// Why somebody is not let in. It is logged here and never told to the other side.
+/// Why somebody is not let in. It is logged here; a stranger is not told (see `transport/gate.rs`).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No token, or bytes that are none.

@@ -1,6 +1,7 @@
 //! What the swarm tells, and what follows.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use libp2p::gossipsub::{self, MessageAcceptance};
@@ -53,6 +54,7 @@ impl Actor {
             self.keep_book();
         }
         self.shared.forget_dial_failure(&peer);
+        self.shared.has_met.store(true, Ordering::Relaxed);
         let link = Link { address, round_trip: None };
         self.shared.links.write().unwrap_or_else(PoisonError::into_inner).insert(peer, link);
         self.shared.presence.write().unwrap_or_else(PoisonError::into_inner).connected(peer, Instant::now());
@@ -82,6 +84,11 @@ impl Actor {
         }
         tracing::debug!(%peer, %error, "cannot be dialled");
         self.shared.note_dial_failure(peer, error);
+        if self.book.is_trusted(&peer)
+            && let Some(farewell) = self.shared.gate.farewell(&peer)
+        {
+            self.shared.note_farewell(peer, farewell);
+        }
         self.book.failed(&peer, Instant::now());
         if !self.swarm.is_connected(&peer) {
             self.fail_waiting(&peer);

@@ -5,9 +5,14 @@
 //! other answers with its own only when that pass is good. So a stranger that dials in learns nothing, not
 //! even which swarm this is: its connection is closed, and a line in the log says why.
 //!
-//! WIRE: each side sends one frame: version (1 byte), length (2 bytes, big endian), token.
+//! Whoever shows a token that this swarm's root did sign, but that is good no more, is told so: it was let in once, and
+//! would otherwise try for ever without knowing why.
+//!
+//! WIRE: each side sends one frame: version (1 byte), length (2 bytes, big endian), token. In place of its own frame,
+//! the side that answers may send a farewell of three bytes: 0, the reason (see [`Farewell`]), 0.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -28,6 +33,10 @@ use crate::membership::{Credentials, Refusal, Revocations, Rights, SwarmId, Toke
 /// How long both frames may take together. A member needs two round trips; longer only ties up a slot.
 pub(crate) const GATE_TIMEOUT: Duration = Duration::from_secs(5);
 const VERSION: u8 = 1;
+/// In place of the version: no token follows, but the reason why not.
+const FAREWELL: u8 = 0;
+/// How long the other side may take to hear a farewell. Closing at once would throw it away on the way.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest frame that is read, in bytes.
 const MAX_FRAME: u16 = 4096;
 /// Peers whose rights are remembered; beyond the swarm's connection limit there can be none.
@@ -44,12 +53,58 @@ struct Inner {
     pass: RwLock<Token>,
     revocations: Revocations,
     admitted: RwLock<HashMap<PeerId, Admitted>>,
+    /// Who said farewell when this node dialled it last.
+    farewells: RwLock<HashMap<PeerId, Farewell>>,
 }
 
 #[derive(Clone, Debug)]
 struct Admitted {
     rights: Rights,
     revocation_ids: Vec<Vec<u8>>,
+}
+
+/// Why a member does not let somebody in whom it, or another, let in before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// Its token, the ticket that this was made from, or the node itself has been revoked.
+    Revoked,
+    /// The ticket that its token was made from has expired.
+    Expired,
+}
+
+impl Farewell {
+    /// What may be said of a refusal: nothing to a stranger.
+    fn of(refusal: &Refusal) -> Option<Self> {
+        match refusal {
+            Refusal::Revoked => Some(Self::Revoked),
+            Refusal::Expired => Some(Self::Expired),
+            Refusal::Malformed
+            | Refusal::TooLong(_)
+            | Refusal::BadSignature
+            | Refusal::NotYours(_)
+            | Refusal::NotAllowed { .. } => None,
+        }
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Revoked => 1,
+            Self::Expired => 2,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Revoked, Self::Expired].into_iter().find(|farewell| farewell.code() == code)
+    }
+}
+
+impl fmt::Display for Farewell {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Revoked => "the ticket or this node has been revoked",
+            Self::Expired => "the ticket has expired",
+        })
+    }
 }
 
 /// Why the gate stayed shut.
@@ -68,6 +123,9 @@ pub(crate) enum GateError {
     /// loopback address leads back here. One such address ends with this, and the peer's others are still tried.
     #[error("{0} answers there")]
     OtherPeer(PeerId),
+    /// It does not let this node in, and says why.
+    #[error("it lets this node in no more: {0}")]
+    TurnedAway(Farewell),
     /// Its token is not good enough.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -81,6 +139,7 @@ impl Gate {
             pass: RwLock::new(credentials.pass().clone()),
             revocations,
             admitted: RwLock::default(),
+            farewells: RwLock::default(),
         }))
     }
 
@@ -110,6 +169,11 @@ impl Gate {
         admitted.iter().filter_map(revoked).collect()
     }
 
+    /// Why the peer turned this node away when it was dialled last, if it did.
+    pub(crate) fn farewell(&self, peer: &PeerId) -> Option<Farewell> {
+        self.0.farewells.read().unwrap_or_else(PoisonError::into_inner).get(peer).copied()
+    }
+
     /// Forgets a peer that is gone.
     pub(crate) fn forget(&self, peer: &PeerId) {
         self.0.admitted.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
@@ -129,6 +193,7 @@ impl Gate {
         let outcome = tokio::time::timeout(GATE_TIMEOUT, self.shake_hands(peer, &mut muxer, &endpoint))
             .await
             .unwrap_or(Err(GateError::Silent));
+        self.note_farewell(peer, &outcome);
         match outcome {
             Ok(()) => Ok((peer, muxer)),
             Err(error) => {
@@ -159,13 +224,19 @@ impl Gate {
             self.remember(peer, admitted);
         } else {
             let mut stream = accept(muxer).await?;
-            let exchange = async {
-                let verified = self.inspect(peer, &mut stream).await?;
-                self.show(&mut stream).await?;
-                stream.close().await.map_err(GateError::Closed)?;
-                Ok(verified)
+            let admitted = match drive(muxer, self.inspect(peer, &mut stream)).await {
+                Err(GateError::Refused(refusal)) => {
+                    // However that ends: what counts is why it was refused.
+                    let _ = drive(muxer, say_farewell(&refusal, &mut stream)).await;
+                    return Err(refusal.into());
+                }
+                inspected => inspected?,
             };
-            let admitted = drive(muxer, exchange).await?;
+            let answer = async {
+                self.show(&mut stream).await?;
+                stream.close().await.map_err(GateError::Closed)
+            };
+            drive(muxer, answer).await?;
             self.remember(peer, admitted);
         }
         Ok(())
@@ -187,6 +258,9 @@ impl Gate {
         stream.read_exact(&mut header).await.map_err(GateError::Closed)?;
         let [version, high, low] = header;
         let length = u16::from_be_bytes([high, low]);
+        if version == FAREWELL {
+            return Err(Farewell::from_code(high).map_or(GateError::NotOurs, GateError::TurnedAway));
+        }
         if version != VERSION {
             return Err(GateError::NotOurs);
         }
@@ -200,12 +274,37 @@ impl Gate {
         Ok(Admitted { rights: verified.rights, revocation_ids: verified.revocation_ids })
     }
 
+    fn note_farewell(&self, peer: PeerId, outcome: &Result<(), GateError>) {
+        let mut farewells = self.0.farewells.write().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Err(GateError::TurnedAway(farewell)) if farewells.len() < MAX_REMEMBERED => {
+                farewells.insert(peer, *farewell);
+            }
+            Ok(()) => {
+                farewells.remove(&peer);
+            }
+            Err(_) => {}
+        }
+    }
+
     fn remember(&self, peer: PeerId, admitted: Admitted) {
         let mut map = self.0.admitted.write().unwrap_or_else(PoisonError::into_inner);
         if map.len() < MAX_REMEMBERED || map.contains_key(&peer) {
             map.insert(peer, admitted);
         }
     }
+}
+
+/// Tells the other side why it is not let in, if it may know, and waits for it to close.
+async fn say_farewell(refusal: &Refusal, stream: &mut SubstreamBox) -> Result<(), GateError> {
+    let Some(farewell) = Farewell::of(refusal) else { return Ok(()) };
+    let said = async {
+        stream.write_all(&[FAREWELL, farewell.code(), 0]).await?;
+        stream.close().await?;
+        stream.read(&mut [0]).await
+    };
+    let said = tokio::time::timeout(FAREWELL_TIMEOUT, said).await;
+    said.map_err(|_| GateError::Silent)?.map(drop).map_err(GateError::Closed)
 }
 
 /// The peer that an address was dialled for.

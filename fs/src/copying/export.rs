@@ -1,8 +1,9 @@
 //! From the tree to a folder of the host.
 //!
-//! The tree is written by others, so the host is guarded against it: nothing is written through a link (a name of
-//! the target that is a link is replaced, or refused where a folder is needed), a file appears under its name only
-//! when it is whole ([`Partial`]), and permissions carry no set-uid or set-gid bit.
+//! The tree is written by others, so the host is guarded against it: nothing below the folder that the user named is
+//! written through a link (a name of the target that is a link is replaced, or refused where a folder is needed), a
+//! file appears under its name only when it is whole ([`Partial`]), and permissions carry no set-uid or set-gid bit.
+//! What is neither file nor link (a device, a pipe) is never replaced.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -67,7 +68,8 @@ pub async fn export_dir(
     Ok(tracker.finish())
 }
 
-/// Copies one file (following a link to it) to the path `to`.
+/// Copies one file (following a link to it) to the path `to`. The user named that path, so here a link is followed, as
+/// `cp` does: what it leads to gets the content, and keeps its permissions.
 pub async fn export_file(
     vfs: &dyn Vfs,
     from: &VfsPath,
@@ -79,7 +81,10 @@ pub async fn export_file(
     if entry.kind == Kind::Symlink {
         entry = Entry { kind: Kind::File, mode: 0o644, ..entry };
     }
-    let item = Item { from: from.clone(), to: to.to_owned(), entry };
+    let named = to.to_owned();
+    let (to, mode) = blocking(move || behind_link(named)).await?;
+    entry.mode = mode.unwrap_or(entry.mode);
+    let item = Item { from: from.clone(), to, entry };
     export_content(&item, vfs, &tracker).await?;
     Ok(tracker.finish())
 }
@@ -121,7 +126,11 @@ async fn export_content(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Re
 async fn export_once(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<Finish, CopyError> {
     let mut file = {
         let (to, entry) = (item.to.clone(), item.entry.clone());
-        blocking(move || Partial::begin(&to, &entry)).await?
+        blocking(move || {
+            check_replaceable(&to)?;
+            Partial::begin(&to, &entry)
+        })
+        .await?
     };
     let offset = file.offset();
     let mut content = vfs.read(&item.from, offset..u64::MAX).await?;
@@ -139,6 +148,30 @@ async fn export_once(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Resul
         tracker.count(|summary| summary.bytes = summary.bytes.saturating_sub(written));
     }
     Ok(finish)
+}
+
+/// Where a path leads that may be a link; if it is one, with the permissions of what is there.
+fn behind_link(path: PathBuf) -> Result<(PathBuf, Option<u32>), CopyError> {
+    if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink()) {
+        return Ok((path, None));
+    }
+    let failed = |error| host("follow the link", &path, error);
+    let metadata = fs::metadata(&path).map_err(failed)?;
+    // Before the path is looked for: a pipe behind /dev/stdout has none.
+    if !metadata.is_file() {
+        return Err(CopyError::NotAFile { path });
+    }
+    Ok((fs::canonicalize(&path).map_err(failed)?, Some(metadata.permissions().mode())))
+}
+
+/// A new file takes the place of a file or link, and of nothing else.
+fn check_replaceable(path: &Path) -> Result<(), CopyError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() && !metadata.is_symlink() => {
+            Err(CopyError::NotAFile { path: path.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn make_dir(path: &Path) -> Result<(), CopyError> {

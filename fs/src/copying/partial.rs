@@ -61,7 +61,8 @@ impl Partial {
         let path = to.with_file_name(format!(".starfish-{:016x}", rand::random::<u64>()));
         // A new file: a link of that name is not followed, and nobody else reads what is not whole.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(|error| host("make", &path, error))?;
+        // The name that was asked for, not the one for the meantime, is what its user knows.
+        let file = file.map_err(|error| host("make", to, error))?;
         Ok(Self { file, path, to: to.to_owned(), resumed: None, is_finished: false })
     }
 
@@ -88,7 +89,7 @@ impl Partial {
             let offset = file.seek(SeekFrom::End(0))?;
             Ok(Some((file, offset, hasher)))
         };
-        let opened = open().map_err(|error| host("go on with", &path, error))?;
+        let opened = open().map_err(|error| host("make", to, error))?;
         Ok(opened.map(|(file, offset, hasher)| {
             let hasher = (offset > 0).then_some(hasher);
             let resumed = Some(Resumed { hash: hash.to_owned(), offset, hasher });

@@ -168,3 +168,41 @@ async fn what_cannot_be_copied_is_named() {
     assert_eq!((summary.n_skipped, summary.skipped), (1, vec![socket]));
     assert!(vfs.list(&at("/d")).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_file_goes_through_a_link_and_replaces_nothing_but_files() {
+    let host = tempfile::tempdir().unwrap();
+    let (target, link, pipe) =
+        (host.path().join("target"), host.path().join("link"), host.path().join("pipe"));
+    let vfs = MemVfs::new();
+    let attributes = Attributes { mode: Some(0o644), mtime_ms: None };
+    vfs.write(&at("/f"), stream_of("new"), attributes).await.unwrap();
+
+    fs::write(&target, "old").unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink("target", &link).unwrap();
+    export_file(&vfs, &at("/f"), &link, QUIET).await.unwrap();
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("target"));
+    assert_eq!(fs::read_to_string(&target).unwrap(), "new");
+    assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o600);
+
+    symlink("nowhere", host.path().join("dangling")).unwrap();
+    let dangling = export_file(&vfs, &at("/f"), &host.path().join("dangling"), QUIET).await;
+    assert!(matches!(dangling, Err(CopyError::Host { .. })), "{dangling:?}");
+
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    symlink("pipe", host.path().join("to-pipe")).unwrap();
+    fs::create_dir(host.path().join("folder")).unwrap();
+    for name in ["pipe", "to-pipe", "folder"] {
+        let refused = export_file(&vfs, &at("/f"), &host.path().join(name), QUIET).await;
+        assert!(matches!(refused, Err(CopyError::NotAFile { .. })), "{name}: {refused:?}");
+    }
+    vfs.mkdir(&at("/d"), Parents::Create).await.unwrap();
+    vfs.write(&at("/d/pipe"), stream_of("new"), attributes).await.unwrap();
+    let refused = export_dir(&vfs, &at("/d"), host.path(), QUIET).await;
+    assert!(matches!(refused, Err(CopyError::NotAFile { .. })), "{refused:?}");
+    assert!(!fs::symlink_metadata(&pipe).unwrap().is_file());
+
+    let nowhere = export_file(&vfs, &at("/f"), &host.path().join("no/folder"), QUIET).await.unwrap_err();
+    assert!(nowhere.to_string().ends_with("no/folder"), "{nowhere}");
+}

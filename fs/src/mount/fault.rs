@@ -94,7 +94,7 @@ fn of_tree(error: &VfsError) -> Errno {
     match error {
         VfsError::Path(PathError::TooLong(_) | PathError::NameTooLong(_)) => Errno::ENAMETOOLONG,
         VfsError::Path(PathError::NotAbsolute(_) | PathError::BadName(_)) => Errno::EINVAL,
-        VfsError::NotFound { .. } => Errno::ENOENT,
+        VfsError::Path(PathError::Empty) | VfsError::NotFound { .. } => Errno::ENOENT,
         VfsError::Exists { .. } => Errno::EEXIST,
         VfsError::NotADirectory { .. } => Errno::ENOTDIR,
         VfsError::IsADirectory { .. } => Errno::EISDIR,

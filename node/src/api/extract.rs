@@ -5,6 +5,7 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+use super::object::Strict;
 use crate::percent;
 
 /// A JSON body of at most [`super::MAX_JSON`] bytes.
@@ -15,7 +16,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let axum::Json(body) = axum::Json::from_request(request, state).await?;
+        let axum::Json(Strict(body)) = axum::Json::from_request(request, state).await?;
         Ok(Self(body))
     }
 }

@@ -9,14 +9,16 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use starfish_memory::{Condition, Cursor, KeyRange, Lifetime, Memory, ReadError, Space, Stamp, WriteError};
+use starfish_memory::{
+    Condition, Cursor, KeyKind, KeyRange, Lifetime, Memory, ReadError, Space, Stamp, WriteError,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ApiError, chain};
 use super::extract::{Json, Query, Segments};
 use super::keys;
 use super::route::{Content, Route, Verb};
-use crate::wire::{Counted, Deleted, IncrementRequest, KeyValueBody, WatchEvent};
+use crate::wire::{Base64, Counted, Deleted, IncrementRequest, KeyKindBody, KeyValueBody, WatchEvent};
 
 /// The most entries in one page; a page of the largest values is 16 MiB.
 const MAX_PAGE: usize = 1000;
@@ -46,8 +48,14 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
             ("to", "not this key and those behind it"),
             ("after", "only keys behind this one: the last of the page before"),
             ("limit", "at most so many; 1000 at most, 100 if missing"),
+            (
+                "kinds",
+                "true: all keys, each with its kind (value, fields, members); only the first has a value",
+            ),
         ])
-        .gives(Content::Json("[{key, value}], keys percent-encoded, values in base64")),
+        .gives(Content::Json(
+            "[{key, value}], keys percent-encoded, values in base64; with kinds, {key, kind, value}",
+        )),
         Route::new(Verb::Get, "/api/v1/mem/{space}/{key}", "The value of a key", state, get)
             .gives(Content::Bytes("the value; its version is the ETag, which If-Match of a write may name")),
         Route::new(Verb::Put, "/api/v1/mem/{space}/{key}", "Set a key, on disk when answered", state, set)
@@ -80,19 +88,32 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
     ]
 }
 
-async fn scan(
-    State(state): State<Resource>,
-    segments: Segments,
-    query: Query,
-) -> Result<axum::Json<Vec<KeyValueBody>>, ApiError> {
+async fn scan(State(state): State<Resource>, segments: Segments, query: Query) -> Result<Response, ApiError> {
     let limit = query.parsed("limit")?.unwrap_or(100).min(MAX_PAGE);
     let owned = |name| query.bytes(name).map(Bytes::copy_from_slice);
     let prefix = owned("prefix").unwrap_or_default();
     let range = KeyRange { prefix, from: owned("from"), to: owned("to"), after: owned("after") };
-    let page = space(&state, &segments)?.scan_range(range, limit).await?;
-    Ok(axum::Json(
-        page.into_iter().map(|entry| KeyValueBody { key: entry.key, value: entry.value }).collect(),
-    ))
+    let space = space(&state, &segments)?;
+    if query.parsed("kinds")?.unwrap_or(false) {
+        return Ok(axum::Json(keys_and_kinds(&space, range, limit).await?).into_response());
+    }
+    let page = space.scan_range(range, limit).await?.into_iter();
+    let page: Vec<_> = page.map(|entry| KeyValueBody { key: entry.key, value: entry.value }).collect();
+    Ok(axum::Json(page).into_response())
+}
+
+async fn keys_and_kinds(space: &Space, range: KeyRange, limit: usize) -> Result<Vec<KeyKindBody>, ReadError> {
+    let mut all = Vec::new();
+    for (key, kind) in space.keys(range, limit).await? {
+        let (kind, value) = match kind {
+            // Gone since: then it is a key like any other that went a moment ago.
+            KeyKind::Value => ("value", space.get(&key).await?.map(Base64)),
+            KeyKind::Fields => ("fields", None),
+            KeyKind::Members => ("members", None),
+        };
+        all.push(KeyKindBody { key, kind: kind.to_owned(), value });
+    }
+    Ok(all)
 }
 
 async fn get(State(state): State<Resource>, segments: Segments) -> Result<Response, ApiError> {

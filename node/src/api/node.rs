@@ -115,7 +115,10 @@ async fn stop(State(node): Node) -> StatusCode {
 impl From<starfish_fs::HandoverError> for ApiError {
     fn from(error: starfish_fs::HandoverError) -> Self {
         let refusal = Self::unavailable("not-handed-over", chain(&error));
-        refusal.with_hint("try again later, or leave with --force: what only this node has is put aside")
+        refusal.with_hint(
+            "try again when others are there, or leave with --force: what this node keeps is then put aside as \
+             left-... in its data folder",
+        )
     }
 }
 

@@ -12,8 +12,8 @@ use super::connection::{Answer, empty, full};
 use super::{Client, ClientError, request};
 use crate::percent;
 use crate::wire::{
-    Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyValueBody, Length, MemberBody,
-    WatchEvent, WriteBody,
+    Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyKindBody, KeyValueBody, Length,
+    MemberBody, WatchEvent, WriteBody,
 };
 
 /// The longest line of a watch: an event with the largest key and value, escaped, several times over.
@@ -172,26 +172,34 @@ impl RemoteSpace {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<KeyValueBody>, ClientError> {
-        self.scan_between(prefix, (None, None), after, limit).await
+        self.client.get(&self.page(prefix, (None, None), after, limit)).await
     }
 
-    /// The same, not before the first and not from the second of two keys on.
-    pub async fn scan_between(
+    /// One page of all keys that begin with `prefix`, whatever they hold, not before the first and not from the second of
+    /// two keys on.
+    pub async fn keys(
+        &self,
+        prefix: &[u8],
+        bounds: (Option<&[u8]>, Option<&[u8]>),
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<KeyKindBody>, ClientError> {
+        self.client.get(&(self.page(prefix, bounds, after, limit) + "&kinds=true")).await
+    }
+
+    /// Where a page of keys is.
+    fn page(
         &self,
         prefix: &[u8],
         (from, to): (Option<&[u8]>, Option<&[u8]>),
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<KeyValueBody>, ClientError> {
+    ) -> String {
         let bound = |name: &str, key: Option<&[u8]>| {
             key.map(|key| format!("&{name}={}", percent::encode(key))).unwrap_or_default()
         };
-        let bounds = bound("from", from) + &bound("to", to);
-        let after = after.map(|key| format!("&after={}", percent::encode(key))).unwrap_or_default();
-        let prefix = percent::encode(prefix);
-        self.client
-            .get(&format!("/api/v1/mem/{}?prefix={prefix}&limit={limit}{bounds}{after}", self.name))
-            .await
+        let bounds = bound("from", from) + &bound("to", to) + &bound("after", after);
+        format!("/api/v1/mem/{}?prefix={}&limit={limit}{bounds}", self.name, percent::encode(prefix))
     }
 
     /// The keys that begin with `prefix` as they are, and then every change.

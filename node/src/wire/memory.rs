@@ -16,6 +16,19 @@ pub struct KeyValueBody {
     pub value: Bytes,
 }
 
+/// One key with what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyKindBody {
+    /// The key.
+    #[serde(with = "as_percent")]
+    pub key: Bytes,
+    /// `value` (a plain value or counter), `fields` (a hash) or `members` (a set).
+    pub kind: String,
+    /// The plain value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Base64>,
+}
+
 /// `POST /api/v1/mem/{space}/{key}/incr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -31,6 +31,7 @@ pub enum WireVfsError {
 #[serde(tag = "path", content = "given", rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the variants are those of `PathError`")]
 pub enum WirePathError {
+    Empty,
     NotAbsolute(String),
     TooLong(usize),
     NameTooLong(usize),
@@ -84,6 +85,7 @@ impl From<WireVfsError> for VfsError {
 impl From<&PathError> for WirePathError {
     fn from(error: &PathError) -> Self {
         match error {
+            PathError::Empty => Self::Empty,
             PathError::NotAbsolute(text) => Self::NotAbsolute(text.clone()),
             PathError::TooLong(length) => Self::TooLong(*length),
             PathError::NameTooLong(length) => Self::NameTooLong(*length),
@@ -95,6 +97,7 @@ impl From<&PathError> for WirePathError {
 impl From<WirePathError> for PathError {
     fn from(error: WirePathError) -> Self {
         match error {
+            WirePathError::Empty => Self::Empty,
             WirePathError::NotAbsolute(text) => Self::NotAbsolute(text),
             WirePathError::TooLong(length) => Self::TooLong(length),
             WirePathError::NameTooLong(length) => Self::NameTooLong(length),
@@ -180,6 +183,7 @@ pub(crate) mod tests {
         let path = VfsPath::parse("/a/b").unwrap();
         let at = || path.clone();
         vec![
+            VfsError::Path(PathError::Empty),
             VfsError::Path(PathError::NotAbsolute("a".into())),
             VfsError::Path(PathError::TooLong(5000)),
             VfsError::Path(PathError::NameTooLong(300)),

@@ -1,5 +1,6 @@
 //! What a key holds besides its value: fields and members.
 
+use clap::builder::NonEmptyStringValueParser;
 use starfish_node::client::RemoteSpace;
 use starfish_node::wire::{Base64, WriteBody};
 
@@ -10,6 +11,7 @@ pub(super) enum Held {
     /// Set fields of a key, all at once.
     Hset {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// Names and values, in turn.
         #[arg(required = true, allow_hyphen_values = true, value_names = ["FIELD", "VALUE"])]
@@ -18,6 +20,7 @@ pub(super) enum Held {
     /// Print a field of a key, or all of them as one JSON document; exit with 4 if there is none.
     Hget {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// The field.
         field: Option<String>,
@@ -25,6 +28,7 @@ pub(super) enum Held {
     /// Delete fields of a key; exit with 4 if there was none of them.
     Hdel {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// The fields.
         #[arg(required = true)]
@@ -33,6 +37,7 @@ pub(super) enum Held {
     /// Add to a field, and print what it is then. Unlike a counter, it keeps only the later of two nodes' results.
     Hincr {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// The field.
         field: String,
@@ -43,6 +48,7 @@ pub(super) enum Held {
     /// Add members to a set, and print how many are new.
     Sadd {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// The members.
         #[arg(required = true)]
@@ -51,6 +57,7 @@ pub(super) enum Held {
     /// Remove members of a set; exit with 4 if there was none of them.
     Srem {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// The members.
         #[arg(required = true)]
@@ -59,6 +66,7 @@ pub(super) enum Held {
     /// Print the members of a set, one a line; or with a MEMBER, exit with 0 if it is one and with 4 if not.
     Smembers {
         /// The key.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// The member.
         member: Option<String>,

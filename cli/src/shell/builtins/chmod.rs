@@ -1,11 +1,14 @@
 //! `chmod`
 
 use super::{Builtin, Context, Failure, Outcome};
-use crate::shell::fs::vfs::Attributes;
+use crate::shell::fs::vfs::{Attributes, Kind};
 
 /// Arguments of `chmod`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Chmod {
+    /// Everything below directories, too
+    #[arg(short = 'R', long)]
+    recursive: bool,
     /// Octal (644), or changes such as u+x or go-w
     #[arg(allow_hyphen_values = true)]
     mode: String,
@@ -21,7 +24,11 @@ impl Builtin for Chmod {
 
     async fn run(self, mut context: Context) -> Outcome {
         for path in &self.paths {
-            if let Err(failure) = change(&context, &self.mode, path).await {
+            let changed = match self.recursive {
+                true => change_all(&mut context, &self.mode, path).await,
+                false => change(&context, &self.mode, path).await,
+            };
+            if let Err(failure) = changed {
                 context.complain(Self::NAME, failure).await?;
             }
         }
@@ -33,6 +40,28 @@ async fn change(context: &Context, mode: &str, path: &str) -> Result<(), Failure
     let (path, entry) = context.follow(&context.path(path)?).await?;
     let mode = apply(mode, entry.mode).ok_or_else(|| Failure::Usage(format!("{mode:?} is not a mode")))?;
     context.vfs.set_attributes(&path, Attributes { mode: Some(mode), mtime_ms: None }).await?;
+    Ok(())
+}
+
+/// Changes a directory after what is in it: it may not be readable any more. Links below it are left alone.
+async fn change_all(context: &mut Context, mode: &str, path: &str) -> Result<(), Failure> {
+    let (path, entry) = context.follow(&context.path(path)?).await?;
+    let (mut all, mut next) = (vec![(path, entry)], 0);
+    while let Some((path, entry)) = all.get(next) {
+        if entry.kind == Kind::Dir {
+            let entries =
+                context.vfs.list(path).await?.into_iter().filter(|entry| entry.kind != Kind::Symlink);
+            let below = entries.map(|entry| Ok((path.join(&entry.name)?, entry)));
+            let below = below.collect::<Result<Vec<_>, Failure>>()?;
+            all.extend(below);
+        }
+        next += 1;
+    }
+    for (path, _) in all.into_iter().rev() {
+        if let Err(failure) = change(context, mode, path.as_str()).await {
+            context.complain(Chmod::NAME, failure).await?;
+        }
+    }
     Ok(())
 }
 

@@ -65,7 +65,7 @@ impl Context {
         Ok(self.io.stdout.line(text).await?)
     }
 
-    /// Writes text to standard output as it is.
+    /// Writes text to standard output as it is, colours and all: names in it have been made printable.
     pub(super) async fn text(&mut self, text: &str) -> Result<(), Failure> {
         Ok(self.io.stdout.write_all(text.as_bytes()).await?)
     }
@@ -83,7 +83,7 @@ impl Context {
         }
         self.status = failure.status();
         let _ = self.io.stdout.flush().await;
-        let _ = self.io.stderr.line(format!("{name}: {failure}")).await;
+        let _ = self.io.stderr.line(format!("{name}: {}", failure.told())).await;
         Ok(())
     }
 

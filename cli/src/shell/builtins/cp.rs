@@ -9,6 +9,15 @@ pub(super) struct Cp {
     /// Copy directories with all that is below them
     #[arg(short, long, visible_short_alias = 'R')]
     recursive: bool,
+    /// As -r: links, modes and times are kept in any case
+    #[arg(short, long)]
+    archive: bool,
+    /// Changes nothing: modes and times are kept in any case
+    #[arg(short)]
+    preserve: bool,
+    /// Changes nothing: what is there is replaced in any case
+    #[arg(short, long)]
+    force: bool,
     /// Sources, and at the end the target
     #[arg(required = true, num_args = 2..)]
     paths: Vec<String>,
@@ -31,15 +40,16 @@ impl Builtin for Cp {
 
 impl Cp {
     async fn copy(&self, context: &Context, source: &str, target: &transfer::Target) -> Result<(), Failure> {
+        let recursive = self.recursive || self.archive;
         let from = context.path(source)?;
         let to = target.place(&from)?;
         // Without -r a link stands for its file; with it, links are copied as links.
-        let (from, entry) = if self.recursive {
+        let (from, entry) = if recursive {
             (from.clone(), context.vfs.stat(&from).await?)
         } else {
             context.follow(&from).await?
         };
-        if entry.kind == Kind::Dir && !self.recursive {
+        if entry.kind == Kind::Dir && !recursive {
             return Err(Failure::Refused(format!("{from}: is a directory (-r copies it)")));
         }
         if from == to {

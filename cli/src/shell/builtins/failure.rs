@@ -33,12 +33,27 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether it failed since something is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Path(PathError::Empty) | Self::Vfs(VfsError::NotFound { .. }))
+    }
+
+    /// What went wrong, and what caused that.
+    pub(super) fn told(&self) -> String {
+        let chain = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        let mut told: Vec<String> = chain.map(ToString::to_string).collect();
+        // Transparent wrappers repeat their source.
+        told.dedup();
+        told.join(": ")
+    }
+
     /// The exit status that says so.
     pub fn status(&self) -> i32 {
         match self {
             Self::Vfs(error) => status::of(error),
             Self::BrokenPipe => status::BROKEN_PIPE,
             Self::Usage(_) => status::USAGE,
+            Self::Path(PathError::Empty) => status::MISSING,
             Self::Path(_) | Self::Io(_) | Self::Refused(_) => status::FAILED,
         }
     }

@@ -128,7 +128,8 @@ impl Grep {
     ) -> Result<u64, Failure> {
         let mut lines = Lines::new(context.open(file).await?);
         let mut output = BufWriter::new(context.io.stdout.clone());
-        let prefix = name.map(|name| format!("{name}:")).unwrap_or_default();
+        let shown = |name: &str| context.io.stdout.printable(name).into_owned();
+        let prefix = name.map(|name| shown(name) + ":").unwrap_or_default();
         let (mut number, mut matches) = (0u64, 0u64);
         while let Some(line) = lines.next().await? {
             number += 1;
@@ -149,7 +150,7 @@ impl Grep {
             }
         }
         if self.files_with_matches && matches > 0 && !self.quiet {
-            output.write_all(format!("{file}\n").as_bytes()).await?;
+            output.write_all((shown(file) + "\n").as_bytes()).await?;
         } else if self.count && !self.quiet {
             output.write_all(format!("{prefix}{matches}\n").as_bytes()).await?;
         }

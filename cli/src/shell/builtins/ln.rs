@@ -1,7 +1,7 @@
 //! `ln -s`
 
 use super::{Builtin, Context, Failure, Outcome};
-use crate::shell::fs::path::VfsPath;
+use crate::shell::fs::path::{PathError, VfsPath};
 use crate::shell::fs::vfs::{Removal, VfsError};
 
 /// Arguments of `ln`.
@@ -27,6 +27,9 @@ impl Builtin for Ln {
     async fn run(self, context: Context) -> Outcome {
         if !self.symbolic {
             return Err(Failure::Usage("the tree has no hard links; use -s".to_owned()));
+        }
+        if self.target.is_empty() {
+            return Err(PathError::Empty.into());
         }
         let link = self.place(&context).await?;
         if self.force {

@@ -9,6 +9,7 @@ use crate::output::table::Table;
 use crate::output::{human, terminal_width};
 use crate::shell::fs::path::VfsPath;
 use crate::shell::fs::vfs::{Entry, Kind};
+use crate::shell::io::Output;
 
 /// Arguments of `ls`.
 #[derive(Debug, clap::Args)]
@@ -35,8 +36,14 @@ pub(super) struct Ls {
     #[arg(short, long)]
     reverse: bool,
     /// Sizes in bytes
-    #[arg(long)]
+    #[arg(long, overrides_with = "human_readable")]
     bytes: bool,
+    /// Sizes for people, as without it; the last of -h and --bytes counts
+    #[arg(short = 'h', long, overrides_with = "bytes")]
+    human_readable: bool,
+    /// What is in the directories below, too
+    #[arg(short = 'R', long)]
+    recursive: bool,
     /// One JSON array of all entries, each with its path
     #[arg(long)]
     json: bool,
@@ -65,37 +72,52 @@ impl Builtin for Ls {
         let mut directories = Vec::new();
         for path in &self.paths {
             match self.look(&context, path).await {
+                Ok((_, Some(directory))) => directories.push((path.clone(), directory)),
                 Ok((listed, None)) => single.push(listed),
-                Ok((_, Some(entries))) => directories.push((path, entries)),
                 Err(failure) => context.complain(Self::NAME, failure).await?,
             }
         }
-        if self.json {
-            let all: Vec<Listed> = self
-                .sorted(single)
-                .into_iter()
-                .chain(directories.into_iter().flat_map(|(_, entries)| entries))
-                .collect();
-            context.json(&all).await?;
-            return context.done();
-        }
-        let mut gap = !single.is_empty();
         let single = self.sorted(single);
-        self.print(&mut context, &single).await?;
-        for (path, entries) in &directories {
-            if self.paths.len() > 1 {
-                context.text(&format!("{}{path}:\n", if gap { "\n" } else { "" })).await?;
+        let mut output = Shown { all: Vec::new(), is_first: true };
+        if !single.is_empty() {
+            self.show(&mut context, None, single, &mut output).await?;
+        }
+        let titled = self.recursive || self.paths.len() > 1;
+        // The next to be listed is the last.
+        directories.reverse();
+        while let Some((shown, directory)) = directories.pop() {
+            let entries = match self.entries(&context, &directory).await {
+                Ok(entries) => entries,
+                Err(failure) => {
+                    context.complain(Self::NAME, failure).await?;
+                    continue;
+                }
+            };
+            if self.recursive {
+                let below = entries.iter().filter(|listed| listed.entry.kind == Kind::Dir).rev();
+                let named = |name: &str| format!("{}/{name}", shown.trim_end_matches('/'));
+                directories.extend(below.map(|listed| (named(&listed.shown), listed.path.clone())));
             }
-            gap = true;
-            self.print(&mut context, entries).await?;
+            self.show(&mut context, titled.then_some(shown.as_str()), entries, &mut output).await?;
+        }
+        if self.json {
+            context.json(&output.all).await?;
         }
         context.done()
     }
 }
 
+/// What was listed so far.
+struct Shown {
+    /// All of it, where it becomes one document.
+    all: Vec<Listed>,
+    /// Nothing yet.
+    is_first: bool,
+}
+
 impl Ls {
-    /// The entry that `name` stands for and, if its content is to be listed, that.
-    async fn look(&self, context: &Context, name: &str) -> Result<(Listed, Option<Vec<Listed>>), Failure> {
+    /// The entry that `name` stands for and, if its content is to be listed, the directory where that is.
+    async fn look(&self, context: &Context, name: &str) -> Result<(Listed, Option<VfsPath>), Failure> {
         let path = context.path(name)?;
         let entry = context.vfs.stat(&path).await?;
         let listed = Listed { path: path.clone(), shown: name.to_owned(), entry };
@@ -111,14 +133,39 @@ impl Ls {
                 .map(|(path, _)| path),
             Kind::Symlink | Kind::File => None,
         };
-        let Some(directory) = directory else { return Ok((listed, None)) };
+        Ok((listed, directory))
+    }
+
+    /// What is in a directory.
+    async fn entries(&self, context: &Context, directory: &VfsPath) -> Result<Vec<Listed>, Failure> {
         let mut entries = Vec::new();
-        for entry in context.vfs.list(&directory).await? {
+        for entry in context.vfs.list(directory).await? {
             if self.all || !entry.name.starts_with('.') {
                 entries.push(Listed { path: directory.join(&entry.name)?, shown: entry.name.clone(), entry });
             }
         }
-        Ok((listed, Some(self.sorted(entries))))
+        Ok(self.sorted(entries))
+    }
+
+    /// Prints one list under its title, or keeps it for the document.
+    async fn show(
+        &self,
+        context: &mut Context,
+        title: Option<&str>,
+        entries: Vec<Listed>,
+        output: &mut Shown,
+    ) -> Result<(), Failure> {
+        if self.json {
+            output.all.extend(entries);
+            return Ok(());
+        }
+        if let Some(title) = title {
+            let gap = if output.is_first { "" } else { "\n" };
+            let title = context.io.stdout.printable(title).into_owned();
+            context.text(&format!("{gap}{title}:\n")).await?;
+        }
+        output.is_first = false;
+        self.print(context, &entries).await
     }
 
     fn sorted(&self, mut entries: Vec<Listed>) -> Vec<Listed> {
@@ -139,18 +186,20 @@ impl Ls {
         let terminal = context.io.stdout.is_terminal();
         let colour = ColorChoice::Auto.applies(terminal);
         let text = if self.long {
-            self.table(entries, colour).to_string()
+            self.table(entries, colour, &context.io.stdout).to_string()
         } else if terminal && !self.one {
             // Laid out without colour: escape codes have no width, but the layout would count them.
-            let names: Vec<String> = entries.iter().map(decorated).collect();
+            let names: Vec<String> =
+                entries.iter().map(|listed| decorated(listed, &context.io.stdout)).collect();
             columns(&names, terminal_width())
         } else {
-            entries.iter().map(|listed| format!("{}\n", listed.shown)).collect()
+            let name = |listed: &Listed| context.io.stdout.printable(&listed.shown).into_owned() + "\n";
+            entries.iter().map(name).collect()
         };
         context.text(&text).await
     }
 
-    fn table(&self, entries: &[Listed], colour: bool) -> Table {
+    fn table(&self, entries: &[Listed], colour: bool, output: &Output) -> Table {
         let mut table = Table::default().right_aligned(&[1]);
         for listed in entries {
             let entry = &listed.entry;
@@ -159,24 +208,26 @@ impl Ls {
                 (_, true) => entry.size.to_string(),
                 (_, false) => human::bytes(entry.size),
             };
+            let shown = output.printable(&listed.shown);
             let name = match entry.kind {
-                Kind::Dir => Style::Directory.paint(&listed.shown, colour),
-                Kind::File | Kind::Symlink => listed.shown.clone(),
+                Kind::Dir => Style::Directory.paint(&shown, colour),
+                Kind::File | Kind::Symlink => shown.into_owned(),
             };
-            let target = entry.target.as_ref().map(|target| format!(" -> {target}")).unwrap_or_default();
-            table.row([mode(entry), size, human::time(entry.mtime_ms), format!("{name}{target}")]);
+            let target = entry.target.as_ref().map(|target| format!(" -> {}", output.printable(target)));
+            let target = target.unwrap_or_default();
+            table.row_as_it_is([mode(entry), size, human::time(entry.mtime_ms), format!("{name}{target}")]);
         }
         table
     }
 }
 
-fn decorated(listed: &Listed) -> String {
+fn decorated(listed: &Listed, output: &Output) -> String {
     let mark = match listed.entry.kind {
         Kind::Dir => "/",
         Kind::Symlink => "@",
         Kind::File => "",
     };
-    format!("{}{mark}", listed.shown)
+    format!("{}{mark}", output.printable(&listed.shown))
 }
 
 /// `drwxr-xr-x`

@@ -9,6 +9,9 @@ pub(super) struct Mkdir {
     /// Make missing parents, and take a directory that is there
     #[arg(short, long)]
     parents: bool,
+    /// Say what was made
+    #[arg(short, long)]
+    verbose: bool,
     /// Directories to make
     #[arg(required = true)]
     paths: Vec<String>,
@@ -21,8 +24,10 @@ impl Builtin for Mkdir {
     async fn run(self, mut context: Context) -> Outcome {
         let parents = if self.parents { Parents::Create } else { Parents::MustExist };
         for path in &self.paths {
-            if let Err(failure) = make(&context, path, parents).await {
-                context.complain(Self::NAME, failure).await?;
+            match make(&context, path, parents).await {
+                Err(failure) => context.complain(Self::NAME, failure).await?,
+                Ok(()) if self.verbose => context.line(format!("made {path}")).await?,
+                Ok(()) => {}
             }
         }
         context.done()

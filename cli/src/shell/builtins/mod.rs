@@ -89,6 +89,11 @@ trait Builtin: clap::Args + Send + 'static {
     /// Whether every word is an argument, `--help` too, as for `echo`.
     const VERBATIM: bool = false;
 
+    /// Puts an old way of saying something, such as `head -1`, into the one that the arguments know.
+    fn modernise(args: Vec<String>) -> Vec<String> {
+        args
+    }
+
     /// Does it. Errors that end the command are returned; others are told through [`Context::complain`].
     fn run(self, context: Context) -> impl Future<Output = Outcome> + Send;
 }
@@ -149,6 +154,7 @@ async fn run<B: Builtin>(mut args: Vec<String>, mut context: Context) -> i32 {
     if B::VERBATIM {
         args.insert(0, "--".to_owned());
     }
+    let args = B::modernise(args);
     let parsed = command::<B>().try_get_matches_from(args).and_then(|matches| B::from_arg_matches(&matches));
     match parsed {
         Ok(builtin) => finish(builtin, context).await,
@@ -164,13 +170,17 @@ async fn run<B: Builtin>(mut args: Vec<String>, mut context: Context) -> i32 {
 }
 
 async fn finish<B: Builtin>(builtin: B, context: Context) -> i32 {
-    let mut stderr = context.io.stderr.clone();
-    let outcome = builtin.run(context).await;
+    let (mut stdout, mut stderr) = (context.io.stdout.clone(), context.io.stderr.clone());
+    let outcome = match builtin.run(context).await {
+        // What did not get out was not done, however well the rest went.
+        Ok(status) => stdout.flush().await.map(|()| status).map_err(Failure::from),
+        failed => failed,
+    };
     match outcome {
         Ok(status) => status,
         Err(Failure::BrokenPipe) => status::BROKEN_PIPE,
         Err(failure) => {
-            let _ = stderr.line(format!("{}: {failure}", B::NAME)).await;
+            let _ = stderr.line(format!("{}: {}", B::NAME, failure.told())).await;
             failure.status()
         }
     }

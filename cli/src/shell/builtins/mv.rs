@@ -6,8 +6,11 @@ use super::{Builtin, Context, Failure, Outcome, transfer};
 #[derive(Debug, clap::Args)]
 pub(super) struct Mv {
     /// Refuse to replace what is there
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "force")]
     no_clobber: bool,
+    /// Replace what is there, as without it; the last of -n and -f counts
+    #[arg(short, long, overrides_with = "no_clobber")]
+    force: bool,
     /// Sources, and at the end the target
     #[arg(required = true, num_args = 2..)]
     paths: Vec<String>,

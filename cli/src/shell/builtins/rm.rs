@@ -1,7 +1,7 @@
 //! `rm`
 
 use super::{Builtin, Context, Failure, Outcome};
-use crate::shell::fs::vfs::{Kind, Removal, VfsError};
+use crate::shell::fs::vfs::{Kind, Removal};
 
 /// Arguments of `rm`.
 #[derive(Debug, clap::Args)]
@@ -12,6 +12,9 @@ pub(super) struct Rm {
     /// What is not there is fine
     #[arg(short, long)]
     force: bool,
+    /// Say what was removed
+    #[arg(short, long)]
+    verbose: bool,
     /// What to remove
     #[arg(required_unless_present = "force")]
     paths: Vec<String>,
@@ -24,8 +27,9 @@ impl Builtin for Rm {
     async fn run(self, mut context: Context) -> Outcome {
         for path in &self.paths {
             match self.remove(&context, path).await {
-                Err(Failure::Vfs(VfsError::NotFound { .. })) if self.force => {}
+                Err(failure) if self.force && failure.is_missing() => {}
                 Err(failure) => context.complain(Self::NAME, failure).await?,
+                Ok(()) if self.verbose => context.line(format!("removed {path}")).await?,
                 Ok(()) => {}
             }
         }
@@ -35,7 +39,13 @@ impl Builtin for Rm {
 
 impl Rm {
     async fn remove(&self, context: &Context, path: &str) -> Result<(), Failure> {
-        let path = context.path(path)?;
+        let named = path;
+        let path = context.path(named)?;
+        if ends_in_dots(named) {
+            return Err(Failure::Refused(format!(
+                "{named}: `.` and `..` are not removed; name the directory"
+            )));
+        }
         if self.recursive {
             return Ok(context.vfs.remove(&path, Removal::Recursive).await?);
         }
@@ -44,4 +54,9 @@ impl Rm {
         }
         Ok(context.vfs.remove(&path, Removal::Single).await?)
     }
+}
+
+/// Whether the last name is `.` or `..`: POSIX refuses both, and whoever writes them rarely means the directory itself.
+fn ends_in_dots(named: &str) -> bool {
+    matches!(named.trim_end_matches('/').rsplit('/').next(), Some("." | ".."))
 }

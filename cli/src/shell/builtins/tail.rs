@@ -4,13 +4,10 @@ use std::collections::VecDeque;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::head::title;
-use super::lines::Lines;
+use super::head::{count_as_option, title};
+use super::lines::{Last, Lines, check_held};
 use super::{Builtin, Context, Failure, Outcome};
 use crate::shell::io::{BoxReader, PIPE_BYTES};
-
-/// How much of a stream's end is kept: it must be held, since a stream cannot be read backwards.
-const MAX_HELD_BYTES: usize = 256 * 1024 * 1024;
 
 /// Arguments of `tail`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +26,11 @@ pub(super) struct Tail {
 impl Builtin for Tail {
     const NAME: &'static str = "tail";
     const ABOUT: &'static str = "Print the last lines of files";
+    const EXAMPLES: &'static str = "  tail -n 3 /logs/a\n  tail -3 /logs/a\n  tail -n +2 /table.csv";
+
+    fn modernise(args: Vec<String>) -> Vec<String> {
+        count_as_option(args)
+    }
 
     async fn run(self, mut context: Context) -> Outcome {
         for (index, file) in self.files.iter().enumerate() {
@@ -44,7 +46,8 @@ impl Tail {
     async fn print(&self, context: &mut Context, file: &str, index: usize) -> Result<(), Failure> {
         let reader = context.open(file).await?;
         if self.files.len() > 1 {
-            context.text(&title(file, index)).await?;
+            let title = title(&context.io.stdout.printable(file), index);
+            context.text(&title).await?;
         }
         if let Some(count) = self.bytes {
             return last_bytes(context, reader, count).await;
@@ -73,17 +76,11 @@ async fn from_line(context: &mut Context, reader: BoxReader, first: u64) -> Resu
 
 async fn last_lines(context: &mut Context, reader: BoxReader, count: usize) -> Result<(), Failure> {
     let mut lines = Lines::new(reader);
-    let mut last: VecDeque<Vec<u8>> = VecDeque::new();
-    let mut held = 0;
+    let mut last = Last::new(count);
     while let Some(line) = lines.next().await? {
-        held += line.len();
-        last.push_back(line.to_vec());
-        if last.len() > count {
-            held -= last.pop_front().map_or(0, |line| line.len());
-        }
-        check_held(held)?;
+        last.push(line)?;
     }
-    for line in last {
+    for line in last.into_lines() {
         context.io.stdout.write_all(&line).await?;
     }
     Ok(())
@@ -102,11 +99,4 @@ async fn last_bytes(context: &mut Context, mut reader: BoxReader, count: usize) 
         last.drain(..last.len().saturating_sub(count));
     }
     Ok(context.io.stdout.write_all(last.make_contiguous()).await?)
-}
-
-fn check_held(held: usize) -> Result<(), Failure> {
-    if held > MAX_HELD_BYTES {
-        return Err(Failure::Refused(format!("more than {MAX_HELD_BYTES} bytes would have to be held")));
-    }
-    Ok(())
 }

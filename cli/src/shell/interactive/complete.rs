@@ -128,7 +128,9 @@ impl TreeCompleter {
             .text
             .rsplit_once('/')
             .map_or(("", word.text.as_str()), |(directory, start)| (&word.text[..=directory.len()], start));
-        let Ok(path) = known.cwd.resolve(directory) else { return Vec::new() };
+        let Ok(path) = known.cwd.resolve(if directory.is_empty() { "." } else { directory }) else {
+            return Vec::new();
+        };
         let entries = self.host.vfs.list(&path).await.unwrap_or_default();
         entries
             .into_iter()

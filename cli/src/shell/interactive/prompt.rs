@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use reedline::{Color, Prompt, PromptEditMode, PromptHistorySearch, PromptHistorySearchStatus};
 
+use crate::output::printable;
 use crate::shell::state::State;
 use crate::shell::status;
 
@@ -16,7 +17,7 @@ pub(super) struct NodePrompt {
 impl NodePrompt {
     /// The prompt for what the shell has come to.
     pub(super) fn new(node_name: &str, state: &State) -> Self {
-        Self { place: format!("{node_name}:{}", state.cwd), status: state.status }
+        Self { place: format!("{node_name}:{}", printable::name(state.cwd.as_str())), status: state.status }
     }
 }
 

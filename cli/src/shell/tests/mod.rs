@@ -57,10 +57,20 @@ impl Fixture {
         self.run_with_input(script, "").await
     }
 
-    /// Runs a script; one that does not end is a failure, not a hanging test.
     async fn run_with_input(&mut self, script: &str, input: &str) -> Ran {
+        self.run_over(script, input, false).await
+    }
+
+    /// Runs a script whose output somebody looks at.
+    async fn run_at_terminal(&mut self, script: &str) -> Ran {
+        self.run_over(script, "", true).await
+    }
+
+    /// Runs a script; one that does not end is a failure, not a hanging test.
+    async fn run_over(&mut self, script: &str, input: &str, at_terminal: bool) -> Ran {
         let (stdout, mut read_stdout) = pipe();
         let (stderr, mut read_stderr) = pipe();
+        let (stdout, stderr) = (stdout.at_terminal(at_terminal), stderr.at_terminal(at_terminal));
         let stdin = Input::new(std::io::Cursor::new(input.to_owned()));
         let (mut out, mut err) = (String::new(), String::new());
         let all = async {

@@ -191,6 +191,97 @@ async fn files_of_the_tree() {
 }
 
 #[tokio::test]
+async fn an_empty_name_is_nothing_and_not_the_place_where_one_stands() {
+    let setup = "mkdir -p /d/keep; touch /d/keep/f; cd /d/keep; ";
+    for (script, stdout, status) in [
+        ("rm -r \"$UNSET\"; echo $?; ls /d", "4\nkeep\n", 0),
+        ("rm -rf \"$UNSET\"; echo $?; ls /d", "0\nkeep\n", 0),
+        (
+            "rm -r .; echo $?; rm -r ..; echo $?; rm -rf ./ ../. /d/keep/..; echo $?; ls /d",
+            "1\n1\n1\nkeep\n",
+            0,
+        ),
+        ("rm -r /; echo $?; ls /d", "1\nkeep\n", 0),
+        ("mkdir ''; echo $?; mkdir -p ''; echo $?; touch ''; echo $?; ls", "4\n4\n4\nf\n", 0),
+        (
+            "for verb in cat ls stat wc 'chmod 700' 'cp -r' mv; do $verb '' /x >/dev/null; echo -n $?; done; tree ''; echo -n $?; cp f ''; echo $?",
+            "444444444\n",
+            0,
+        ),
+        ("cd ''; echo $?; cat < ''; echo $?; echo x > ''; echo $?; pwd", "4\n4\n4\n/d/keep\n", 0),
+        ("[ -e '' ]; echo $?; ln -s '' /l; echo $?; ls -1 /d", "1\n4\nkeep\n", 0),
+    ] {
+        let ran = Fixture::new().await.run(&format!("{setup}{script}")).await;
+        assert_eq!((ran.stdout.as_str(), ran.status), (stdout, status), "{script}\nstderr: {}", ran.stderr);
+    }
+    let ran = Fixture::new().await.run("cat ''").await;
+    assert_eq!(ran.stderr, "cat: '': no such file or directory\n");
+}
+
+#[tokio::test]
+async fn what_everybody_types_is_understood() {
+    check(&[
+        ("seq 9 > /f; head -1 /f; tail -1 /f; seq 9 | head -2; seq 9 | tail -2 -", "1\n9\n1\n2\n8\n9\n", 0),
+        ("seq 4 | head -n -3; seq 4 | head -n -9; seq 4 | head -n x; echo $?", "1\n2\n", 0),
+        (
+            "echo x > /f; cp -a /bin /b; cp -p /f /g; cp -f /f /g; mv -f /g /h; ls /b; cat /h",
+            "env.wasm\nexit.wasm\nupper.wasm\nx\n",
+            0,
+        ),
+        ("touch /a /b; mv -f -n /a /b; echo $?; mv -n -f /a /b; echo $?", "1\n0\n", 0),
+        ("mkdir -v /d; touch /d/f; rm -rv /d", "made /d\nremoved /d\n", 0),
+        ("printf 'a\\nb\\n' > /f; printf c > /g; cat -n /f /g", "     1\ta\n     2\tb\n     3\tc", 0),
+        (
+            "printf %2048s x > /f; ls -lh /f | grep -o '2.0 KiB'; ls -lh --bytes /f | grep -o 2048",
+            "2.0 KiB\n2048\n",
+            0,
+        ),
+        (
+            "mkdir -p /t/a/c /t/b; touch /t/a/x /t/y; ls -R /t; ls -R --json /t | grep -c '\"path\"'",
+            "/t:\na\nb\ny\n\n/t/a:\nc\nx\n\n/t/a/c:\n\n/t/b:\n5\n",
+            0,
+        ),
+        (
+            "mkdir -p /d/e; touch /d/e/f; ln -s /bin /d/l; chmod -R 700 /d; ls -lR /d | grep -o '^[-d]rw[-rwx]*'; ls -l / | grep -o '^[-d]rw[-rwx]*'",
+            "drwx------\n-rwx------\ndrwxr-xr-x\ndrwx------\n",
+            0,
+        ),
+        ("touch /x /y; mkdir /d; touch /d/z; ls /x /y /d", "/x\n/y\n\n/d:\nz\n", 0),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn names_do_not_command_the_terminal_that_shows_them() {
+    let setup =
+        r"mkdir -p $'/d/esc\x1b[31mred'; echo hit > $'/d/esc\x1b[31mred/f'; ln -s $'/\x1b]0;t\x07' /d/l; ";
+    for script in [
+        "ls /d",
+        "ls -1 /d",
+        "ls -l /d",
+        "ls -R /d",
+        "tree /d",
+        "grep -r hit /d",
+        "head -n 1 /d/*/f /d/*/f",
+        "stat /d/esc*",
+        "rm -v /d/*/f",
+        r"ls $'/d/esc\x1b[31mred/none'",
+        "cat /d/esc*",
+    ] {
+        let mut fixture = Fixture::new().await;
+        fixture.run(setup).await;
+        let raw = fixture.run_at_terminal(script).await;
+        let shown = raw.stdout.clone() + &raw.stderr;
+        // Its own colours are fine.
+        let rest = shown.replace("\x1b[1;34m", "").replace("\x1b[0m", "");
+        assert!(rest.contains("esc?[31mred"), "{script}: {shown:?}");
+        assert!(!rest.contains(['\x1b', '\x07']), "{script}: {shown:?}");
+    }
+    let ran = Fixture::new().await.run(&format!("{setup} ls /d")).await;
+    assert!(ran.stdout.contains("esc\x1b[31mred"), "to a program the name is what it is");
+}
+
+#[tokio::test]
 async fn text_tools() {
     check(&[
         ("seq 5 | head -n 2; seq 5 | tail -n 2; seq 5 | tail -n +4", "1\n2\n4\n5\n4\n5\n", 0),

@@ -1,8 +1,11 @@
 //! Pipes, interruption, and what becomes visible when.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::super::io::{Input, Io, Output, pipe};
 use super::Fixture;
@@ -63,4 +66,30 @@ async fn an_endless_loop_of_builtins_can_be_dropped() {
     let io = Io { stdin: Input::empty(), stdout: Output::null(), stderr: Output::null() };
     let run = fixture.shell.run_with("while true; do :; done", io);
     assert!(tokio::time::timeout(Duration::from_millis(200), run).await.is_err());
+}
+
+/// Takes everything, and finds at the flush that there is no room for it: what `/dev/full` is to a buffered stream.
+struct Full;
+
+impl AsyncWrite for Full {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::StorageFull.into()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(context)
+    }
+}
+
+#[tokio::test]
+async fn output_that_did_not_get_out_is_a_failure() {
+    for script in ["ls /", "stat /bin", "echo x", "ls --json /", "tree /"] {
+        let mut fixture = Fixture::new().await;
+        let io = Io { stdin: Input::empty(), stdout: Output::new(Full), stderr: Output::null() };
+        assert_eq!(fixture.shell.run_with(script, io).await, 1, "{script}");
+    }
 }
