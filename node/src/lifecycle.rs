@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use starfish_compute::{Compute, ComputeOptions};
 use starfish_dht::beacon::{BeaconError, Beacons};
@@ -46,6 +46,8 @@ use crate::task::Tasks;
 /// How long a node that joins may take to fetch what the swarm remembers before it is ready without it. It goes on
 /// fetching afterwards; only who asks at once may miss something.
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// The same while there is progress: who has so much to fetch that it takes longer sees it come.
+const LONGEST_CATCH_UP: Duration = Duration::from_secs(20);
 /// All of a stop; after that, what is still at work is abandoned. Supervisors kill after ten seconds.
 const STOP_DEADLINE: Duration = Duration::from_millis(4500);
 /// Of that, what answers on their way may take. Long ones (watches, outputs) end at once.
@@ -353,20 +355,23 @@ fn spawn_membership(
 /// A newcomer is ready when it has compared its memory with one member, so that whoever waits for it finds what
 /// the swarm had before. If nobody lets it in, and one says why, that is given.
 async fn catch_up(memory: &Memory, network: &Network) -> Option<(PeerId, Farewell)> {
-    let compared = async {
-        while memory.stats().sync_rounds == 0 {
-            if let Some(turned_away) = network.farewells().pop().filter(|_| network.connected().is_empty()) {
-                return Some(turned_away);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    let (began, mut cells, mut moved) = (Instant::now(), memory.stats().cells, Instant::now());
+    while memory.stats().sync_rounds == 0 {
+        if let Some(turned_away) = network.farewells().pop().filter(|_| network.connected().is_empty()) {
+            return Some(turned_away);
         }
-        None
-    };
-    let caught_up = tokio::time::timeout(CATCH_UP, compared).await;
-    caught_up.unwrap_or_else(|_| {
-        warn!("no member of the swarm has answered yet; going on without what the swarm remembers");
-        None
-    })
+        // A large memory takes its time. As long as it comes, who asks now would see a part of it for the whole.
+        let now = memory.stats().cells;
+        if now != cells {
+            (cells, moved) = (now, Instant::now());
+        }
+        if moved.elapsed() > CATCH_UP || began.elapsed() > LONGEST_CATCH_UP {
+            warn!(cells, "not all that the swarm remembers is here yet; going on, and fetching");
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    None
 }
 
 fn files_options(settings: &Settings) -> FilesOptions {
