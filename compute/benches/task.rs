@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::{StreamExt, TryStreamExt, stream};
+use starfish_compute::batch::{BatchSpec, Ending, Items};
 use starfish_compute::{Compute, ComputeOptions, Module, Outcome, OutputFrame, TaskSpec};
 use starfish_dht::testing::TestSwarm;
 use starfish_fs::mem_vfs::MemVfs;
@@ -43,6 +44,18 @@ async fn tasks(compute: &Compute, program: &bytes::Bytes, n: u64) -> anyhow::Res
     Ok(start.elapsed())
 }
 
+/// So many tasks as one batch.
+async fn batch(compute: &Compute, program: &bytes::Bytes, n: u64) -> anyhow::Result<Duration> {
+    let items = Items::Range(0..n);
+    let spec = BatchSpec { items, cached: false, ..BatchSpec::new("hello", Module::Bytes(program.clone())) };
+    let start = Instant::now();
+    let (job, _) = compute.submit_batch(spec).await?;
+    match compute.wait(job).await?.ending {
+        Ending::Complete { failed: 0 } => Ok(start.elapsed()),
+        ending => bail!("the batch ended otherwise: {ending:?}"),
+    }
+}
+
 fn raw(program: &[u8], n: u64) -> anyhow::Result<Duration> {
     let mut config = Config::new();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::default()));
@@ -77,6 +90,11 @@ fn measure(criterion: &mut Criterion) -> anyhow::Result<()> {
     group.bench_function("on a node, 32 in flight", |bencher| {
         bencher.iter_custom(|n| {
             runtime.block_on(tasks(&compute, &program, n)).unwrap_or(Duration::from_secs(3600))
+        });
+    });
+    group.bench_function("on a node, as one batch", |bencher| {
+        bencher.iter_custom(|n| {
+            runtime.block_on(batch(&compute, &program, n)).unwrap_or(Duration::from_secs(3600))
         });
     });
     group.bench_function("limit: wasmtime in one thread", |bencher| {
