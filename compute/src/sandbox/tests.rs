@@ -8,7 +8,7 @@ use tokio::net::unix::pipe;
 
 use super::*;
 use crate::component_test::as_component;
-use crate::guest_io::{OutputBudget, OutputKind, Reports};
+use crate::guest_io::{OutputBudget, OutputKind, Reports, Sink};
 use crate::wire::Receiver;
 
 /// One engine, with a folder of compiled programs.
@@ -48,7 +48,8 @@ impl Bare {
 
     async fn run(&mut self, order: &Order) -> Outcome {
         let budget = OutputBudget::new(order.output_bytes);
-        let output = |kind| GuestOutput { kind, reports: self.reports.clone(), budget: budget.clone() };
+        let output =
+            |kind| GuestOutput { kind, sink: Sink::Node(self.reports.clone()), budget: budget.clone() };
         let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
         let streams = Streams { stdin: self.input.clone(), stdout, stderr };
         let program = self.sandbox.load(&order.artifact, self.cache.path()).unwrap();

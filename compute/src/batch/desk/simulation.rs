@@ -1,8 +1,7 @@
 //! Whole swarms that work on one batch, in virtual time: claims that are lost, nodes that die in the middle (keepers
 //! too) and come back, and a swarm that is cut in half and heals.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rand::rngs::StdRng;
@@ -40,7 +39,7 @@ struct Weather {
     seed: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Happening {
     Asks(usize, u32),
     /// A node has run the first tasks of what is left of its slice.
@@ -69,7 +68,7 @@ struct Swarm {
     alive: Vec<bool>,
     halves: [Half; 2],
     is_cut: bool,
-    queue: BinaryHeap<Reverse<(Millis, u64, Happening)>>,
+    queue: BTreeMap<(Millis, u64), Happening>,
     number: u64,
     chance: StdRng,
     runs: u64,
@@ -85,7 +84,7 @@ impl Swarm {
             alive: vec![true; weather.nodes],
             halves: Default::default(),
             is_cut: false,
-            queue: BinaryHeap::new(),
+            queue: BTreeMap::new(),
             number: 0,
             chance: StdRng::seed_from_u64(weather.seed),
             runs: 0,
@@ -116,7 +115,7 @@ impl Swarm {
 
     fn at(&mut self, delay: Millis, happening: Happening) {
         self.number += 1;
-        self.queue.push(Reverse((self.now + delay, self.number, happening)));
+        self.queue.insert((self.now + delay, self.number), happening);
     }
 
     /// Which half a node is in.
@@ -140,7 +139,7 @@ impl Swarm {
     }
 
     fn run(mut self) -> (u64, u64, Millis) {
-        while let Some(Reverse((now, _, happening))) = self.queue.pop() {
+        while let Some(((now, _), happening)) = self.queue.pop_first() {
             self.now = now;
             self.happen(happening);
             let is_done = |half: &Half| half.seen.gaps(&(0..self.weather.tasks)).next().is_none();
