@@ -17,6 +17,7 @@ pub mod task;
 
 pub mod batch;
 pub mod board;
+pub mod function;
 pub mod notice;
 pub mod report;
 
@@ -50,6 +51,7 @@ mod component_test;
 pub use compute::{Compute, ComputeOptions, JobError, StartError};
 pub use feed::StdinWriter;
 pub use links::LinkError;
+pub use order::{RequestHead, ResponseHead};
 pub use output::OutputReader;
 pub use pool::WorkerStartError;
 pub use report::{JobReport, JobSummary, Phase};
