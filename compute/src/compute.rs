@@ -294,8 +294,9 @@ impl Compute {
         if known { Ok(job) } else { Err(JobError::NotFound(job.to_string())) }
     }
 
-    /// Makes a batch of tasks. From here on the swarm sees to it, whatever becomes of this node.
-    pub async fn submit_batch(&self, spec: BatchSpec) -> Result<JobId, BatchError> {
+    /// Makes a batch of tasks. From here on the swarm sees to it, whatever becomes of this node. Where the results of the
+    /// same batch are kept and will do, it is that one, and the second part of the answer says so.
+    pub async fn submit_batch(&self, spec: BatchSpec) -> Result<(JobId, bool), BatchError> {
         self.batches.submit(spec).await
     }
 

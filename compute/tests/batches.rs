@@ -115,7 +115,7 @@ fn numbers(range: std::ops::Range<u64>) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_number_of_a_range_has_its_task_and_all_nodes_read_the_same() {
     let nodes = Nodes::start(&[1, 2, 1]).await;
-    let job = nodes.computes[0].submit_batch(batch("echo", Items::Range(5..905))).await.unwrap();
+    let job = nodes.computes[0].submit_batch(batch("echo", Items::Range(5..905))).await.unwrap().0;
     for compute in &nodes.computes {
         let (text, outcomes) = all(compute, job).await;
         assert_eq!(text, numbers(5..905));
@@ -131,7 +131,7 @@ async fn every_number_of_a_range_has_its_task_and_all_nodes_read_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_outlives_its_submitter_and_half_of_the_nodes() {
     let mut nodes = Nodes::start(&[1; 4]).await;
-    let job = nodes.computes[0].submit_batch(batch("slow", Items::Range(0..12))).await.unwrap();
+    let job = nodes.computes[0].submit_batch(batch("slow", Items::Range(0..12))).await.unwrap().0;
     let compute = nodes.computes[2].clone();
     wait_until("the job is under way", PATIENCE, || async {
         compute.job(&job.to_string()).await.is_ok_and(|report| report.progress.unwrap().done >= 1)
@@ -154,7 +154,7 @@ async fn tasks_that_fail_are_told_from_those_that_do_not_and_can_be_run_again() 
         retries: Retries { failed: 2, limit: 0 },
         ..batch("echo", lines(&["good", "ax", "bat", "also good"]))
     };
-    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap().0;
     let (text, outcomes) = all(&nodes.computes[1], job).await;
     assert_eq!(text, "good\nax\nbat\nalso good\n");
     assert_eq!((&outcomes[0], &outcomes[1]), (&Outcome::Exited(0), &Outcome::Exited(3)));
@@ -192,7 +192,7 @@ async fn each_file_has_its_task_which_can_read_it_and_nothing_else() {
         out: Some(VfsPath::parse("/out").unwrap()),
         ..batch("cat", Items::Files("/in/**/*.txt".to_owned()))
     };
-    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap().0;
     let (text, outcomes) = all(&nodes.computes[0], job).await;
     assert_eq!((text.as_str(), outcomes.len()), ("firstsecond", 2), "{outcomes:?}");
     assert_eq!(nodes.get("/out/a/in.txt").await, "first");
@@ -202,14 +202,14 @@ async fn each_file_has_its_task_which_can_read_it_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_output_of_a_batch_is_the_input_of_another() {
     let nodes = Nodes::start(&[1, 1]).await;
-    let map = nodes.computes[0].submit_batch(batch("echo", lines(&["some", "words"]))).await.unwrap();
+    let map = nodes.computes[0].submit_batch(batch("echo", lines(&["some", "words"]))).await.unwrap().0;
     let spec = BatchSpec { input: Input::OutputOf(map), ..batch("upper", Items::One) };
-    let reduce = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let reduce = nodes.computes[0].submit_batch(spec).await.unwrap().0;
     assert_eq!(all(&nodes.computes[1], reduce).await.0, "SOME\nWORDS\n");
 
-    let fails = nodes.computes[0].submit_batch(batch("echo", lines(&["x"]))).await.unwrap();
+    let fails = nodes.computes[0].submit_batch(batch("echo", lines(&["x"]))).await.unwrap().0;
     let spec = BatchSpec { after: vec![fails], ..batch("echo", lines(&["never"])) };
-    let never = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let never = nodes.computes[0].submit_batch(spec).await.unwrap().0;
     let end = tokio::time::timeout(PATIENCE, nodes.computes[0].wait(never)).await.unwrap().unwrap();
     assert!(matches!(end.ending, Ending::Failed { reason } if reason.contains(&fails.to_string())));
     let unknown = BatchSpec { after: vec![JobId([9; 16])], ..batch("echo", Items::One) };
@@ -217,9 +217,35 @@ async fn the_output_of_a_batch_is_the_input_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_same_batch_is_not_run_again_unless_that_is_asked_for() {
+    let nodes = Nodes::start(&[1, 1]).await;
+    nodes.put("/in/a/in.txt", "first").await;
+    let spec = || batch("cat", Items::Files("/in/**/*.txt".to_owned()));
+    let submit = async |node: usize, spec| nodes.computes[node].submit_batch(spec).await.unwrap();
+    let (job, cached) = submit(0, spec()).await;
+    assert!(!cached);
+    for compute in &nodes.computes {
+        assert_eq!(all(compute, job).await.0, "first");
+        tokio::time::timeout(PATIENCE, compute.wait(job)).await.unwrap().unwrap();
+    }
+    assert_eq!(submit(0, spec()).await, (job, true));
+    assert_eq!(submit(1, spec()).await, (job, true), "it was run elsewhere");
+    assert_ne!(submit(1, BatchSpec { cached: false, ..spec() }).await.0, job);
+    assert_ne!(submit(1, BatchSpec { args: vec!["more".into()], ..spec() }).await.0, job);
+    nodes.put("/in/a/in.txt", "second").await;
+    let (changed, cached) = submit(1, spec()).await;
+    assert!(!cached);
+    assert_eq!(all(&nodes.computes[1], changed).await.0, "second");
+
+    let (fails, _) = submit(0, batch("echo", lines(&["x"]))).await;
+    nodes.computes[0].wait(fails).await.unwrap();
+    assert_ne!(submit(0, batch("echo", lines(&["x"]))).await.0, fails, "what failed may go well now");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_killed_stops_everywhere_and_frees_its_slots() {
     let nodes = Nodes::start(&[0, 1]).await;
-    let job = nodes.computes[0].submit_batch(batch("loop", Items::Range(0..100))).await.unwrap();
+    let job = nodes.computes[0].submit_batch(batch("loop", Items::Range(0..100))).await.unwrap().0;
     wait_until("it runs", PATIENCE, || async { nodes.computes[1].capacity().free == 0 }).await;
     nodes.computes[1].kill(&job.to_string()).await.unwrap();
     let end = tokio::time::timeout(PATIENCE, nodes.computes[0].wait(job)).await.unwrap().unwrap();
@@ -233,14 +259,14 @@ async fn limits_hold_for_each_task_and_long_outputs_come_back_whole() {
     let nodes = Nodes::start(&[1]).await;
     let mut spec = batch("print", Items::Range(0..2));
     spec.limits.output_bytes = 300 << 10;
-    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap().0;
     let (text, outcomes) = all(&nodes.computes[0], job).await;
     let limit = Outcome::LimitReached { limit: Limit::Output, value: 300 << 10 };
     assert_eq!(outcomes, [limit.clone(), limit]);
     assert!(text.len() > 500 << 10, "{} bytes", text.len());
     let mut spec = batch("loop", Items::One);
     spec.limits.timeout = Duration::from_millis(50);
-    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap().0;
     let late = Outcome::LimitReached { limit: Limit::Time, value: 50 };
     assert_eq!(all(&nodes.computes[0], job).await.1, [late]);
 }
@@ -248,7 +274,7 @@ async fn limits_hold_for_each_task_and_long_outputs_come_back_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_goes_on_after_a_restart_of_the_only_node() {
     let mut nodes = Nodes::start(&[1]).await;
-    let job = nodes.computes[0].submit_batch(batch("slow", Items::Range(0..4))).await.unwrap();
+    let job = nodes.computes[0].submit_batch(batch("slow", Items::Range(0..4))).await.unwrap().0;
     let compute = nodes.computes[0].clone();
     wait_until("it is under way", PATIENCE, || async {
         compute.job(&job.to_string()).await.unwrap().progress.unwrap().done >= 1
@@ -271,7 +297,7 @@ async fn a_batch_goes_on_after_a_restart_of_the_only_node() {
 async fn results_are_freed_when_their_time_is_over() {
     let nodes = Nodes::start(&[1, 1]).await;
     let spec = BatchSpec { keep: Duration::from_millis(1), ..batch("echo", lines(&["a"])) };
-    let job = nodes.computes[0].submit_batch(spec).await.unwrap();
+    let job = nodes.computes[0].submit_batch(spec).await.unwrap().0;
     for compute in &nodes.computes {
         wait_until("it is forgotten", PATIENCE, || async { compute.job(&job.to_string()).await.is_err() })
             .await;

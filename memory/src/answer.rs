@@ -2,6 +2,8 @@
 //!
 //! Nothing is remembered between requests but the set under comparison, and that only to save reading it again.
 
+use std::time::Instant;
+
 use negentropy::{Negentropy, NegentropyStorageVector};
 use starfish_dht::PeerId;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -61,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answerer<'_, S> {
         let ours = self.memory.fingerprints();
         let response = match ours.root() == root {
             true => {
-                self.memory.shared().horizon.agreed(self.peer, now_ms());
+                self.memory.shared().horizon.agreed(self.peer, now_ms(), Instant::now());
                 Response::Same
             }
             false => Response::Differ { shards: ours.shards().to_vec() },

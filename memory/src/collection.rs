@@ -7,11 +7,12 @@
 //! on threads of their own, never on those of async tasks.
 //!
 //! In reading order: `documents` (the handle, and what follows commits), `read`, `write` and `views` (single
-//! documents), `order` (of JSON values), `query`, `shape` (sorting, projection, pages), `index` (entries), `plan`
+//! documents), `compact` (their history made less), `order` (of JSON values), `query`, `shape` (sorting, projection, pages), `index` (entries), `plan`
 //! (which index), `indexes` (declaring and building), `find`, and `bulk` (many documents at once). Of these `order`,
 //! `query`, `shape`, `index` and `plan` are pure.
 
 pub(crate) mod bulk;
+pub(crate) mod compact;
 pub(crate) mod documents;
 pub(crate) mod error;
 pub(crate) mod find;

@@ -8,7 +8,12 @@ use std::{
 
 use tokio::sync::mpsc::Sender;
 
-use crate::{clock::now_ms, codec, counter, memory::Shared, writer::Work};
+use crate::{
+    clock::now_ms,
+    codec, counter,
+    memory::Shared,
+    writer::{Removal, Work},
+};
 
 /// How often it is looked. A watcher hears of an expiry so much later at the most; a read never sees an expired value.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -68,7 +73,7 @@ fn reap(shared: &Shared, writer: &Sender<Work>) -> bool {
     }
     let has_more = dead.len() == MAX_REAPED;
     // A writer that has much to do is not kept from it.
-    !dead.is_empty() && writer.try_send(Work::Purge(dead)).is_ok() && has_more
+    !dead.is_empty() && writer.try_send(Work::Purge(dead, Removal::Dead)).is_ok() && has_more
 }
 
 fn save(shared: &Shared) {

@@ -12,7 +12,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -40,8 +40,20 @@ pub(crate) struct Horizon {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Agreed {
     by_peer: HashMap<PeerId, u64>,
+    /// The comparisons since this node started, on the clock that nobody sets.
+    #[serde(skip)]
+    met: HashMap<PeerId, Met>,
     #[serde(skip)]
     is_changed: bool,
+}
+
+/// The comparisons with one peer.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    /// When the last one began and ended.
+    last: (Instant, Instant),
+    /// When the one began before which another had ended that began later.
+    sure: Option<Instant>,
 }
 
 impl Horizon {
@@ -76,17 +88,33 @@ impl Horizon {
         dead_ms.is_some_and(|dead_ms| dead_ms < self.reaped_before(now_ms))
     }
 
-    /// This replica and the peer's held the same at this time.
-    pub(crate) fn agreed(&self, peer: PeerId, at_ms: u64) {
+    /// This replica and the peer's have exchanged what each held at this time, told by both clocks.
+    pub(crate) fn agreed(&self, peer: PeerId, at_ms: u64, at: Instant) {
         let mut agreed = self.lock();
         if agreed.by_peer.len() >= MAX_PEERS
             && !agreed.by_peer.contains_key(&peer)
             && let Some(oldest) = agreed.by_peer.iter().min_by_key(|(_, at)| **at).map(|(peer, _)| *peer)
         {
             agreed.by_peer.remove(&oldest);
+            agreed.met.remove(&oldest);
         }
+        let sure = agreed.met.get(&peer).and_then(|met| match met.last {
+            (began, ended) if at >= ended => Some(began),
+            _ => met.sure,
+        });
+        agreed.met.insert(peer, Met { last: (at, Instant::now().max(at)), sure });
         agreed.by_peer.insert(peer, at_ms);
         agreed.is_changed = true;
+    }
+
+    /// Whether each of the others knows what this replica knew then, and this replica knows what each of them had written
+    /// before it knew that. It takes two comparisons: the peer may have written something in the course of the first,
+    /// before it was told. Those who were away for longer than the horizon do not count.
+    pub(crate) fn has_met_all_since(&self, since: Instant, now_ms: u64) -> bool {
+        let agreed = self.lock();
+        let mut counted =
+            agreed.by_peer.iter().filter(|(_, at_ms)| now_ms.saturating_sub(**at_ms) <= self.length_ms);
+        counted.all(|(peer, _)| agreed.met.get(peer).and_then(|met| met.sure).is_some_and(|at| at >= since))
     }
 
     /// If this replica and the peer's have been apart for longer than the horizon: what has a stamp of at most this
@@ -128,15 +156,33 @@ mod tests {
         let horizon = Horizon::open(folder.path(), LENGTH);
         let (peer, other) = (PeerId::random(), PeerId::random());
         assert_eq!(horizon.floor(&peer, 5_000_000), None, "a new node has nothing to be careful with");
-        horizon.agreed(peer, 1_000_000);
+        horizon.agreed(peer, 1_000_000, Instant::now());
         assert_eq!(horizon.floor(&peer, 2_000_000), None);
         assert_eq!(horizon.floor(&peer, 2_000_001), Some(stamp_time(1_000_000)));
         assert_eq!(horizon.floor(&other, 2_000_001), Some(stamp_time(1_000_000)), "a stranger counts alike");
-        horizon.agreed(other, 2_000_000);
+        horizon.agreed(other, 2_000_000, Instant::now());
         assert_eq!(horizon.floor(&PeerId::random(), 2_500_000), None, "it was in touch with somebody");
         assert!(horizon.floor(&peer, 2_500_000).is_some(), "but not with this one");
         horizon.save().unwrap();
         assert!(Horizon::open(folder.path(), LENGTH).floor(&peer, 2_500_000).is_some());
+    }
+
+    #[test]
+    fn all_are_met_once_each_was_met_anew_and_who_is_away_for_long_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let horizon = Horizon::open(folder.path(), LENGTH);
+        let (peer, other, since) = (PeerId::random(), PeerId::random(), Instant::now());
+        let after = |seconds| since + Duration::from_secs(seconds);
+        assert!(horizon.has_met_all_since(since, 1_000_000), "alone");
+        horizon.agreed(peer, 1_000_000, after(0));
+        assert!(!horizon.has_met_all_since(since, 1_000_001), "once is not enough");
+        horizon.agreed(peer, 1_000_000, after(10));
+        assert!(horizon.has_met_all_since(since, 1_000_001));
+        assert!(!horizon.has_met_all_since(after(5), 1_000_001), "the first of the two was before");
+        horizon.agreed(other, 1_900_000, after(20));
+        horizon.agreed(other, 1_900_000, after(30));
+        assert!(!horizon.has_met_all_since(after(15), 2_000_000), "only one of two");
+        assert!(horizon.has_met_all_since(after(15), 2_000_001), "the other is away for too long");
     }
 
     #[test]
@@ -153,7 +199,7 @@ mod tests {
         fs::write(folder.path().join("agreed"), b"\xff\xff").unwrap();
         let horizon = Horizon::open(folder.path(), LENGTH);
         for at_ms in 0..=MAX_PEERS as u64 {
-            horizon.agreed(PeerId::random(), at_ms);
+            horizon.agreed(PeerId::random(), at_ms, Instant::now());
         }
         assert_eq!(horizon.lock().by_peer.len(), MAX_PEERS);
     }

@@ -36,7 +36,7 @@ pub(crate) fn admit(shared: &Shared, page: &[u8], from: &PeerId, authorship: Aut
             counters.refused_author.add(1);
         } else if let Err(Ahead(ahead)) = shared.clock.accept(cell.stamp.time) {
             counters.refuse_future(cell.stamp.author, *from, ahead);
-        } else {
+        } else if shared.admits(&cell) {
             admitted.push(cell);
         }
     }

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::{
     cell::{Author, Cell, Draft, SpaceError, SpaceName, Stamp},
     clock::Clock,
+    codec::Digest,
     counter,
     due::Due,
     fingerprint::Fingerprints,
@@ -28,7 +29,7 @@ use crate::{
     store::{Store, StoreError, Tally},
     sync::{JoinError, MemorySync},
     watch::Watchers,
-    writer::{self, Job, LocalJob, RemoteJob, View, Work, WriteError},
+    writer::{self, Job, LocalJob, RemoteJob, Removal, View, Work, WriteError},
 };
 
 /// Told of cells as they change, to keep an index of them.
@@ -39,6 +40,11 @@ use crate::{
 pub trait Observer: Send + Sync {
     /// These cells, local or from a peer, have won and are stored. All are of one commit.
     fn applied(&self, cells: &[Cell]);
+
+    /// Whether a cell that a peer brings is of any use. What all observers know to be superfluous is not stored again.
+    fn admits(&self, _cell: &Cell) -> bool {
+        true
+    }
 }
 
 /// How a memory is opened.
@@ -205,6 +211,27 @@ impl Memory {
         answer.await.map_err(|_| WriteError::Stopped)?
     }
 
+    /// The same as [`Self::update`], for threads that may wait.
+    pub(crate) fn update_blocking<F, T>(&self, update: F) -> Result<(Stamp, T), WriteError>
+    where
+        F: FnOnce(&View<'_>) -> Result<(Vec<Draft>, T), WriteError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (job, answer) = LocalJob::new(update);
+        self.ask(Work::Job(Box::new(job)))?;
+        answer.blocking_recv().map_err(|_| WriteError::Stopped)?
+    }
+
+    /// Takes cells out that something else has made superfluous, if they are still what they were. They leave no trace.
+    pub(crate) fn purge_blocking(&self, cells: Vec<(Vec<u8>, Digest)>) -> Result<(), WriteError> {
+        self.ask(Work::Purge(cells, Removal::Superseded))
+    }
+
+    fn ask(&self, work: Work) -> Result<(), WriteError> {
+        let jobs = self.inner.jobs.as_ref().ok_or(WriteError::Stopped)?;
+        jobs.blocking_send(work).map_err(|_| WriteError::Stopped)
+    }
+
     async fn submit(&self, job: Box<dyn Job>) -> Result<(), WriteError> {
         let jobs = self.inner.jobs.as_ref().ok_or(WriteError::Stopped)?;
         jobs.send(Work::Job(job)).await.map_err(|_| WriteError::Stopped)
@@ -255,6 +282,15 @@ impl Shared {
             is_there.store(false, Ordering::Release);
             tracing::info!("what was lost with the damaged memory has come back");
         }
+    }
+
+    /// Whether a cell that a peer brings is of any use.
+    pub(crate) fn admits(&self, cell: &Cell) -> bool {
+        self.observers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .all(|observer| observer.admits(cell))
     }
 
     /// Tells everybody in this node who wants to know, and for local cells the swarm.

@@ -5,6 +5,8 @@
 //! by range-based set reconciliation (`negentropy`), which finds d differences among n cells in about d·log n bytes.
 //! Then each side gets the cells that it lacks, in pages, and merges them as it merges everything.
 
+use std::time::Instant;
+
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use starfish_dht::PeerId;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -53,10 +55,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let link = Link::new(stream, &memory.shared().counters);
-    let (horizon, began_ms) = (&memory.shared().horizon, now_ms());
+    let (horizon, began_ms, began) = (&memory.shared().horizon, now_ms(), Instant::now());
     let mut round = Round { memory, peer, link, floor: horizon.floor(&peer, began_ms) };
     let outcome = round.run().await?;
-    horizon.agreed(peer, began_ms);
+    horizon.agreed(peer, began_ms, began);
     memory.shared().has_compared();
     // Both have what they wanted; that the peer is already gone changes nothing.
     let _ = round.link.close().await;

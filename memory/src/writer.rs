@@ -108,8 +108,17 @@ pub(crate) trait Job: Send {
 pub(crate) enum Work {
     /// To commit.
     Job(Box<dyn Job>),
-    /// To take cells out that have been dead for long, if they are still what they were: their addresses and digests.
-    Purge(Vec<(Vec<u8>, Digest)>),
+    /// To take cells out, if they are still what they were: their addresses and digests.
+    Purge(Vec<(Vec<u8>, Digest)>, Removal),
+}
+
+/// Why cells are taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// They have been dead for long.
+    Dead,
+    /// Another cell holds what they held.
+    Superseded,
 }
 
 /// The stamp that a local write got, and what it answers.
@@ -214,13 +223,13 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
         if doubtful.is_empty() {
             doubtful = unknown;
         }
-        if let Some(Work::Purge(cells)) = next {
-            take_out(shared, cells);
+        if let Some(Work::Purge(cells, removal)) = next {
+            take_out(shared, cells, removal);
         }
     }
 }
 
-fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>) {
+fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>, removal: Removal) {
     let entry_of = |(address, digest): (Vec<u8>, Digest)| {
         let cell = shared.store.cell(&address).ok()??;
         let entry = IndexEntry::of(&cell, &codec::encode(&cell).ok()?);
@@ -231,12 +240,14 @@ fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>) {
         return;
     }
     if let Err(error) = shared.store.purge(&cells) {
-        tracing::warn!(%error, "what is dead for long stays");
+        tracing::warn!(%error, "what nobody needs any more stays");
         return;
     }
     let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
     cells.iter().for_each(|(_, entry)| tally.remove(entry));
-    shared.counters.reaped.add(cells.len() as u64);
+    if removal == Removal::Dead {
+        shared.counters.reaped.add(cells.len() as u64);
+    }
 }
 
 /// After a failed commit the store is opened anew as soon as it can be. What of the failed commits has reached the disk
@@ -298,6 +309,15 @@ impl View<'_> {
             cells.insert(cell.field.clone(), cell.clone());
         }
         Ok(cells.into_values().collect())
+    }
+
+    /// Whether earlier jobs of the group write a cell of a key whose field is such.
+    pub(crate) fn is_pending(&self, space: &SpaceName, key: &[u8], is_such: impl Fn(&[u8]) -> bool) -> bool {
+        let prefix = codec::key_prefix(space, key);
+        let pending =
+            self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
+        let mut written = pending.filter(|(_, slot)| slot.next.is_some());
+        written.any(|(_, slot)| slot.current.as_ref().is_some_and(|cell| is_such(&cell.field)))
     }
 
     /// One cell.

@@ -93,6 +93,30 @@ fn a_job_that_was_submitted_outlives_its_submitter_and_half_of_the_swarm() {
 }
 
 #[test]
+fn eight_nodes_end_ten_thousand_tasks_though_half_of_them_are_killed_with_the_keeper() {
+    const TASKS: u64 = 10_000;
+    let swarm = Swarm::start_as([(); 8].map(|()| Start::default().with_slots(1)));
+    let echo = swarm.scratch().guest("echo");
+    let id = swarm.node(0).ok(["submit", &echo, "--range", "0..10000"]);
+    let (id, left) = (id.trim(), swarm.node(7));
+    wait_until("it is under way", || {
+        report(left, id).is_some_and(|report| report["progress"]["done"].as_u64() >= Some(100))
+    });
+    for node in 0..4 {
+        swarm.node(node).kill9();
+    }
+    let report = ended(left, id);
+    assert_eq!(
+        report["progress"],
+        serde_json::json!({"tasks": TASKS, "done": TASKS, "failed": 0}),
+        "{report}"
+    );
+    assert!(left.ok(["logs", id]) == numbers(0..TASKS), "each task is there exactly once, in order");
+    let tasks = left.ok(["logs", id, "--json"]);
+    assert_eq!(tasks.lines().count() as u64, TASKS);
+}
+
+#[test]
 fn a_job_that_waits_for_its_results_ends_with_whoever_waits() {
     let swarm = Swarm::start(1);
     let node = swarm.node(0);

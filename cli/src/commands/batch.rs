@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use starfish_node::compute::batch::Retries;
 use starfish_node::compute::{JobId, JobReport, Outcome};
-use starfish_node::wire::{BatchRequest, InputRequest, ItemsRequest, TaskLine};
+use starfish_node::wire::{BatchRequest, InputRequest, ItemsRequest, Submitted, TaskLine};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::run::{print_all, status_of};
@@ -54,6 +54,9 @@ struct BatchOptions {
     /// Keep results for this long after the end [default: 1d].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     keep: Option<Duration>,
+    /// Run it even if the same was run before and its results are kept.
+    #[arg(long)]
+    no_cache: bool,
     #[command(flatten)]
     task: TaskOptions,
     /// The program.
@@ -125,6 +128,7 @@ impl BatchOptions {
             deadline_ms: self.deadline.map(millis),
             retries: Retries { failed: self.retries, limit: self.limit_retries },
             keep_ms: self.keep.map(millis),
+            no_cache: self.no_cache,
             ..BatchRequest::new(task::name_of(&self.program), path)
         };
         Ok((request, module, lines))
@@ -152,7 +156,7 @@ impl BatchOptions {
         };
         let (mut request, module, lines) = self.request(context).await?;
         finish(&mut request);
-        let job = context.client.submit_batch(&request, module, lines).await?;
+        let job = say_if_cached(context, context.client.submit_batch(&request, module, lines).await?).await?;
         let Some((program, (path, module))) = reduce else { return Ok((job, None)) };
         let then = BatchRequest {
             input: InputRequest::OutputOf(job),
@@ -162,10 +166,11 @@ impl BatchOptions {
             deadline_ms: request.deadline_ms,
             retries: request.retries,
             keep_ms: request.keep_ms,
+            no_cache: request.no_cache,
             ..BatchRequest::new(task::name_of(program), path)
         };
         let reduce = context.client.submit_batch(&then, module, None).await?;
-        Ok((job, Some(reduce)))
+        Ok((job, Some(reduce.id)))
     }
 }
 
@@ -217,6 +222,19 @@ impl Submit {
         context.print(reduce.unwrap_or(job)).await?;
         Ok(0)
     }
+}
+
+/// Nobody should wonder how it could be done so soon.
+async fn say_if_cached(context: &mut Context, submitted: Submitted) -> anyhow::Result<JobId> {
+    if submitted.cached {
+        let id = submitted.id.to_string();
+        let line = format!(
+            "the same was run before, as job {:.8}: these are its results (--no-cache runs it again)",
+            id
+        );
+        context.io.stderr.line(line).await?;
+    }
+    Ok(submitted.id)
 }
 
 /// What comes out of the tasks of a batch.

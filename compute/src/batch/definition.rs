@@ -64,6 +64,9 @@ pub struct BatchSpec {
     pub retries: Retries,
     /// How long results are kept after the end.
     pub keep: Duration,
+    /// Whether the results of the same batch that ended well will do, where they are kept. Tasks are taken for pure:
+    /// the same program on the same input says the same.
+    pub cached: bool,
 }
 
 impl BatchSpec {
@@ -85,6 +88,7 @@ impl BatchSpec {
             deadline: None,
             retries: Retries::default(),
             keep: KEEP_FOR,
+            cached: true,
         }
     }
 }
@@ -135,7 +139,8 @@ impl Retries {
     }
 }
 
-/// What everybody needs to know to run a batch: a file of the tree.
+/// What everybody needs to know to run a batch: a file of the tree. All that decides what its tasks do is in it, by hash
+/// if it is long: so two batches with the same definition are the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Definition {
     /// What each task calls, without its item.
@@ -146,17 +151,29 @@ pub(crate) struct Definition {
     pub(crate) retries: Retries,
 }
 
+impl Definition {
+    /// Whether all that a task leaves is what it says.
+    pub(crate) fn is_pure(&self) -> bool {
+        self.out.is_none() && !self.call.writes()
+    }
+}
+
 /// The items as they are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kept {
     One,
     Range(Range<u64>),
     /// So many texts in a file beside the definition.
-    Lines(u64),
+    Lines {
+        count: u64,
+        texts: Digest,
+    },
     /// So many paths in a file beside the definition; `base` is the folder that all of them are in.
     Files {
         count: u64,
         base: VfsPath,
+        /// Of the paths and of what the files held when the batch was submitted.
+        contents: Digest,
     },
 }
 
@@ -165,7 +182,7 @@ impl Kept {
         match self {
             Self::One => 1,
             Self::Range(range) => range.end.saturating_sub(range.start),
-            Self::Lines(count) | Self::Files { count, .. } => *count,
+            Self::Lines { count, .. } | Self::Files { count, .. } => *count,
         }
     }
 }
@@ -174,8 +191,8 @@ impl Kept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum KeptInput {
     Empty,
-    /// In a file beside the definition.
-    File,
+    /// In a file beside the definition, with this content.
+    File(Digest),
     OutputOf(JobId),
 }
 

@@ -38,10 +38,13 @@ pub enum GlobError {
     },
 }
 
-/// The files that match `pattern`, sorted, and the folder that all of them are in. `*` and `?` stay within a name,
+/// The files that match `pattern`, sorted, with the hashes of their contents, and the folder that all of them are in. `*` and `?` stay within a name,
 /// `**` crosses folders; names that begin with a dot match only where the pattern says so. Links to folders are not
 /// followed.
-pub(crate) async fn find(vfs: &dyn Vfs, pattern: &str) -> Result<(VfsPath, Vec<VfsPath>), GlobError> {
+pub(crate) async fn find(
+    vfs: &dyn Vfs,
+    pattern: &str,
+) -> Result<(VfsPath, Vec<(VfsPath, String)>), GlobError> {
     let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build();
     let glob =
         glob.map_err(|source| GlobError::Pattern { pattern: pattern.to_owned(), source })?.compile_matcher();
@@ -56,7 +59,9 @@ pub(crate) async fn find(vfs: &dyn Vfs, pattern: &str) -> Result<(VfsPath, Vec<V
             match entry.kind {
                 _ if is_hidden => {}
                 Kind::Dir => folders.push(path),
-                Kind::File if glob.is_match(path.as_str()) => found.push(path),
+                Kind::File if glob.is_match(path.as_str()) => {
+                    found.push((path, entry.hash.unwrap_or_default()));
+                }
                 Kind::File | Kind::Symlink => {}
             }
         }
@@ -95,7 +100,7 @@ mod tests {
         }
         let find = async |pattern: &str| {
             let (base, found) = find(&vfs, pattern).await.unwrap();
-            (base.to_string(), found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+            (base.to_string(), found.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>().join(" "))
         };
         assert_eq!(find("/data/*.log").await, ("/data".into(), "/data/a.log".into()));
         let deep = "/data/a.log /data/x/c.log /data/x/y/d.log";

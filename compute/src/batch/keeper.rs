@@ -175,7 +175,7 @@ impl Batches {
     ) -> Result<AtHand, BatchStoreError> {
         let file = match definition.items {
             Kept::One | Kept::Range(_) => Bytes::new(),
-            Kept::Lines(_) | Kept::Files { .. } => self.store().items(job).await?,
+            Kept::Lines { .. } | Kept::Files { .. } => self.store().items(job).await?,
         };
         AtHand::new(&definition.items, file).ok_or(BatchStoreError::Items(job))
     }

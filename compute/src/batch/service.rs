@@ -30,7 +30,7 @@ use crate::board::Millis;
 use crate::compute::{StartError, new_id};
 use crate::links::LinkError;
 use crate::service::Service;
-use crate::task::JobId;
+use crate::task::{Digest, JobId};
 
 /// How often desks and slots are looked after when nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -127,33 +127,46 @@ impl Batches {
         Ok(this)
     }
 
-    /// A new batch of this node.
-    pub(crate) async fn submit(self: &Arc<Self>, spec: BatchSpec) -> Result<JobId, BatchError> {
+    /// A new batch of this node; or, where that will do, one that has ended well and is the same. Says which it is.
+    pub(crate) async fn submit(self: &Arc<Self>, spec: BatchSpec) -> Result<(JobId, bool), BatchError> {
         for before in &spec.after {
             if self.docket().get(before).is_none() {
                 return Err(BatchError::NotFound(*before));
             }
         }
+        let (cached, programs) = (spec.cached, &self.service.programs);
+        let prepared = submit::prepare(spec, self.me(), self.unix_ms(), &self.store, programs).await?;
+        if cached
+            && prepared.definition.is_pure()
+            && let Some(same) = self.same_as(&prepared.digest)
+        {
+            return Ok((same, true));
+        }
         if self.docket().iter().count() >= MAX_BATCHES {
             return Err(BatchError::Full);
         }
-        let job = new_id(self.me(), spec.name.as_bytes());
-        let prepared =
-            submit::prepare(job, spec, self.me(), self.unix_ms(), &self.store, &self.service.programs).await;
-        let card = match prepared {
-            Ok(card) => card,
-            Err(error) => {
-                self.discard(job).await;
-                return Err(error);
-            }
-        };
+        let job = new_id(self.me(), &prepared.digest.0);
+        if let Err(error) = prepared.keep(job, &self.store, programs).await {
+            self.discard(job).await;
+            return Err(error);
+        }
         // Nobody can be at work on it yet, so its desk need not wait for receipts.
+        let card = prepared.card;
         self.desks.lock().insert(job, KeptBatch::new(0, Desk::new(card.tasks, Default::default(), 0)));
         self.store.post(job, &card).await?;
         // Whoever submits it asks for it next.
         self.apply(job, News::Card(card));
         self.wake();
-        Ok(job)
+        Ok((job, false))
+    }
+
+    /// A batch with this definition that ended well.
+    fn same_as(&self, definition: &Digest) -> Option<JobId> {
+        let docket = self.docket();
+        let is_same = |known: &Known| {
+            known.card.definition == *definition && known.end.as_ref().is_some_and(|end| end.ending.is_well())
+        };
+        docket.iter().find(|(_, known)| is_same(known)).map(|(job, _)| *job)
     }
 
     async fn discard(&self, job: JobId) {

@@ -109,7 +109,7 @@ impl AtHand {
         Some(match kept {
             Kept::One => Self::One,
             Kept::Range(range) => Self::Range(range.clone()),
-            Kept::Lines(count) | Kept::Files { count, .. } => {
+            Kept::Lines { count, .. } | Kept::Files { count, .. } => {
                 let ends = file.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at);
                 let ends: Vec<u32> = ends.map(u32::try_from).collect::<Result<_, _>>().ok()?;
                 if ends.len() as u64 != *count || std::str::from_utf8(&file).is_err() {
@@ -160,10 +160,15 @@ impl AtHand {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Digest;
+
+    fn lines(count: u64) -> Kept {
+        Kept::Lines { count, texts: Digest([0; 32]) }
+    }
 
     #[test]
     fn the_items_of_a_slice_are_those_of_its_tasks() {
-        let texts = AtHand::new(&Kept::Lines(4), Bytes::from_static(b"one\0\0three\0fo ur\0")).unwrap();
+        let texts = AtHand::new(&lines(4), Bytes::from_static(b"one\0\0three\0fo ur\0")).unwrap();
         let some = texts.of(&(1..4));
         assert_eq!(some, SliceItems::Texts(vec![String::new(), "three".into(), "fo ur".into()]));
         assert_eq!((some.count(), some.get(1).as_deref(), some.get(3)), (3, Some("three"), None));
@@ -171,17 +176,17 @@ mod tests {
         assert_eq!(texts.item(4), None);
         let range = AtHand::new(&Kept::Range(100..200), Bytes::new()).unwrap();
         assert_eq!(range.of(&(5..7)).get(1).as_deref(), Some("106"));
-        assert!(AtHand::new(&Kept::Lines(2), Bytes::from_static(b"one\0")).is_none());
-        assert!(AtHand::new(&Kept::Lines(1), Bytes::from_static(b"\xff\0")).is_none());
+        assert!(AtHand::new(&lines(2), Bytes::from_static(b"one\0")).is_none());
+        assert!(AtHand::new(&lines(1), Bytes::from_static(b"\xff\0")).is_none());
     }
 
     #[test]
     fn long_items_make_a_short_slice() {
         let file = format!("{}\0", "x".repeat(100_000)).repeat(5);
-        let texts = AtHand::new(&Kept::Lines(5), file.into()).unwrap();
+        let texts = AtHand::new(&lines(5), file.into()).unwrap();
         assert_eq!(texts.of(&(0..5)).count(), 2);
         let file = format!("{}\0", "x".repeat(MAX_ITEMS_BYTES + 1)).repeat(2);
-        let texts = AtHand::new(&Kept::Lines(2), file.into()).unwrap();
+        let texts = AtHand::new(&lines(2), file.into()).unwrap();
         assert_eq!(texts.of(&(0..2)).count(), 1, "a slice has a task in any case");
     }
 }

@@ -158,13 +158,10 @@ impl Store {
         job: JobId,
         definition: &Definition,
         program: Bytes,
-    ) -> Result<Digest, BatchStoreError> {
+    ) -> Result<(), BatchStoreError> {
         self.files.mkdir(&folder(job)?, Parents::Create).await?;
-        let bytes = encode(definition)?;
-        let digest = Digest::of(&bytes);
         self.write(&path(job, "program.wasm")?, stream_of(program)).await?;
-        self.write(&path(job, "definition")?, stream_of(bytes)).await?;
-        Ok(digest)
+        self.write(&path(job, "definition")?, stream_of(encode(definition)?)).await
     }
 
     pub(crate) async fn definition(&self, job: JobId, digest: Digest) -> Result<Definition, BatchStoreError> {
@@ -215,6 +212,11 @@ impl Store {
         let content = self.files.read(path, 0..max as u64 + 1).await?;
         Ok(collect(content, max).await?)
     }
+}
+
+/// What stands for a definition.
+pub(crate) fn digest_of(definition: &Definition) -> Result<Digest, postcard::Error> {
+    Ok(Digest::of(&encode(definition)?))
 }
 
 /// Which batch a cell is of, and what it tells. What makes no sense, or is not to be believed, tells nothing.

@@ -1,18 +1,19 @@
 //! From what a user asks for to a batch that every node knows.
 
 use starfish_dht::PeerId;
-use starfish_fs::vfs::VfsError;
+use starfish_fs::path::VfsPath;
+use starfish_fs::vfs::{Vfs, VfsError};
 
 use super::definition::{
     BatchSpec, Card, Definition, Input, Items, Kept, KeptInput, MAX_AFTER, MAX_ITEM_BYTES, MAX_LISTED,
     MAX_LISTED_BYTES, MAX_RANGE, MAX_RETRIES,
 };
 use super::glob::{self, GlobError};
-use super::store::{BatchStoreError, Store};
+use super::store::{self, BatchStoreError, Store};
 use crate::cache::Programs;
 use crate::notice::short_name;
 use crate::submit::{self, SubmitError};
-use crate::task::{JobId, TaskSpec};
+use crate::task::{Digest, JobId, TaskSpec};
 
 /// Why a batch was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -54,15 +55,23 @@ pub enum BatchError {
     Store(#[from] BatchStoreError),
 }
 
-/// Checks a batch, writes down what it is, and returns its card.
+/// A batch that was checked, and of which nothing has been written down.
+pub(crate) struct Prepared {
+    pub(crate) definition: Definition,
+    pub(crate) digest: Digest,
+    pub(crate) card: Card,
+    list: Vec<String>,
+    input: Input,
+}
+
+/// Checks a batch, and names all that it is by its content.
 pub(crate) async fn prepare(
-    job: JobId,
     spec: BatchSpec,
     me: PeerId,
     now_ms: u64,
     store: &Store,
     programs: &Programs,
-) -> Result<Card, BatchError> {
+) -> Result<Prepared, BatchError> {
     check(&spec)?;
     let task = TaskSpec {
         name: spec.name.clone(),
@@ -74,20 +83,23 @@ pub(crate) async fn prepare(
         on: spec.on,
     };
     let call = submit::prepare(&task, &*store.files, programs).await?;
-    let program =
-        programs.get(call.module).await.map_err(|error| SubmitError::Disk(std::io::Error::other(error)))?;
-    let items = keep_items(job, spec.items, store).await?;
-    let (mut after, input) = (spec.after, keep_input(job, &spec.input, store).await?);
-    if let Input::OutputOf(of) = spec.input {
-        after.push(of);
-    }
+    let (items, list) = name_items(spec.items, &*store.files).await?;
+    let mut after = spec.after;
+    let input = match &spec.input {
+        Input::Empty => KeptInput::Empty,
+        Input::File(path) => KeptInput::File(digest_of_file(path, &*store.files).await?),
+        Input::OutputOf(of) => {
+            after.push(*of);
+            KeptInput::OutputOf(*of)
+        }
+    };
     after.sort_unstable();
     after.dedup();
     let tasks = items.count();
     let definition = Definition { call, items, input, out: spec.out, retries: spec.retries };
-    let definition = store.define(job, &definition, program).await?;
+    let digest = store::digest_of(&definition).map_err(BatchStoreError::from)?;
     let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    Ok(Card {
+    let card = Card {
         name: short_name(&spec.name),
         tasks,
         submitter: me,
@@ -98,8 +110,30 @@ pub(crate) async fn prepare(
         memory_bytes: spec.limits.memory_bytes,
         after,
         keep_ms: millis(spec.keep),
-        definition,
-    })
+        definition: digest,
+    };
+    Ok(Prepared { definition, digest, card, list, input: spec.input })
+}
+
+impl Prepared {
+    /// Writes down what everybody needs for it, in the folder of `job`.
+    pub(crate) async fn keep(
+        &self,
+        job: JobId,
+        store: &Store,
+        programs: &Programs,
+    ) -> Result<(), BatchError> {
+        if !self.list.is_empty() {
+            store.put_items(job, &self.list).await?;
+        }
+        if let Input::File(path) = &self.input {
+            let content = store.files.read(path, 0..u64::MAX).await.map_err(BatchError::Input)?;
+            store.put_file(job, "stdin", content).await?;
+        }
+        let program = programs.get(self.definition.call.module).await;
+        let program = program.map_err(|error| SubmitError::Disk(std::io::Error::other(error)))?;
+        Ok(store.define(job, &self.definition, program).await?)
+    }
 }
 
 fn check(spec: &BatchSpec) -> Result<(), BatchError> {
@@ -124,34 +158,39 @@ fn check(spec: &BatchSpec) -> Result<(), BatchError> {
     Ok(())
 }
 
-async fn keep_items(job: JobId, items: Items, store: &Store) -> Result<Kept, BatchError> {
+/// What the items are, and the texts of a list.
+async fn name_items(items: Items, files: &dyn Vfs) -> Result<(Kept, Vec<String>), BatchError> {
     Ok(match items {
-        Items::One => Kept::One,
-        Items::Range(range) => Kept::Range(range),
+        Items::One => (Kept::One, Vec::new()),
+        Items::Range(range) => (Kept::Range(range), Vec::new()),
         Items::Lines(lines) => {
-            store.put_items(job, &lines).await?;
-            Kept::Lines(lines.len() as u64)
+            let mut hasher = blake3::Hasher::new();
+            for line in &lines {
+                hasher.update(line.as_bytes()).update(b"\0");
+            }
+            let texts = Digest(*hasher.finalize().as_bytes());
+            (Kept::Lines { count: lines.len() as u64, texts }, lines)
         }
         Items::Files(pattern) => {
-            let (base, files) = glob::find(&*store.files, &pattern).await?;
-            let files: Vec<_> = files.iter().map(ToString::to_string).collect();
-            if files.iter().map(String::len).sum::<usize>() > MAX_LISTED_BYTES {
+            let (base, found) = glob::find(files, &pattern).await?;
+            let mut hasher = blake3::Hasher::new();
+            for (path, content) in &found {
+                hasher.update(path.as_str().as_bytes()).update(b"\0");
+                hasher.update(content.as_bytes()).update(b"\0");
+            }
+            let contents = Digest(*hasher.finalize().as_bytes());
+            let paths: Vec<_> = found.iter().map(|(path, _)| path.to_string()).collect();
+            if paths.iter().map(String::len).sum::<usize>() > MAX_LISTED_BYTES {
                 return Err(BatchError::TooMany);
             }
-            store.put_items(job, &files).await?;
-            Kept::Files { count: files.len() as u64, base }
+            (Kept::Files { count: paths.len() as u64, base, contents }, paths)
         }
     })
 }
 
-async fn keep_input(job: JobId, input: &Input, store: &Store) -> Result<KeptInput, BatchError> {
-    match input {
-        Input::Empty => Ok(KeptInput::Empty),
-        Input::File(path) => {
-            let content = store.files.read(path, 0..u64::MAX).await.map_err(BatchError::Input)?;
-            store.put_file(job, "stdin", content).await?;
-            Ok(KeptInput::File)
-        }
-        Input::OutputOf(of) => Ok(KeptInput::OutputOf(*of)),
-    }
+async fn digest_of_file(path: &VfsPath, files: &dyn Vfs) -> Result<Digest, BatchError> {
+    let entry = files.stat(path).await.map_err(BatchError::Input)?;
+    // A link, or a tree that names no contents: then it is never the same as another.
+    let content = entry.hash.unwrap_or_else(|| format!("{:?}", rand::random::<u128>()));
+    Ok(Digest::of(content.as_bytes()))
 }

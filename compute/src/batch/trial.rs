@@ -296,7 +296,7 @@ impl Bench {
     async fn feed(&self, input: KeptInput, stdin: mpsc::Sender<Bytes>) -> Result<(), BatchStoreError> {
         match input {
             KeptInput::Empty => {}
-            KeptInput::File => {
+            KeptInput::File(_) => {
                 pour(self.batches.store().file(self.job, "stdin").await?, &stdin).await?;
             }
             KeptInput::OutputOf(job) => {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Collection, CollectionError, SPACE, error::DocumentError, indexes::LocalIndexes, is_documents_space,
-    views::Views,
+    Collection, CollectionError, SPACE, compact::Packed, error::DocumentError, indexes::LocalIndexes,
+    is_documents_space, views::Views,
 };
 use crate::{
     cell::{Cell, SpaceName},
@@ -48,6 +48,7 @@ pub(crate) struct Derived {
     pub(crate) open: OpenDocuments,
     pub(crate) views: Views,
     pub(crate) indexes: LocalIndexes,
+    pub(crate) packed: Packed,
 }
 
 impl Observer for Derived {
@@ -55,6 +56,7 @@ impl Observer for Derived {
         let mut last: Option<Place> = None;
         for cell in cells.iter().filter(|cell| cell.space.starts_with(SPACE)) {
             self.open.note(cell);
+            self.packed.note(cell);
             if last.as_ref().is_none_or(|last| last.key != cell.key || last.space != cell.space) {
                 let place = Place { space: cell.space.clone(), key: cell.key.clone() };
                 self.views.forget(&place);
@@ -62,6 +64,10 @@ impl Observer for Derived {
                 last = Some(place);
             }
         }
+    }
+
+    fn admits(&self, cell: &Cell) -> bool {
+        !cell.space.starts_with(SPACE) || self.packed.admits(cell)
     }
 }
 
@@ -72,7 +78,9 @@ impl Documents {
         memory.observe(derived.clone());
         let actor = Mutex::new(fresh_actor(&memory));
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Self { inner: Arc::new(Inner { memory, derived, actor, turns }) }
+        let documents = Self { inner: Arc::new(Inner { memory, derived, actor, turns }) };
+        documents.start_tidying();
+        documents
     }
 
     /// The collection with this name. Collections need not be made: they are there once a document is in them.
@@ -129,7 +137,7 @@ impl Documents {
         Ok(found)
     }
 
-    fn spaces(&self) -> Result<Vec<SpaceName>, ReadError> {
+    pub(crate) fn spaces(&self) -> Result<Vec<SpaceName>, ReadError> {
         let store = &self.memory().shared().store;
         let mut found = Vec::new();
         let mut start = format!("{SPACE}/").into_bytes();

@@ -32,9 +32,10 @@ pub enum DocumentError {
         /// Its size as JSON.
         bytes: usize,
     },
-    /// It was changed so often that its history has no room for more.
+    /// It was changed so often, while some node was away, that its history has no room for more.
     #[error(
-        "the history of the document takes {bytes} bytes, {MAX_HISTORY} are allowed: go on with a copy of it"
+        "the history of the document takes {bytes} bytes, {MAX_HISTORY} are allowed: it is let go of when the nodes that are \
+         away come back; until then go on with a copy of it"
     )]
     HistoryFull {
         /// The size of its changes.

@@ -13,9 +13,9 @@ use crate::document::open::{self, Place};
 pub struct DocumentStats {
     /// Its size as JSON.
     pub bytes: usize,
-    /// The changes that it is made of.
+    /// The changes of its epoch.
     pub changes: u64,
-    /// Their size.
+    /// What its history takes: the cells of this epoch and of the one before.
     pub history_bytes: usize,
     /// Cells and changes that make no sense and were passed over.
     pub damaged: u64,
@@ -39,7 +39,7 @@ impl Collection {
             let stats = DocumentStats {
                 bytes: text_len(&document.value()),
                 changes: document.changes(),
-                history_bytes: document.history_bytes(),
+                history_bytes: document.size().total(),
                 damaged: document.damaged(),
             };
             Ok(document.exists().then_some(stats))

@@ -6,18 +6,20 @@ use automerge::{ActorId, ROOT};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Collection, MAX_ID, error::DocumentError, query::Filter, read::text_len};
+use super::{Collection, MAX_ID, compact::draft, error::DocumentError, query::Filter, read::text_len};
 use crate::{
-    cell::{Content, Draft},
+    cell::Draft,
     document::{
         change,
         edit::{self, Edit, MAX_EDITS},
         open::{Entry, Place},
+        pack::Purpose,
         patch, replace,
         shared::Editor,
         state::Document,
         value::MAX_DEPTH,
     },
+    writer::View,
 };
 
 /// A document larger than this, as JSON, works but is slow to load and to merge: whoever writes it is told.
@@ -26,8 +28,9 @@ pub const LARGE_DOCUMENT: usize = 256 * 1024;
 /// Largest document, as JSON. Beyond this every edit anywhere would cost every node seconds.
 pub const MAX_DOCUMENT: usize = 5 * 1024 * 1024;
 
-/// The changes of a document, in bytes. Every node keeps them and reads them to open the document, which takes some
-/// seconds then. Beyond this the document is kept but not changed any more; a copy of it begins with no history.
+/// The changes of a document's epoch, in bytes. Every node keeps them and reads them to open the document, which takes some
+/// seconds then. An epoch is closed long before, unless some node has been away for all that time. Beyond this the
+/// document is kept but not changed any more; a copy of it begins with no history.
 pub const MAX_HISTORY: usize = 32 * 1024 * 1024;
 
 /// A history that takes this many times what the document says is worth a word,
@@ -40,7 +43,7 @@ const SMALL_HISTORY: usize = 1024 * 1024;
 pub struct Written {
     /// The document's size as JSON.
     pub bytes: usize,
-    /// The size of its changes, which are kept.
+    /// What its history takes.
     pub history_bytes: usize,
     /// Whether the document was not there before.
     pub created: bool,
@@ -52,7 +55,7 @@ impl Written {
         self.bytes > LARGE_DOCUMENT
     }
 
-    /// Whether it was changed so often that it should be copied.
+    /// Whether its history takes much more than it says, since some node has not heard of it for long.
     pub fn is_overgrown(&self) -> bool {
         self.history_bytes > SMALL_HISTORY.max(OVERGROWN * self.bytes)
     }
@@ -66,9 +69,9 @@ enum Missing {
 }
 
 /// What is to be written: fields and values of the document's key, and what to answer.
-struct Outcome<T> {
-    cells: Vec<(Bytes, Bytes)>,
-    answer: T,
+pub(crate) struct Outcome<T> {
+    pub(crate) cells: Vec<(Bytes, Bytes)>,
+    pub(crate) answer: T,
 }
 
 impl Collection {
@@ -116,7 +119,7 @@ impl Collection {
     async fn delete_if(
         &self,
         id: &str,
-        condition: impl FnOnce(&Document) -> bool + Send + 'static,
+        condition: impl Fn(&Document) -> bool + Send + Sync + 'static,
     ) -> Result<bool, DocumentError> {
         let author = self.documents.memory().author();
         self.write(id, move |document, actor| {
@@ -129,7 +132,9 @@ impl Collection {
                     editor.touch();
                     Ok::<_, DocumentError>(())
                 })?;
-                cells.extend(joined.iter().filter_map(change::cells_of).flatten());
+                cells.extend(
+                    joined.iter().filter_map(|change| change::cells_of(document.epoch(), change)).flatten(),
+                );
             }
             cells.push(change::deletion(author, &document.delete(author)));
             Ok(Outcome { cells, answer: true })
@@ -141,36 +146,37 @@ impl Collection {
         &self,
         id: &str,
         missing: Missing,
-        edit: impl FnOnce(&mut Editor<'_>) -> Result<(), DocumentError> + Send + 'static,
+        edit: impl Fn(&mut Editor<'_>) -> Result<(), DocumentError> + Send + Sync + 'static,
     ) -> Result<Written, DocumentError> {
         let name = id.to_owned();
         let (collection, id) = (self.name.clone(), id.to_owned());
-        let written = self
+        let (written, compaction) = self
             .write(&name, move |document, actor| {
                 let existed = document.exists();
                 if !existed && missing == Missing::Refuse {
-                    return Err(DocumentError::NotFound { id });
+                    return Err(DocumentError::NotFound { id: id.clone() });
                 }
-                if document.history_bytes() > MAX_HISTORY {
-                    return Err(DocumentError::HistoryFull { bytes: document.history_bytes() });
+                if document.size().current() > MAX_HISTORY {
+                    return Err(DocumentError::HistoryFull { bytes: document.size().current() });
                 }
-                let changes = document.edit(actor, edit)?;
+                let changes = document.edit(actor, &edit)?;
                 let bytes = text_len(&document.value());
                 if bytes > MAX_DOCUMENT {
                     return Err(DocumentError::TooLarge { bytes });
                 }
                 let mut cells = Vec::new();
                 for change in &changes {
-                    let parts = change::cells_of(change)
+                    let parts = change::cells_of(document.epoch(), change)
                         .ok_or(DocumentError::TooLarge { bytes: change.raw_bytes().len() })?;
                     cells.extend(parts);
                 }
-                Ok(Outcome {
-                    cells,
-                    answer: Written { bytes, history_bytes: document.history_bytes(), created: !existed },
-                })
+                let written = Written { bytes, history_bytes: document.size().total(), created: !existed };
+                Ok(Outcome { cells, answer: (written, document.size().compaction(bytes)) })
             })
             .await?;
+        if compaction.is_some() {
+            self.compact_in_background(self.place(&name));
+        }
         if written.is_large() {
             tracing::warn!(%collection, id = name, bytes = written.bytes, "a document is large");
         } else if written.is_overgrown() {
@@ -184,7 +190,7 @@ impl Collection {
     async fn write<T: Send + 'static>(
         &self,
         id: &str,
-        work: impl FnOnce(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + 'static,
+        work: impl Fn(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + Sync + 'static,
     ) -> Result<T, DocumentError> {
         if !(1..=MAX_ID).contains(&id.len()) {
             return Err(DocumentError::Id { len: id.len() });
@@ -194,22 +200,25 @@ impl Collection {
         write.await.map_err(|_| DocumentError::Interrupted)?
     }
 
-    async fn write_now<T: Send + 'static>(
+    /// The same in the task that it is called in.
+    pub(crate) async fn write_now<T: Send + 'static>(
         &self,
         place: Place,
-        work: impl FnOnce(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + 'static,
+        work: impl Fn(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + Sync + 'static,
     ) -> Result<T, DocumentError> {
         let entry = self.documents.derived().open.entry(&place);
         let mut held = entry.document.lock().await;
-        // Should anything fail from here on, the document is put together anew by whoever needs it next.
-        let before = held.take();
-        let (document, outcome) = self.work(&place, &entry, before, work).await?;
-        if !outcome.cells.is_empty() {
-            self.commit(&place, outcome.cells).await?;
+        let work = Arc::new(work);
+        loop {
+            // Should anything fail from here on, the document is put together anew by whoever needs it next.
+            let before = held.take();
+            let (document, outcome) = self.work(&place, &entry, before, work.clone()).await?;
+            if outcome.cells.is_empty() || self.commit(&place, &entry, outcome.cells).await? {
+                entry.weigh(&document);
+                *held = Some(document);
+                return Ok(outcome.answer);
+            }
         }
-        entry.weigh(&document);
-        *held = Some(document);
-        Ok(outcome.answer)
     }
 
     async fn work<T: Send + 'static>(
@@ -217,7 +226,9 @@ impl Collection {
         place: &Place,
         entry: &Arc<Entry>,
         before: Option<Document>,
-        work: impl FnOnce(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + 'static,
+        work: Arc<
+            impl Fn(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + Sync + 'static,
+        >,
     ) -> Result<(Document, Outcome<T>), DocumentError> {
         let actor = self.documents.actor();
         let (place, entry) = (place.clone(), entry.clone());
@@ -229,20 +240,25 @@ impl Collection {
         .await
     }
 
-    async fn commit(&self, place: &Place, cells: Vec<(Bytes, Bytes)>) -> Result<(), DocumentError> {
-        let draft = |(field, value)| Draft {
-            space: place.space.clone(),
-            key: place.key.clone(),
-            field,
-            content: Content::Value(value),
-            expires_ms: None,
+    /// Says whether it was done: it is not if the document has gone on to another epoch meanwhile.
+    async fn commit(
+        &self,
+        place: &Place,
+        entry: &Arc<Entry>,
+        cells: Vec<(Bytes, Bytes)>,
+    ) -> Result<bool, DocumentError> {
+        let drafts: Vec<Draft> = cells.into_iter().map(|cell| draft(place, cell)).collect();
+        let (entry, at) = (entry.clone(), place.clone());
+        let closes = |field: &[u8]| change::pack_field(field) == Some(Purpose::Close);
+        let update = move |view: &View<'_>| {
+            let is_overtaken = entry.is_overtaken() || view.is_pending(&at.space, &at.key, closes);
+            Ok(if is_overtaken { (Vec::new(), false) } else { (drafts, true) })
         };
-        let drafts = cells.into_iter().map(draft).collect();
-        let committed = self.documents.memory().update(move |_| Ok((drafts, ()))).await;
+        let committed = self.documents.memory().update(update).await;
         if committed.is_err() {
             self.documents.change_actor();
         }
-        Ok(committed.map(|_| ())?)
+        Ok(committed.map(|(_, is_done)| is_done)?)
     }
 }
 

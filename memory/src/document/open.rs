@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::state::Document;
+use super::{change, pack::Purpose, state::Document};
 use crate::{
     cell::{Cell, Content, SpaceName},
     codec,
@@ -60,6 +60,8 @@ struct Behind {
     cells: Vec<Cell>,
     bytes: usize,
     overflown: bool,
+    /// An epoch of the document was closed, or is about to be.
+    is_closed: bool,
 }
 
 impl OpenDocuments {
@@ -87,6 +89,7 @@ impl OpenDocuments {
                 Content::Value(value) => value.len(),
                 Content::Tombstone => 0,
             };
+        behind.is_closed |= change::pack_field(&cell.field) == Some(Purpose::Close);
         if behind.bytes > MAX_BEHIND {
             behind.overflown = true;
             behind.cells.clear();
@@ -134,6 +137,12 @@ impl Entry {
         };
         self.weigh(&document);
         Ok(document)
+    }
+
+    /// Whether an epoch of the document was closed since it was last brought up to date. What was written in it must
+    /// not be committed: who closed it may have been told that all know of it.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner).is_closed
     }
 
     pub(crate) fn weigh(&self, document: &Document) {

@@ -31,6 +31,8 @@ pub(crate) enum Seed {
 pub(crate) struct Editor<'a> {
     document: &'a mut AutoCommit,
     author: ActorId,
+    /// What the author's changes say about themselves.
+    message: Option<String>,
     changes: Vec<Change>,
     shared: usize,
 }
@@ -39,7 +41,20 @@ impl<'a> Editor<'a> {
     /// Edits `document` as `author`.
     pub(crate) fn new(document: &'a mut AutoCommit, author: ActorId) -> Self {
         document.set_actor(author.clone());
-        Self { document, author, changes: Vec::new(), shared: 0 }
+        Self { document, author, message: None, changes: Vec::new(), shared: 0 }
+    }
+
+    /// The same; every change of the author carries `message`.
+    pub(crate) fn with_message(document: &'a mut AutoCommit, author: ActorId, message: String) -> Self {
+        Self { message: Some(message), ..Self::new(document, author) }
+    }
+
+    fn options(&self) -> CommitOptions {
+        let options = CommitOptions::default().with_time(0);
+        match &self.message {
+            Some(message) => options.with_message(message.clone()),
+            None => options,
+        }
     }
 
     pub(crate) fn document(&mut self) -> &mut AutoCommit {
@@ -52,10 +67,20 @@ impl<'a> Editor<'a> {
         self.changes
     }
 
+    /// The same; the last is the author's own, even if there is nothing for it to say.
+    pub(crate) fn finish_with_own(mut self) -> Vec<Change> {
+        self.commit();
+        if self.changes.last().is_none_or(|change| *change.actor_id() != self.author) {
+            self.touch();
+        }
+        self.changes
+    }
+
     /// Makes a change though nothing is different: for a document that is to exist and be empty.
     pub(crate) fn touch(&mut self) {
         self.commit();
-        let hash = self.document.empty_change(CommitOptions::default().with_time(0));
+        let options = self.options();
+        let hash = self.document.empty_change(options);
         self.changes.extend(self.document.get_change_by_hash(&hash));
     }
 
@@ -65,7 +90,8 @@ impl<'a> Editor<'a> {
     }
 
     fn commit(&mut self) {
-        if let Some(hash) = self.document.commit_with(CommitOptions::default().with_time(0)) {
+        let options = self.options();
+        if let Some(hash) = self.document.commit_with(options) {
             self.changes.extend(self.document.get_change_by_hash(&hash));
         }
     }

@@ -11,10 +11,14 @@ use std::{
 };
 
 use automerge::{ActorId, AutoCommit, Change, ChangeHash, ReadDoc, TextEncoding};
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::{
-    change::{self, Assembled, Assembly, MAX_HEADS, Record},
+    change::{self, Assembled, Assembly, Kind, MAX_HEADS, Name, Record},
+    epoch::{EPOCH_BYTES, Epoch},
+    history::{Frame, History, is_over},
+    pack::{self, Pack, Purpose},
     shared::Editor,
     value,
 };
@@ -27,55 +31,242 @@ const MAX_CULPRITS: usize = 8;
 const OPEN_BYTES: usize = 32 * 1024;
 const OPEN_FACTOR: usize = 8;
 
+/// The changes of an epoch may take so many bytes in any case, ...
+const SMALL_HISTORY: usize = 16 * 1024;
+/// ... and so many times what the document says. The epoch before may take as much, though a pack of it rarely does, so
+/// that all stays well below ten times.
+const MAX_GROWTH: usize = 3;
+
+/// Bytes of the field of a change's cell.
+const FIELD_BYTES: usize = 1 + EPOCH_BYTES + 32 + 2;
+
 /// Why cells cannot be taken in one by one: all of them must be looked at together.
 #[derive(Debug, thiserror::Error)]
 #[error("changes of the document contradict each other")]
 pub(crate) struct Contradiction;
 
-/// A document in memory.
+/// A document in memory, as the epoch that counts has it.
 #[derive(Debug)]
 pub(crate) struct Document {
     automerge: AutoCommit,
+    epoch: Epoch,
     deletions: BTreeMap<Author, Vec<ChangeHash>>,
+    /// What stands, in this epoch, for what was deleted in one before.
+    deleted: HashSet<ChangeHash>,
     assembly: Assembly,
     /// Changes that waited or were taken.
     seen: HashSet<ChangeHash>,
     /// Cells and changes that were passed over.
     damaged: u64,
-    bytes: usize,
+    size: Size,
+}
+
+/// What the cells of a document take, in bytes of their values and fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Changes of the epoch that counts that have cells of their own.
+    pub(crate) single: usize,
+    /// Packs of that epoch.
+    pub(crate) packed: usize,
+    /// What is older, and kept for the sake of those who do not know of this epoch yet.
+    pub(crate) older: usize,
+}
+
+impl Size {
+    /// All of it.
+    pub(crate) fn total(&self) -> usize {
+        self.single + self.packed + self.older
+    }
+
+    /// What is to be done about a document of this size that says so many bytes of JSON.
+    pub(crate) fn compaction(&self, text: usize) -> Option<Compaction> {
+        let allowed = SMALL_HISTORY.max(MAX_GROWTH * text);
+        match (self.current() > allowed, self.single > allowed.max(self.packed)) {
+            (false, _) => None,
+            (true, false) => Some(Compaction::Close),
+            (true, true) => Some(Compaction::CloseOrFold),
+        }
+    }
+
+    /// What belongs to the epoch that counts.
+    pub(crate) fn current(&self) -> usize {
+        self.single + self.packed
+    }
+}
+
+/// How the history of a document is made less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compaction {
+    /// Its epoch is closed, if it can be.
+    Close,
+    /// And if not, its changes are folded into a pack.
+    CloseOrFold,
+}
+
+/// What is to be done about the cells of a document that has more of them than it needs.
+#[derive(Debug, Default)]
+pub(crate) struct Tidying {
+    /// To be written first: changes of an epoch that will count no more, as the oldest that does has them.
+    pub(crate) write: Vec<(Bytes, Bytes)>,
+    /// Fields of cells that are superfluous then.
+    pub(crate) remove: Vec<Bytes>,
+    /// The epoch that counts.
+    pub(crate) epoch: Epoch,
+    /// What need not come back.
+    pub(crate) settled: Settled,
+}
+
+/// What is known to be superfluous, whoever brings it.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    oldest: Epoch,
+    /// Tags of changes that are in packs, in order.
+    packed: Vec<u64>,
+}
+
+impl Settled {
+    /// Whether a cell with this field is superfluous.
+    pub(crate) fn holds(&self, field: &[u8]) -> bool {
+        change::name_in(field).is_some_and(|(name, _)| {
+            is_over(self.oldest, name.epoch)
+                || (name.kind == Kind::Change
+                    && self.packed.binary_search(&name.epoch.tag(&name.hash)).is_ok())
+        })
+    }
+
+    /// About what it takes in memory.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + self.packed.len() * size_of::<u64>()
+    }
 }
 
 impl Default for Document {
     fn default() -> Self {
         Self {
             automerge: new_automerge(),
+            epoch: Epoch::FIRST,
             deletions: BTreeMap::new(),
+            deleted: HashSet::new(),
             assembly: Assembly::default(),
             seen: HashSet::new(),
             damaged: 0,
-            bytes: 0,
+            size: Size::default(),
         }
     }
 }
 
-fn new_automerge() -> AutoCommit {
+pub(crate) fn new_automerge() -> AutoCommit {
     AutoCommit::new_with_encoding(TextEncoding::UnicodeCodePoint)
+}
+
+/// What cells say, sorted.
+#[derive(Debug, Default)]
+struct Gathered {
+    history: History,
+    deletions: BTreeMap<Author, Vec<ChangeHash>>,
+    assembly: Assembly,
+    bytes: BTreeMap<Name, usize>,
+    damaged: u64,
+}
+
+impl Gathered {
+    fn of<'a>(cells: impl IntoIterator<Item = &'a Cell>) -> Self {
+        let mut gathered = Self::default();
+        for cell in cells {
+            match change::parse(cell) {
+                Some(Record::Part { name, number, of, bytes }) => {
+                    *gathered.bytes.entry(name).or_default() += cell.field.len() + bytes.len();
+                    gathered.add(name, number, of, bytes);
+                }
+                Some(Record::Deleted { author, heads }) => {
+                    gathered.deletions.insert(author, heads);
+                }
+                None => gathered.damaged += 1,
+            }
+        }
+        gathered
+    }
+
+    fn add(&mut self, name: Name, number: u16, of: u16, bytes: Bytes) {
+        let Name { kind, epoch, hash } = name;
+        match (self.assembly.add(name, number, of, bytes), kind) {
+            (Assembled::Change(change), _) => {
+                self.history.single.entry(epoch).or_default().insert(hash, *change);
+            }
+            (Assembled::Pack(bytes), Kind::Pack(purpose)) => match Pack::take(purpose, epoch, hash, &bytes) {
+                Some(pack) => self.history.packs.push(pack),
+                None => self.damaged += 1,
+            },
+            (Assembled::Incomplete, _) => {}
+            (Assembled::Damaged | Assembled::Pack(_), _) => self.damaged += 1,
+        }
+    }
+
+    /// What the cells take without those that are superfluous.
+    fn size(&self, current: Epoch) -> Size {
+        let (mut size, superfluous) = (Size::default(), self.history.superfluous());
+        for (name, bytes) in self.bytes.iter().filter(|(name, _)| !superfluous.contains(name)) {
+            match name.kind {
+                _ if name.epoch != current => size.older += bytes,
+                Kind::Change => size.single += bytes,
+                Kind::Pack(_) => size.packed += bytes,
+            }
+        }
+        size
+    }
+}
+
+/// What is superfluous among all cells of a document; `None` if nothing is packed.
+pub(crate) fn tidying(cells: &[Cell]) -> Option<Tidying> {
+    let gathered = Gathered::of(cells);
+    let history = &gathered.history;
+    if history.packs.is_empty() {
+        return None;
+    }
+    let oldest = history.oldest();
+    let mut write = Vec::new();
+    let is_older_here = cells
+        .iter()
+        .any(|cell| change::name_in(&cell.field).is_some_and(|(name, _)| is_over(oldest, name.epoch)));
+    if is_older_here {
+        for change in history.frame(oldest, &mut HashSet::new()).brought {
+            let is_here =
+                history.single.get(&oldest).is_some_and(|single| single.contains_key(&change.hash()))
+                    || history.packed(oldest).any(|pack| pack.hashes.contains(&change.hash()));
+            if !is_here {
+                write.extend(change::cells_of(oldest, &change)?);
+            }
+        }
+    }
+    let superfluous = history.superfluous();
+    let is_superfluous = |field: &[u8]| {
+        change::name_in(field)
+            .is_some_and(|(name, _)| is_over(oldest, name.epoch) || superfluous.contains(&name))
+    };
+    let fields = cells.iter().map(|cell| &cell.field);
+    let remove = fields.filter(|field| is_superfluous(field)).cloned().collect();
+    let packed = history.packs.iter().filter(|pack| !is_over(oldest, pack.epoch));
+    let mut packed: Vec<u64> =
+        packed.flat_map(|pack| pack.hashes.iter().map(|hash| pack.epoch.tag(hash))).collect();
+    packed.sort_unstable();
+    packed.dedup();
+    Some(Tidying { write, remove, epoch: history.current(), settled: Settled { oldest, packed } })
 }
 
 impl Document {
     /// Puts a document together from all of its cells.
     pub(crate) fn load<'a>(cells: impl IntoIterator<Item = &'a Cell>) -> Self {
-        let mut document = Self::default();
-        let changes = document.gather(cells);
-        match apply(&mut document.automerge, &changes) {
-            Ok(()) => {}
-            Err(Contradiction) => {
-                let (automerge, passed_over) = settle(changes);
-                document.automerge = automerge;
-                document.damaged += passed_over;
-            }
-        }
-        document
+        let gathered = Gathered::of(cells);
+        let epoch = gathered.history.current();
+        let size = gathered.size(epoch);
+        let Gathered { history, deletions, assembly, bytes: _, damaged } = gathered;
+        let mut deleted: HashSet<ChangeHash> = deletions.values().flatten().copied().collect();
+        let Frame { mut document, passed_over, .. } = history.frame(epoch, &mut deleted);
+        let mut seen: HashSet<ChangeHash> =
+            document.get_changes_meta(&[]).iter().map(|change| change.hash).collect();
+        seen.extend(history.single.get(&epoch).into_iter().flatten().map(|(hash, _)| *hash));
+        let damaged = damaged + passed_over;
+        Self { automerge: document, epoch, deletions, deleted, assembly, seen, damaged, size }
     }
 
     /// Takes in more cells. After an error the document must be loaded anew.
@@ -83,40 +274,58 @@ impl Document {
         &mut self,
         cells: impl IntoIterator<Item = &'a Cell>,
     ) -> Result<(), Contradiction> {
-        let changes = self.gather(cells);
+        let changes = self.gather(cells)?;
         if changes.is_empty() { Ok(()) } else { apply(&mut self.automerge, &changes) }
     }
 
     /// The changes that are whole and new, after noting everything else.
-    fn gather<'a>(&mut self, cells: impl IntoIterator<Item = &'a Cell>) -> Vec<Change> {
+    fn gather<'a>(
+        &mut self,
+        cells: impl IntoIterator<Item = &'a Cell>,
+    ) -> Result<Vec<Change>, Contradiction> {
         let mut changes = Vec::new();
         for cell in cells {
             match change::parse(cell) {
-                Some(Record::Part { hash, .. }) if self.seen.contains(&hash) => {}
-                Some(Record::Part { hash, number, of, bytes }) => {
-                    self.bytes += bytes.len();
-                    match self.assembly.add(hash, number, of, bytes) {
+                Some(Record::Part { name, .. }) if name.epoch != self.epoch || name.kind != Kind::Change => {
+                    return Err(Contradiction);
+                }
+                Some(Record::Part { name, .. }) if self.seen.contains(&name.hash) => {}
+                Some(Record::Part { name, number, of, bytes }) => {
+                    self.size.single += cell.field.len() + bytes.len();
+                    match self.assembly.add(name, number, of, bytes) {
                         Assembled::Change(change) => {
-                            self.seen.insert(hash);
+                            self.seen.insert(name.hash);
                             changes.push(*change);
                         }
                         Assembled::Incomplete => {}
-                        Assembled::Damaged => self.damaged += 1,
+                        Assembled::Damaged | Assembled::Pack(_) => self.damaged += 1,
                     }
                 }
+                // It may speak of what was before this epoch.
+                Some(Record::Deleted { .. }) if self.epoch != Epoch::FIRST => return Err(Contradiction),
                 Some(Record::Deleted { author, heads }) => {
                     self.deletions.insert(author, heads);
                 }
-                Some(Record::Elsewhere) => {}
                 None => self.damaged += 1,
             }
         }
-        changes
+        Ok(changes)
+    }
+
+    /// The epoch that counts.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// A pack of all changes of the epoch that are known here, as cells.
+    pub(crate) fn pack(&mut self, purpose: Purpose) -> Option<Vec<(Bytes, Bytes)>> {
+        let (hash, bytes) = pack::pack(self.automerge.get_changes(&[]))?;
+        change::parts_of(Name { kind: Kind::Pack(purpose), epoch: self.epoch, hash }, &bytes)
     }
 
     /// Whether the document is there: something was written that no deletion knew of.
     pub(crate) fn exists(&mut self) -> bool {
-        let deleted: BTreeSet<&ChangeHash> = self.deletions.values().flatten().collect();
+        let deleted: BTreeSet<&ChangeHash> = self.deletions.values().flatten().chain(&self.deleted).collect();
         self.automerge.get_heads().iter().any(|head| !deleted.contains(head))
     }
 
@@ -153,7 +362,7 @@ impl Document {
         let changes = editor.finish();
         for change in &changes {
             self.seen.insert(change.hash());
-            self.bytes += change.raw_bytes().len();
+            self.size.single += FIELD_BYTES + change.raw_bytes().len();
         }
         Ok(changes)
     }
@@ -170,17 +379,17 @@ impl Document {
 
     /// About what it takes in memory.
     pub(crate) fn weight(&self) -> usize {
-        OPEN_BYTES + OPEN_FACTOR * self.bytes
+        OPEN_BYTES + OPEN_FACTOR * self.size.current()
     }
 
-    /// The bytes of its history.
-    pub(crate) fn history_bytes(&self) -> usize {
-        self.bytes
+    /// What its cells take.
+    pub(crate) fn size(&self) -> Size {
+        self.size
     }
 }
 
 /// Applies changes, all at once. Automerge asserts some of what it is given: a hostile change is to end in an error.
-fn apply(automerge: &mut AutoCommit, changes: &[Change]) -> Result<(), Contradiction> {
+pub(crate) fn apply(automerge: &mut AutoCommit, changes: &[Change]) -> Result<(), Contradiction> {
     let applied = catch_unwind(AssertUnwindSafe(|| automerge.apply_changes(changes.iter().cloned())));
     match applied {
         Ok(Ok(())) => Ok(()),
@@ -190,7 +399,7 @@ fn apply(automerge: &mut AutoCommit, changes: &[Change]) -> Result<(), Contradic
 
 /// The document that contradicting changes make: each in turn, in the order of dependencies and then of hashes, passing
 /// over those that do not go with what is there. Returns how many were passed over, too.
-fn settle(changes: Vec<Change>) -> (AutoCommit, u64) {
+pub(crate) fn settle(changes: Vec<Change>) -> (AutoCommit, u64) {
     let ordered = in_order(changes);
     let mut culprits = HashSet::new();
     while culprits.len() <= MAX_CULPRITS {
@@ -220,7 +429,7 @@ fn replay(ordered: &[Change], without: &HashSet<ChangeHash>) -> (AutoCommit, u64
 
 /// Changes behind what they depend on, and of those that could come next the one with the least hash first. What
 /// depends on something that is not there comes last.
-fn in_order(changes: Vec<Change>) -> Vec<Change> {
+pub(crate) fn in_order(changes: Vec<Change>) -> Vec<Change> {
     let mut waiting: BTreeMap<ChangeHash, Change> =
         changes.into_iter().map(|change| (change.hash(), change)).collect();
     let mut missing: BTreeMap<ChangeHash, usize> = BTreeMap::new();

@@ -29,10 +29,10 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
         Route::new(Verb::Post, "/api/v1/batches", "Submit a batch, which outlives this node", state, submit)
             .takes(Content::Json(
                 "{name, program, args, env, grants, limits, on, items, input, out, after, priority, deadline_ms, \
-                 retries, keep_ms}; or, as application/octet-stream, frames: kind 1 this JSON, then kind 2 the bytes of \
+                 retries, keep_ms, no_cache}; or, as application/octet-stream, frames: kind 1 this JSON, then kind 2 the bytes of \
                  a program that is not in the tree, and kind 3 those of a list whose lines are the items",
             ))
-            .gives(Content::Json("{id}")),
+            .gives(Content::Json("{id, cached}")),
         Route::new(Verb::Get, "/api/v1/jobs/{id}/tasks", "The tasks of a batch in order, as they end", state, tasks)
             .query(&[OWNER])
             .gives(Content::Bytes("a TaskLine in JSON on each line, until the batch has ended")),
@@ -64,8 +64,9 @@ async fn submit(
             return Err(ApiError::bad_request("no-program", message));
         }
     };
-    let id = state.compute.submit_batch(batch.into_spec(module, lines)).await?;
-    Ok((StatusCode::CREATED, JsonAnswer(Submitted { id })))
+    let (id, cached) = state.compute.submit_batch(batch.into_spec(module, lines)).await?;
+    let status = if cached { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, JsonAnswer(Submitted { id, cached })))
 }
 
 /// What comes in frames.
@@ -146,7 +147,7 @@ async fn end(State(state): State<Resource>, segments: Segments) -> Result<JsonAn
 
 async fn retry(State(state): State<Resource>, segments: Segments) -> Result<JsonAnswer<Submitted>, ApiError> {
     let id = state.compute.retry(segments.text(1)?).await?;
-    Ok(JsonAnswer(Submitted { id }))
+    Ok(JsonAnswer(Submitted { id, cached: false }))
 }
 
 fn find(state: &Resource, segments: &Segments) -> Result<JobId, ApiError> {

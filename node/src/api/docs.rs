@@ -277,7 +277,9 @@ fn wire_written(id: String, written: Written) -> DocumentWritten {
             "the document has {bytes} bytes; beyond {LARGE_DOCUMENT} it is slow to load and to merge"
         ))
     } else if written.is_overgrown() {
-        Some(format!("the document's history takes {history_bytes} bytes; a copy of it begins with none"))
+        Some(format!(
+            "the document's history takes {history_bytes} bytes, since a node is away that has not heard of all of it"
+        ))
     } else {
         None
     };

@@ -73,7 +73,7 @@ async fn submit(
         let ended = state.compute.feed(id)?.shutdown().await;
         ended.map_err(|error| ApiError::internal(&error))?;
     }
-    Ok((StatusCode::CREATED, JsonAnswer(Submitted { id })))
+    Ok((StatusCode::CREATED, JsonAnswer(Submitted { id, cached: false })))
 }
 
 async fn list(State(state): State<Resource>) -> JsonAnswer<Vec<JobSummary>> {
@@ -89,7 +89,7 @@ async fn report(
 
 async fn kill(State(state): State<Resource>, segments: Segments) -> Result<JsonAnswer<Submitted>, ApiError> {
     let id = state.compute.kill(segments.text(1)?).await?;
-    Ok(JsonAnswer(Submitted { id }))
+    Ok(JsonAnswer(Submitted { id, cached: false }))
 }
 
 async fn feed(

@@ -40,10 +40,10 @@ impl Client {
         batch: &BatchRequest,
         program: Option<Bytes>,
         lines: Option<Bytes>,
-    ) -> Result<JobId, ClientError> {
+    ) -> Result<Submitted, ClientError> {
         let path = "/api/v1/batches";
         if program.is_none() && lines.is_none() {
-            return self.post::<Submitted>(path, batch).await.map(|answer| answer.id);
+            return self.post(path, batch).await;
         }
         let batch = serde_json::to_vec(batch)
             .map_err(|error| ClientError::Nonsense { what: path.to_owned(), source: error.into() })?;
@@ -55,7 +55,7 @@ impl Client {
         let body = stream::iter(std::iter::once(head).chain(rest).map(Ok));
         let mut request = request(Method::POST, path, streamed(body));
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        self.send(request).await?.json::<Submitted>().await.map(|answer| answer.id)
+        self.send(request).await?.json().await
     }
 
     /// Waits for the end of a batch.

@@ -59,6 +59,9 @@ pub struct BatchRequest {
     /// How long results are kept after the end.
     #[serde(default)]
     pub keep_ms: Option<u64>,
+    /// Whether to run it even where the results of the same batch are kept.
+    #[serde(default)]
+    pub no_cache: bool,
 }
 
 /// What a batch is run for.
@@ -138,6 +141,7 @@ impl BatchRequest {
             deadline_ms: None,
             retries: Retries::default(),
             keep_ms: None,
+            no_cache: false,
         }
     }
 
@@ -167,6 +171,7 @@ impl BatchRequest {
             priority: self.priority,
             deadline: self.deadline_ms.map(Duration::from_millis),
             retries: self.retries,
+            cached: !self.no_cache,
             keep: self.keep_ms.map_or(default.keep, Duration::from_millis),
             ..default
         }

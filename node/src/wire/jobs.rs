@@ -67,6 +67,9 @@ pub enum StdinSource {
 pub struct Submitted {
     /// Its id.
     pub id: JobId,
+    /// Whether it is an earlier one, which was the same and ended well.
+    #[serde(default)]
+    pub cached: bool,
 }
 
 impl From<LimitsRequest> for Limits {

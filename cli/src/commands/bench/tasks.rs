@@ -9,7 +9,7 @@ use starfish_node::Client;
 use starfish_node::compute::{Outcome, OutputFrame};
 use starfish_node::fs::VfsPath;
 use starfish_node::fs::vfs::{Attributes, Vfs};
-use starfish_node::wire::TaskRequest;
+use starfish_node::wire::{BatchRequest, ItemsRequest, TaskRequest};
 
 use super::figure::{Figure, Value};
 use super::swarm::Swarm;
@@ -23,6 +23,9 @@ const TASKS: usize = 300;
 /// More than a small swarm has slots, so that none of them is free for long.
 const IN_FLIGHT: usize = 32;
 
+/// Tasks of a batch.
+const BATCH: usize = 100_000;
+
 /// Runs the program once, then some times in turn, then many times at once.
 pub(super) async fn tasks(swarm: &Swarm, figures: &mut Vec<Figure>) -> anyhow::Result<()> {
     let (client, program) = (swarm.client(0), VfsPath::parse("/hello.wasm")?);
@@ -35,9 +38,30 @@ pub(super) async fn tasks(swarm: &Swarm, figures: &mut Vec<Figure>) -> anyhow::R
     let in_turn = Value::per_second(IN_TURN, in_turn);
     figures.push(Figure::new("first run of a program", Value::Time(first)));
     figures.push(Figure::new("tasks, one after the other", in_turn));
-    let at_once = Figure::new(format!("tasks, {IN_FLIGHT} in flight"), Value::per_second(TASKS, at_once));
-    figures.push(at_once.against("one after the other", in_turn));
+    let at_once = Value::per_second(TASKS, at_once);
+    let figure = Figure::new(format!("tasks, {IN_FLIGHT} in flight"), at_once);
+    figures.push(figure.against("one after the other", in_turn));
+
+    // Once to find out how long they take, and a second time to be measured.
+    batch(client, &program).await?;
+    let as_batch = Value::per_second(BATCH, batch(client, &program).await?);
+    let figure = Figure::new(format!("tasks of a batch of {BATCH}"), as_batch);
+    figures.push(figure.against("32 in flight", at_once));
     Ok(())
+}
+
+/// Submits a batch and waits for its end.
+async fn batch(client: &Client, program: &VfsPath) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let items = ItemsRequest::Range(0, BATCH as u64);
+    let batch = BatchRequest { items, no_cache: true, ..BatchRequest::new("hello", Some(program.clone())) };
+    let job = client.submit_batch(&batch, None, None).await?.id;
+    let report = client.job_end(&job.to_string()).await?;
+    let elapsed = start.elapsed();
+    match report.outcome {
+        Some(Outcome::Exited(0)) => Ok(elapsed),
+        other => bail!("a batch ended with {other:?}"),
+    }
 }
 
 async fn run_all(client: &Client, program: &VfsPath, n: usize, in_flight: usize) -> anyhow::Result<Duration> {

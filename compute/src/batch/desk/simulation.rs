@@ -39,7 +39,7 @@ struct Weather {
     seed: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Happening {
     Asks(usize, u32),
     /// A node has run the first tasks of what is left of its slice.
@@ -68,6 +68,7 @@ struct Swarm {
     alive: Vec<bool>,
     halves: [Half; 2],
     is_cut: bool,
+    /// By their time and the order in which they were planned.
     queue: BTreeMap<(Millis, u64), Happening>,
     number: u64,
     chance: StdRng,

@@ -11,6 +11,7 @@ use crate::{
     document::{
         change::cells_of,
         edit::{self, Edit},
+        epoch::Epoch,
         patch, replace,
         value::tests::{any_json, any_object},
     },
@@ -28,7 +29,7 @@ fn cell((field, value): (Bytes, Bytes)) -> Cell {
 }
 
 fn cells(changes: &[Change]) -> Vec<Cell> {
-    changes.iter().flat_map(|change| cells_of(change).unwrap()).map(cell).collect()
+    changes.iter().flat_map(|change| cells_of(Epoch::FIRST, change).unwrap()).map(cell).collect()
 }
 
 fn actor(number: u8) -> ActorId {

@@ -1,0 +1,254 @@
+//! Making the history of documents less: when epochs are closed, and what becomes of cells that are superfluous then.
+//!
+//! Whoever writes a change that makes the history too large closes the epoch, in the background. It may do so if this
+//! node has agreed with all others, twice, since it knows of the epoch: then nobody writes in the one before any more,
+//! and all that was written there is known here. Otherwise the changes are folded into a pack, and the epoch stays.
+//!
+//! Superfluous cells are taken out by a thread, on every node for itself, once what supersedes them is on its disk. They
+//! leave no trace; that peers who still have them do not bring them back is seen to at the intake.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::Instant,
+};
+
+use super::{Collection, documents::Documents, error::DocumentError, read::text_len, write::Outcome};
+use crate::{
+    cell::{Cell, Content, Draft},
+    clock::now_ms,
+    codec::{self, Digest},
+    document::{
+        change,
+        epoch::Epoch,
+        open::Place,
+        pack::Purpose,
+        state::{Compaction, Settled, tidying},
+    },
+    store::ReadError,
+    writer::WriteError,
+};
+
+/// Documents that wait to be tidied up. Beyond this all are looked through.
+const MAX_WAITING: usize = 1024;
+
+/// Bytes that may be kept of what is superfluous. Beyond this some of it is let in again, and taken out again.
+const MAX_KEPT: usize = 16 * 1024 * 1024;
+
+/// Cells that are taken out in one commit.
+const MAX_TAKEN_OUT: usize = 4096;
+
+/// What is known of documents that have packs.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
+    known: Mutex<Known>,
+    waiting: OnceLock<SyncSender<Place>>,
+    has_missed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    documents: HashMap<Place, Standing>,
+    bytes: usize,
+}
+
+/// Where a document stands.
+#[derive(Debug)]
+struct Standing {
+    settled: Settled,
+    epoch: Epoch,
+    /// Since when this node knows of the epoch.
+    since: Instant,
+}
+
+impl Packed {
+    /// Notes a cell that was committed. Never waits.
+    pub(crate) fn note(&self, cell: &Cell) {
+        let is_of_later_epoch = || {
+            change::name_in(&cell.field)
+                .is_some_and(|(name, _)| name.epoch != Epoch::FIRST && !self.knows(&place_of(cell)))
+        };
+        if (change::pack_field(&cell.field).is_some() || is_of_later_epoch())
+            && let Some(waiting) = self.waiting.get()
+            && waiting.try_send(place_of(cell)).is_err()
+        {
+            self.has_missed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a cell is of any use.
+    pub(crate) fn admits(&self, cell: &Cell) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.documents.get(&place_of(cell)).is_none_or(|standing| !standing.settled.holds(&cell.field))
+    }
+
+    fn knows(&self, place: &Place) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).documents.contains_key(place)
+    }
+
+    /// Since when this node knows that the document is in this epoch; `None` if it has not looked yet.
+    fn known_since(&self, place: &Place, epoch: Epoch) -> Option<Instant> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.documents.get(place).filter(|standing| standing.epoch == epoch).map(|standing| standing.since)
+    }
+
+    fn learn(&self, place: &Place, epoch: Epoch, settled: Settled) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.forget(place);
+        let since =
+            before.filter(|before| before.epoch == epoch).map_or_else(Instant::now, |before| before.since);
+        known.bytes += settled.weight();
+        known.documents.insert(place.clone(), Standing { settled, epoch, since });
+        while known.bytes > MAX_KEPT
+            && let Some(other) = known.documents.keys().find(|other| *other != place).cloned()
+        {
+            known.forget(&other);
+        }
+    }
+}
+
+impl Known {
+    fn forget(&mut self, place: &Place) -> Option<Standing> {
+        let standing = self.documents.remove(place)?;
+        self.bytes -= standing.settled.weight();
+        Some(standing)
+    }
+}
+
+fn place_of(cell: &Cell) -> Place {
+    Place { space: cell.space.clone(), key: cell.key.clone() }
+}
+
+impl Collection {
+    /// Makes the history of a document less, if it still is to be.
+    pub(crate) fn compact_in_background(&self, place: Place) {
+        let collection = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = collection.compact(place).await {
+                tracing::debug!(%error, "the history of a document stays as it is");
+            }
+        });
+    }
+
+    async fn compact(&self, place: Place) -> Result<(), DocumentError> {
+        let (documents, at) = (self.documents.clone(), place.clone());
+        self.write_now(place, move |document, _| {
+            let may_close = documents.may_close(&at, document.epoch());
+            let purpose = match document.size().compaction(text_len(&document.value())) {
+                Some(Compaction::Close | Compaction::CloseOrFold) if may_close => Purpose::Close,
+                Some(Compaction::CloseOrFold) => Purpose::Fold,
+                Some(Compaction::Close) | None => return Ok(Outcome { cells: Vec::new(), answer: () }),
+            };
+            Ok(Outcome { cells: document.pack(purpose).unwrap_or_default(), answer: () })
+        })
+        .await
+    }
+}
+
+impl Documents {
+    /// Whether an epoch may be closed, so that the one before it counts no more.
+    fn may_close(&self, place: &Place, epoch: Epoch) -> bool {
+        let horizon = &self.memory().shared().horizon;
+        let since = self.derived().packed.known_since(place, epoch);
+        epoch == Epoch::FIRST || since.is_some_and(|since| horizon.has_met_all_since(since, now_ms()))
+    }
+
+    /// Starts the thread that takes out what is superfluous. It ends with the memory.
+    pub(crate) fn start_tidying(&self) {
+        let (waiting, places) = sync_channel(MAX_WAITING);
+        let again = self.downgrade();
+        if self.derived().packed.waiting.set(waiting).is_err() {
+            return;
+        }
+        let thread = std::thread::Builder::new().name("memory-tidy".into());
+        if let Err(error) = thread.spawn(move || run(again, &places)) {
+            tracing::error!(%error, "the histories of documents stay as they are");
+        }
+    }
+
+    fn tidy_all(&self) -> Result<(), ReadError> {
+        for space in self.spaces()? {
+            for id in self.ids(&space, None) {
+                let place = Place { space: space.clone(), key: id? };
+                let start = codec::address(&place.space, &place.key, &change::PACKS);
+                let prefix = codec::key_prefix(&place.space, &place.key);
+                let mut behind = self.memory().shared().store.scan(&start, &prefix);
+                if behind.any(|cell| cell.is_ok_and(|cell| change::pack_field(&cell.field).is_some())) {
+                    self.tidy_with_care(&place);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a hostile peer wrote is not to end the thread.
+    fn tidy_with_care(&self, place: &Place) {
+        match catch_unwind(AssertUnwindSafe(|| self.tidy(place))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a document is not tidied up"),
+            Err(_) => tracing::warn!("a document makes no sense and is not tidied up"),
+        }
+    }
+
+    /// Takes out what is superfluous of one document.
+    fn tidy(&self, place: &Place) -> Result<(), WriteError> {
+        let prefix = codec::key_prefix(&place.space, &place.key);
+        let store = &self.memory().shared().store;
+        let cells = store.scan(&prefix, &prefix).collect::<Result<Vec<Cell>, ReadError>>()?;
+        let Some(tidying) = tidying(&cells) else { return Ok(()) };
+        if !tidying.write.is_empty() {
+            let drafts = tidying.write.into_iter().map(|cell| draft(place, cell)).collect();
+            self.memory().update_blocking(move |_| Ok((drafts, ())))?;
+        }
+        let remove: BTreeSet<_> = tidying.remove.into_iter().collect();
+        let mut gone: Vec<(Vec<u8>, Digest)> = Vec::new();
+        for cell in cells.iter().filter(|cell| remove.contains(&cell.field)) {
+            let encoded = codec::encode(cell)?;
+            let digest = encoded.digest();
+            gone.push((encoded.address, digest));
+        }
+        self.derived().packed.learn(place, tidying.epoch, tidying.settled);
+        while !gone.is_empty() {
+            let rest = gone.split_off(gone.len().min(MAX_TAKEN_OUT));
+            self.memory().purge_blocking(std::mem::replace(&mut gone, rest))?;
+        }
+        Ok(())
+    }
+}
+
+/// A cell of a document that is to be written.
+pub(crate) fn draft(place: &Place, (field, value): (bytes::Bytes, bytes::Bytes)) -> Draft {
+    Draft {
+        space: place.space.clone(),
+        key: place.key.clone(),
+        field,
+        content: Content::Value(value),
+        expires_ms: None,
+    }
+}
+
+/// Tidies up whatever waits, until the memory is closed. Between documents nothing is held, so that it can be.
+fn run(documents: impl Fn() -> Option<Documents>, places: &Receiver<Place>) {
+    let look_through = || {
+        if let Some(Err(error)) = documents().map(|documents| documents.tidy_all()) {
+            tracing::debug!(%error, "not all documents are tidied up");
+        }
+    };
+    look_through();
+    while let Ok(first) = places.recv() {
+        let waiting: BTreeSet<Place> = std::iter::once(first).chain(places.try_iter()).collect();
+        for place in waiting {
+            let Some(documents) = documents() else { return };
+            documents.tidy_with_care(&place);
+            if documents.derived().packed.has_missed.swap(false, Ordering::AcqRel) {
+                drop(documents);
+                look_through();
+            }
+        }
+    }
+}
