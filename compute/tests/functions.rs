@@ -248,7 +248,7 @@ async fn a_batch_gives_way_to_calls() {
     nodes.deploy("shout", "upper").await;
     let items = Items::Range(0..100_000);
     let batch = BatchSpec { items, ..BatchSpec::new("echo", Module::Bytes(sample("echo"))) };
-    let job = nodes.computes[0].submit_batch(batch).await.unwrap();
+    let (job, _) = nodes.computes[0].submit_batch(batch).await.unwrap();
     wait_until("it runs", PATIENCE, || async { nodes.computes[0].capacity().free == 0 }).await;
     assert_eq!(called(&nodes.computes[0], call("shout", &[]), &["now"]).await.0, "NOW");
     let report = nodes.computes[0].job(&job.to_string()).await.unwrap();

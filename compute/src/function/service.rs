@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::Vfs;
 use starfish_memory::{Memory, ReadError};
@@ -11,7 +12,7 @@ use tokio::sync::{Mutex, Notify, Semaphore};
 use tracing::{debug, info};
 
 use super::protocol::CALL_PROTOCOL;
-use super::store::{FunctionStoreError, Store};
+use super::store::{FunctionStoreError, Known, Store};
 use super::version::{self, Function, FunctionName, RollbackError, Version, VersionId, may_have};
 use crate::batch::definition::encode;
 use crate::cache::PrepareError;
@@ -102,6 +103,21 @@ impl From<ReadError> for FunctionError {
     }
 }
 
+/// Whether a function can have the path that it asks for.
+fn check_path(spec: &FunctionSpec, all: &Known) -> Result<(), DeployError> {
+    let Some(path) = &spec.http else { return Ok(()) };
+    if !may_have(path) {
+        return Err(DeployError::Path(path.clone()));
+    }
+    let has_it = |other: &&Function| {
+        other.name != spec.name && other.current().is_some_and(|current| current.http.as_ref() == Some(path))
+    };
+    match all.values().find(has_it) {
+        Some(other) => Err(DeployError::PathTaken(path.clone(), other.name.clone())),
+        None => Ok(()),
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Functions {
@@ -172,24 +188,29 @@ impl Functions {
     }
 
     pub(crate) async fn deploy(&self, spec: FunctionSpec) -> Result<VersionId, DeployError> {
-        let FunctionSpec { name, module, env, grants, limits, http } = spec;
         let all = self.store.all().await.map_err(FunctionStoreError::from)?;
-        let known = all.get(&name);
+        let known = all.get(&spec.name);
         if known.is_none() && all.len() >= MAX_FUNCTIONS {
             return Err(DeployError::Full);
         }
-        if let Some(path) = &http {
-            if !may_have(path) {
-                return Err(DeployError::Path(path.clone()));
-            }
-            let has_it = |other: &&Function| {
-                other.name != name
-                    && other.current().is_some_and(|current| current.http.as_ref() == Some(path))
-            };
-            if let Some(other) = all.values().find(has_it) {
-                return Err(DeployError::PathTaken(path.clone(), other.name.clone()));
-            }
+        check_path(&spec, &all)?;
+        let name = spec.name.clone();
+        let (version, program) = self.take_in(spec).await?;
+        let number = known.map_or(1, Function::next_number);
+        let id = self.store.deploy(&name, number, &version, program).await?;
+        info!(function = %name, version = %id, "deployed");
+        let old = known.map(Function::superfluous).unwrap_or_default();
+        if !old.is_empty()
+            && let Err(error) = self.store.forget(&name, &old).await
+        {
+            debug!(function = %name, %error, "old versions are left");
         }
+        Ok(id)
+    }
+
+    /// Checks that calls of a function could be run, and makes a record of it.
+    async fn take_in(&self, spec: FunctionSpec) -> Result<(Version, Bytes), DeployError> {
+        let FunctionSpec { name, module, env, grants, limits, http } = spec;
         let task = TaskSpec {
             env: env.clone(),
             grants: grants.clone(),
@@ -209,16 +230,7 @@ impl Functions {
         if encode(&version).map_err(FunctionStoreError::from)?.len() > MAX_RECORD_BYTES {
             return Err(DeployError::TooLong);
         }
-        let number = known.map_or(1, Function::next_number);
-        let id = self.store.deploy(&name, number, &version, program).await?;
-        info!(function = %name, version = %id, "deployed");
-        let old = known.map(Function::superfluous).unwrap_or_default();
-        if !old.is_empty()
-            && let Err(error) = self.store.forget(&name, &old).await
-        {
-            debug!(function = %name, %error, "old versions are left");
-        }
-        Ok(id)
+        Ok((version, program))
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<Function>, FunctionError> {
