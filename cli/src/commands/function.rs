@@ -64,7 +64,8 @@ pub struct Rollback {
     /// The function.
     name: String,
     /// The number of the version [default: the one before the current one].
-    version: Option<String>,
+    #[arg(value_name = "VERSION")]
+    to: Option<String>,
 }
 
 /// Forget a function with all of its versions.
@@ -144,7 +145,7 @@ impl Functions {
 
 impl Rollback {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
-        let version = context.client.rollback(&self.name, self.version).await?;
+        let version = context.client.rollback(&self.name, self.to).await?;
         context.print(format!("{} {version}", self.name)).await?;
         Ok(0)
     }
