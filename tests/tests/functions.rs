@@ -5,11 +5,14 @@ use starfish_tests::{Node, Start, Swarm, http_service, wait_until};
 /// Waits until a node knows the version of a function that `starfish deploy` printed.
 #[track_caller]
 fn wait_known(node: &Node, deployed: &str) {
-    let (name, version) = deployed.trim().split_once(' ').expect("a name and a version");
+    let words: Vec<&str> = deployed.split_whitespace().collect();
     wait_until("the version is known", || {
         let functions = node.json(["functions"]);
-        let mut functions = functions.as_array().expect("a list").iter();
-        functions.any(|function| function["name"] == name && function["current"] == version)
+        let mut functions = functions.as_array().into_iter().flatten();
+        functions.any(|function| {
+            [&function["name"], &function["current"]].map(|it| it.as_str())
+                == [Some(words[0]), Some(words[1])]
+        })
     });
 }
 
