@@ -14,6 +14,9 @@ use crate::batch::{BatchError, BatchSpec, BatchStoreError, Batches, End, Results
 use crate::board::Terms;
 use crate::cache::Programs;
 use crate::feed::StdinWriter;
+use crate::function::{
+    self, CallSpec, DeployError, FunctionError, FunctionSpec, Functions, Running, version,
+};
 use crate::jail::JailReport;
 use crate::keeper::Job;
 use crate::links::{self, LinkError};
@@ -141,6 +144,7 @@ pub enum JobError {
 pub struct Compute {
     service: Arc<Service>,
     batches: Arc<Batches>,
+    functions: Arc<Functions>,
     max_stdin_bytes: u64,
 }
 
@@ -176,10 +180,12 @@ impl Compute {
         let service = Service::new(parts);
         let started = async {
             links::start(&service, saying).await?;
-            Batches::start(&service, memory, files)
+            let functions = Functions::start(&service, memory, Arc::clone(&files))?;
+            let batches = Batches::start(&service, memory, files)?;
+            Ok((batches, functions))
         };
         match started.await {
-            Ok(batches) => Ok(Self { service, batches, max_stdin_bytes }),
+            Ok((batches, functions)) => Ok(Self { service, batches, functions, max_stdin_bytes }),
             Err(error) => {
                 service.stop().await;
                 Err(error)
@@ -323,6 +329,43 @@ impl Compute {
             return Ok(job);
         }
         Err(JobError::NothingToRetry(job))
+    }
+
+    /// Gives a program a name, by which it can be called from every node; if the name is there already, a new version.
+    pub async fn deploy(&self, spec: FunctionSpec) -> Result<version::VersionId, DeployError> {
+        self.functions.deploy(spec).await
+    }
+
+    /// The functions of the swarm, by name.
+    pub async fn functions(&self) -> Result<Vec<version::Function>, FunctionError> {
+        self.functions.list().await
+    }
+
+    /// Makes a version of a function the current one: the one that is named, or the one before the current one.
+    pub async fn rollback(
+        &self,
+        name: &version::FunctionName,
+        wanted: Option<&str>,
+    ) -> Result<version::VersionId, FunctionError> {
+        self.functions.rollback(name, wanted).await
+    }
+
+    /// Forgets a function with all of its versions.
+    pub async fn undeploy(&self, name: &version::FunctionName) -> Result<(), FunctionError> {
+        self.functions.undeploy(name).await
+    }
+
+    /// Calls a function, here or on another node. Returns when a slot is its own.
+    pub async fn call(&self, spec: CallSpec) -> Result<Running, function::CallError> {
+        self.functions.call(spec).await
+    }
+
+    /// The function that a path of the HTTP port belongs to, if any, and the rest of the path.
+    pub async fn route<'path>(
+        &self,
+        path: &'path str,
+    ) -> Result<Option<(version::FunctionName, &'path str)>, FunctionError> {
+        self.functions.route(path).await
     }
 
     /// What confines this node's worker processes.

@@ -7,7 +7,8 @@
 //!
 //! Reading order: [`task`] for the words, [`board`] for the rules (pure), `keeper` and `runner` for the two
 //! ends of an attempt, `pool` and [`worker`] for the two ends of the pipe to a guest's process, `sandbox` and
-//! [`jail`] for what a guest meets there.
+//! [`jail`] for what a guest meets there. [`batch`] is many tasks at once, [`function`] programs that have a name; both
+//! take slots that the board lends.
 //!
 //! What is deliberately absent: a node never runs guest code in its own process, and never takes compiled code
 //! from anybody.
@@ -17,6 +18,7 @@ pub mod task;
 
 pub mod batch;
 pub mod board;
+pub mod function;
 pub mod notice;
 pub mod report;
 
@@ -50,6 +52,7 @@ mod component_test;
 pub use compute::{Compute, ComputeOptions, JobError, StartError};
 pub use feed::StdinWriter;
 pub use links::LinkError;
+pub use order::{RequestHead, ResponseHead};
 pub use output::OutputReader;
 pub use pool::WorkerStartError;
 pub use report::{JobReport, JobSummary, Phase};

@@ -25,7 +25,7 @@ pub(crate) enum ToWorker {
     Run(Box<Order>),
     /// Run many tasks, one after the other.
     RunSeries(Box<Series>),
-    /// Answer an HTTP request, whose body is what comes as standard input.
+    /// Answer an HTTP request, whose body is what comes as standard input. A command just runs on it.
     Answer(Box<Order>, Box<RequestHead>),
     /// Standard input of the running task.
     Stdin(Chunk),
@@ -70,18 +70,22 @@ pub(crate) struct Order {
 
 /// An HTTP request without its body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RequestHead {
-    pub(crate) method: String,
+pub struct RequestHead {
+    /// Its method.
+    pub method: String,
     /// With its authority, or that is in the header `Host`.
-    pub(crate) uri: String,
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub uri: String,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
 }
 
 /// An HTTP response without its body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ResponseHead {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
+pub struct ResponseHead {
+    /// Its status.
+    pub status: u16,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
 }
 
 /// A folder that a guest may open.

@@ -271,8 +271,8 @@ impl Worker {
     }
 
     /// Has a program answer an HTTP request with this body. The head of the answer is sent to `head`, and then its
-    /// body as standard output. In all else as [`run`](Self::run).
-    #[cfg_attr(not(test), expect(dead_code, reason = "nodes do not route requests to guests yet"))]
+    /// body as standard output. A command is run with the body as its standard input, and gives no head. In all else as
+    /// [`run`](Self::run).
     pub(crate) async fn answer(
         &mut self,
         order: &Order,

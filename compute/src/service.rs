@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -48,8 +49,10 @@ pub(crate) struct Service {
     pub(crate) programs: Arc<Programs>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) jobs_dir: PathBuf,
-    /// A job of the board is over, so its slot is free for others.
+    /// A job of the board or a call is over, so its slot is free for others.
     pub(crate) slots_freed: Notify,
+    /// Calls of functions that wait for a slot of this node: batches give way to them.
+    pub(crate) calls_waiting: AtomicUsize,
     board: Mutex<Board>,
     jobs: Mutex<HashMap<JobId, Arc<Job>>>,
     began: (Instant, u64),
@@ -84,6 +87,7 @@ impl Service {
             pool: Arc::new(pool),
             jobs_dir,
             slots_freed: Notify::new(),
+            calls_waiting: AtomicUsize::new(0),
             board: Mutex::new(Board::new(me, slots, memory_bytes)),
             jobs: Mutex::default(),
             began: (Instant::now(), u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)),
@@ -114,6 +118,11 @@ impl Service {
             info!("compute tasks did not end in time");
         }
         self.pool.clear();
+    }
+
+    /// Whether a call of a function waits for a slot of this node.
+    pub(crate) fn has_waiting_calls(&self) -> bool {
+        self.calls_waiting.load(Ordering::Acquire) > 0
     }
 
     /// Whether `peer` may submit and run tasks.

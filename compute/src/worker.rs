@@ -136,11 +136,11 @@ impl Worker {
                 let streams = Streams { stdin: self.input.clone(), stdout, stderr };
                 let running = self.clock.run(order.memory_bytes);
                 let (outcome, cost) = match request {
-                    Some(request) => {
+                    Some(request) if program.answers() => {
                         let reports = self.reports.clone();
                         self.sandbox.answer(&program, order, request, reports, streams).await
                     }
-                    None => self.sandbox.run(&program, order, streams).await,
+                    _ => self.sandbox.run(&program, order, streams).await,
                 };
                 drop(running);
                 FromWorker::Ended { outcome, cost }

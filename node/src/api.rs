@@ -12,6 +12,7 @@ mod docs;
 pub(crate) mod error;
 pub(crate) mod extract;
 mod files;
+mod functions;
 pub(crate) mod guard;
 mod health;
 mod jobs;
@@ -52,9 +53,11 @@ pub(crate) struct Services {
 pub(crate) fn router(services: &Services, guard: Guard) -> Router {
     // Layers wrap what is there already, so the last one is the first to see a request.
     let tree: Arc<dyn Vfs> = Arc::new(services.control.files.clone());
+    let compute = services.control.compute.clone();
     route::router(table(services))
         .merge(gateway::dav(&tree))
-        .fallback(async || ApiError::not_found("no-such-route", "there is no such resource"))
+        .merge(gateway::functions(&services.control.compute))
+        .fallback(move |request| gateway::own_path(compute, request))
         .method_not_allowed_fallback(async || {
             let status = http::StatusCode::METHOD_NOT_ALLOWED;
             ApiError::new(status, "no-such-method", "the resource does not know this method")
@@ -87,6 +90,7 @@ fn table(services: &Services) -> Vec<Route> {
     let jobs = jobs::Resource { compute, stopping };
     table.extend(jobs::routes(&jobs));
     table.extend(batches::routes(&jobs));
+    table.extend(functions::routes(&jobs));
     table.extend(gateway::routes(&tree, control));
     let _ = document.set(Bytes::from(route::openapi(&table).to_string()));
     table

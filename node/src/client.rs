@@ -6,6 +6,7 @@
 mod connection;
 mod docs;
 mod files;
+mod functions;
 mod jobs;
 mod memory;
 mod node;

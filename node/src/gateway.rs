@@ -3,6 +3,7 @@
 //! - [`fs`]: `/fs/<path>` for browsers, curl and scripts.
 //! - [`dav`]: `/dav/<path>` for file managers, `rclone` and mounts.
 //! - [`share`]: `/s/<voucher>/<path>` for whoever has the link, to read and nothing else.
+//! - [`function`]: `/fn/<name>/<path>`, and the paths that functions have of their own.
 //!
 //! They hang in the API's router, behind its guard. A URL becomes a path of the tree in [`place`] and nowhere else;
 //! reading ([`download`]) and writing ([`upload`]) are the same for all of them. What is served may come from anybody,
@@ -12,6 +13,7 @@ mod conditions;
 mod dav;
 mod download;
 mod fs;
+mod function;
 mod listing;
 mod place;
 mod range;
@@ -21,6 +23,7 @@ mod upload;
 use std::sync::Arc;
 
 use axum::Router;
+use starfish_compute::Compute;
 use starfish_fs::Vfs;
 
 use crate::api::route::Route;
@@ -37,6 +40,14 @@ pub(crate) fn routes(files: &Arc<dyn Vfs>, control: &Arc<Control>) -> Vec<Route>
 pub(crate) fn dav(files: &Arc<dyn Vfs>) -> Router {
     dav::router(files)
 }
+
+/// Functions by their names, with any method.
+pub(crate) fn functions(compute: &Compute) -> Router {
+    function::router(compute)
+}
+
+/// What is asked for nowhere else may be a function's own path.
+pub(crate) use self::function::own_path;
 
 /// Whether clients that know no bearer tokens come to this path.
 pub(crate) fn takes_passwords(path: &str) -> bool {

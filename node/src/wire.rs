@@ -5,6 +5,7 @@
 mod batches;
 mod docs;
 pub mod frame;
+mod functions;
 mod jobs;
 mod memory;
 mod problem;
@@ -24,6 +25,7 @@ pub use self::{
         DeleteRequest, DocumentCost, DocumentCount, DocumentLine, DocumentWritten, FindAnswer, FindRequest,
         IndexRequest,
     },
+    functions::{DeployRequest, Deployed, FunctionLine, InvokeRequest, RollbackRequest, VersionLine},
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
     memory::{
         Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyKindBody,

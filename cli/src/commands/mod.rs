@@ -12,6 +12,7 @@ mod doc;
 mod down;
 mod durable;
 pub mod failure;
+mod function;
 mod get;
 mod invite;
 mod jobs;
@@ -125,6 +126,16 @@ pub enum Verb {
     Retry(jobs::Retry),
     /// End a job.
     Kill(jobs::Kill),
+    /// Give a WASM program a name, by which every node can call it.
+    Deploy(Box<function::Deploy>),
+    /// Call a function, as if it ran here.
+    Call(function::Call),
+    /// List the swarm's functions.
+    Functions(function::Functions),
+    /// Make an older version of a function the current one.
+    Rollback(function::Rollback),
+    /// Forget a function with all of its versions.
+    Undeploy(function::Undeploy),
     /// List the node's background work.
     Workers(status::Workers),
     /// Measure a swarm on this machine against the machine itself.
@@ -246,6 +257,11 @@ fn start(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>
         Verb::Wait(wait) => wait.run(context).boxed(),
         Verb::Retry(retry) => retry.run(context).boxed(),
         Verb::Kill(kill) => kill.run(context).boxed(),
+        Verb::Deploy(deploy) => deploy.run(context).boxed(),
+        Verb::Call(call) => call.run(context).boxed(),
+        Verb::Functions(functions) => functions.run(context).boxed(),
+        Verb::Rollback(rollback) => rollback.run(context).boxed(),
+        Verb::Undeploy(undeploy) => undeploy.run(context).boxed(),
         Verb::Workers(workers) => workers.run(context).boxed(),
         Verb::Bench(bench) => bench.run(context).boxed(),
         Verb::Shell(shell) => shell.run(context).boxed(),

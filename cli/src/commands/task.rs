@@ -13,16 +13,13 @@ use starfish_node::wire::LimitsRequest;
 use super::{Context, peers};
 use crate::shell::fs::path::VfsPath;
 
-/// What a task may use, and where it may run.
+/// What a program may use.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct TaskOptions {
+pub(super) struct Allowance {
     /// A part of the tree that the program may use, under the same path; `:ro` for reading only. Changes reach the
     /// tree when it exits with 0.
     #[arg(long = "dir", value_name = "PATH[:ro]")]
     dirs: Vec<String>,
-    /// Run it on this node only.
-    #[arg(long, value_name = "PEER")]
-    on: Option<String>,
     /// End it after this time, such as 500ms, 30s or 2h [default: 1h].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -37,6 +34,24 @@ pub(super) struct TaskOptions {
     env: Vec<String>,
 }
 
+/// What a task may use, and where it may run.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct TaskOptions {
+    #[command(flatten)]
+    allowance: Allowance,
+    /// Run it on this node only.
+    #[arg(long, value_name = "PEER")]
+    on: Option<String>,
+}
+
+impl std::ops::Deref for TaskOptions {
+    type Target = Allowance;
+
+    fn deref(&self) -> &Allowance {
+        &self.allowance
+    }
+}
+
 impl TaskOptions {
     pub(super) async fn on(&self, context: &Context) -> anyhow::Result<Option<PeerId>> {
         match &self.on {
@@ -44,7 +59,9 @@ impl TaskOptions {
             None => Ok(None),
         }
     }
+}
 
+impl Allowance {
     /// Paths of grants are relative to where the shell stands, like all others.
     pub(super) fn grants(&self, cwd: &VfsPath) -> anyhow::Result<Vec<Grant>> {
         self.dirs.iter().map(|dir| grant(cwd, dir)).collect()

@@ -503,7 +503,7 @@ impl Batches {
     fn fill_slots(self: &Arc<Self>) {
         loop {
             let Some((job, keeper)) = self.docket().choose(self.now(), self.unix_ms()) else { return };
-            if !self.service.board().lend() {
+            if self.service.has_waiting_calls() || !self.service.board().lend() {
                 return;
             }
             let this = Arc::clone(self);
@@ -524,7 +524,7 @@ impl Batches {
     pub(super) fn should_go_on(&self, job: &JobId) -> bool {
         let is_first =
             self.docket().choose(self.now(), self.unix_ms()).is_none_or(|(first, _)| first == *job);
-        is_first && !self.service.board().has_waiting(self.now())
+        is_first && !self.service.has_waiting_calls() && !self.service.board().has_waiting(self.now())
     }
 }
 

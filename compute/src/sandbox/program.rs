@@ -78,6 +78,11 @@ impl Program {
         }
     }
 
+    /// Whether it is one that answers HTTP requests.
+    pub(crate) fn answers(&self) -> bool {
+        matches!(self, Self::Service(_))
+    }
+
     /// Lets it answer an HTTP request.
     pub(super) async fn answer(
         &self,

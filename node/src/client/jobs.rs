@@ -11,7 +11,7 @@ use http::{HeaderValue, Method};
 use starfish_compute::task::{JobId, OutputFrame};
 use starfish_compute::{JobReport, JobSummary};
 
-use super::connection::{empty, streamed};
+use super::connection::{Answer, empty, streamed};
 use super::{Client, ClientError, request};
 use crate::percent;
 use crate::wire::frame::{self, Decoder};
@@ -94,8 +94,13 @@ impl Client {
     pub async fn output(&self, job: &str, owner: bool) -> Result<JobOutput, ClientError> {
         let what = format!("{}/output?owner={owner}", at(job));
         let answer = self.send(request(Method::GET, &what, empty())).await?;
+        Ok(self.heard(what, answer))
+    }
+
+    /// What is said in the frames of an answer.
+    pub(super) fn heard(&self, what: String, answer: Answer) -> JobOutput {
         let (dir, chunks) = (self.data_dir().path().to_owned(), answer.chunks().boxed());
-        Ok(JobOutput { what, dir, chunks, decoder: Decoder::default() })
+        JobOutput { what, dir, chunks, decoder: Decoder::default() }
     }
 
     /// The swarm's jobs.
@@ -166,7 +171,7 @@ impl std::fmt::Debug for JobOutput {
 }
 
 /// Bytes in pieces of a frame's size, without copying.
-struct Chunks(Bytes);
+pub(super) struct Chunks(pub(super) Bytes);
 
 impl Iterator for Chunks {
     type Item = Bytes;

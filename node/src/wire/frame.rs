@@ -30,7 +30,7 @@ pub mod output {
     pub const EXIT: u8 = 3;
 }
 
-/// Frames of `POST /api/v1/jobs` and `POST /api/v1/batches` with a program.
+/// Frames of `POST /api/v1/jobs`, `POST /api/v1/batches` and `PUT /api/v1/functions/{name}` with a program.
 pub mod submit {
     /// The task, as the JSON of the body without a program; the first frame.
     pub const TASK: u8 = 1;
@@ -38,6 +38,14 @@ pub mod submit {
     pub const MODULE: u8 = 2;
     /// Bytes of a list whose lines are the items of a batch, in order.
     pub const LINES: u8 = 3;
+}
+
+/// Frames of `POST /api/v1/functions/{name}/call`; what comes back are frames of [`output`].
+pub mod call {
+    /// What is asked for, as JSON; the first frame.
+    pub const CALL: u8 = 1;
+    /// Bytes of standard input; the end of the body is its end.
+    pub const STDIN: u8 = 4;
 }
 
 /// The bytes are not frames.

@@ -84,6 +84,17 @@ impl From<LimitsRequest> for Limits {
     }
 }
 
+impl From<Limits> for LimitsRequest {
+    fn from(limits: Limits) -> Self {
+        let Limits { timeout, memory_bytes, output_bytes } = limits;
+        Self {
+            timeout_ms: u64::try_from(timeout.as_millis()).ok(),
+            memory_bytes: Some(memory_bytes),
+            output_bytes: Some(output_bytes),
+        }
+    }
+}
+
 impl TaskRequest {
     /// A task without arguments, grants or input.
     pub fn new(name: impl Into<String>, program: Option<VfsPath>) -> Self {

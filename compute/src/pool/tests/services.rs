@@ -120,13 +120,13 @@ async fn a_response_has_the_limit_of_an_output() {
 }
 
 #[tokio::test]
-async fn a_service_is_no_command_and_a_command_no_service() {
+async fn a_service_is_no_command_and_a_command_answers_with_what_it_prints() {
     let fixture = Fixture::new();
     let order = fixture.order_of("silent", silent("")).await.unwrap();
     let ran = fixture.run(&order, &[]).await;
     let Outcome::Failed { reason } = ran.outcome() else { panic!("{:?}", ran.end) };
     assert_eq!(reason, "it is not a command: it answers HTTP requests");
-    let answered = fixture.ask(&fixture.component_order("hello").await, "/", Vec::new()).await;
-    let Outcome::Failed { reason } = outcome(&answered) else { panic!("{:?}", answered.end) };
-    assert!(reason.starts_with("it answers no HTTP requests"), "{reason}");
+    let answered = fixture.ask(&fixture.component_order("upper").await, "/", vec!["body".into()]).await;
+    assert_eq!(outcome(&answered), &Outcome::Exited(0));
+    assert_eq!((answered.head, &answered.body[..]), (None, &b"BODY"[..]));
 }

@@ -1,0 +1,193 @@
+//! What happens in a slot: one call, run by a worker process of this node.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use starfish_fs::vfs::VfsError;
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+use super::protocol::{CallSpec, Said};
+use super::store::{FunctionStoreError, Store};
+use super::version::{Version, VersionId};
+use crate::in_words;
+use crate::order::ResponseHead;
+use crate::pool::{RunEnd, Worker};
+use crate::runner::order_of;
+use crate::service::Service;
+use crate::staging::{self, Staged};
+use crate::task::{Call, Digest, Outcome, OutputFrame};
+
+/// Pieces of output on their way; each holds up to 64 KiB.
+const QUEUE: usize = 8;
+/// How long the tree may be behind the record of a function.
+const TREE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked at meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A call on this node.
+pub(super) struct Stage {
+    pub(super) service: Arc<Service>,
+    pub(super) store: Arc<Store>,
+    pub(super) spec: CallSpec,
+    pub(super) id: VersionId,
+    pub(super) version: Version,
+}
+
+impl Stage {
+    /// Runs the call. An error says why it came to nothing here; another node may do better. It ends with its worker
+    /// process when nobody hears what it says any more.
+    pub(super) async fn run(
+        &self,
+        stdin: mpsc::Receiver<Bytes>,
+        said: &mpsc::Sender<Said>,
+    ) -> Result<(), String> {
+        tokio::select! {
+            ran = self.run_heard(stdin, said) => ran,
+            () = said.closed() => Ok(()),
+        }
+    }
+
+    async fn run_heard(&self, stdin: mpsc::Receiver<Bytes>, said: &mpsc::Sender<Said>) -> Result<(), String> {
+        let pool = &self.service.pool;
+        let artifact = self.prepare().await?;
+        let mut worker = pool.take().await.map_err(|error| in_words(&error))?;
+        let (staged, folder) = self.lay_out(&worker).await?;
+        let call = self.call();
+        let order = order_of(&call, artifact, &staged);
+        let (output, frames) = mpsc::channel(QUEUE);
+        let (respond, head) = oneshot::channel();
+        let running = async {
+            let end = match &self.spec.request {
+                Some(request) => worker.answer(&order, request.clone(), stdin, respond, &output).await,
+                None => {
+                    drop(respond);
+                    worker.run(&order, stdin, &output).await
+                }
+            };
+            drop(output);
+            end
+        };
+        let (end, ()) = tokio::join!(running, forward(head, frames, said));
+        let outcome = match end {
+            RunEnd::Ended(outcome, _) if call.writes() => self.commit(worker, &staged, outcome).await?,
+            RunEnd::Ended(outcome, _) => {
+                let is_clean = match folder {
+                    Some(folder) => tokio::fs::remove_dir_all(folder).await.is_ok(),
+                    None => true,
+                };
+                if is_clean {
+                    pool.give_back(worker);
+                }
+                outcome
+            }
+            RunEnd::Stopped(outcome) => outcome,
+            RunEnd::Lost(why) => return Err(why),
+            RunEnd::Unreadable(why) => {
+                self.service.programs.discard(&order.artifact).await;
+                return Err(why);
+            }
+        };
+        let _ = said.send(Said::Ended(outcome)).await;
+        Ok(())
+    }
+
+    /// The compiled program; fetches and compiles it if it was never called here.
+    async fn prepare(&self) -> Result<String, String> {
+        let (programs, module) = (&self.service.programs, self.version.module);
+        if !programs.has(module).await {
+            let program = self.fetch().await.map_err(|error| in_words(&error))?;
+            programs.put(module, program).await.map_err(|error| in_words(&error))?;
+        }
+        programs.artifact(module, &self.service.pool).await.map_err(|error| in_words(&error))
+    }
+
+    async fn fetch(&self) -> Result<Bytes, FunctionStoreError> {
+        let deadline = tokio::time::Instant::now() + TREE_PATIENCE;
+        loop {
+            match self.store.program(&self.spec.name, self.id, self.version.module).await {
+                Err(FunctionStoreError::Files(VfsError::NotFound { .. }))
+                    if tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                fetched => return fetched,
+            }
+        }
+    }
+
+    fn call(&self) -> Call {
+        let Version { module, env, grants, limits, .. } = self.version.clone();
+        // A call sees the granted folders as they are here and now, whatever that is.
+        let inputs = grants.into_iter().map(|grant| (grant, Digest([0; 32]))).collect();
+        Call { module, name: self.spec.name.to_string(), args: self.spec.args.clone(), env, inputs, limits }
+    }
+
+    /// Lays the granted folders out for the worker, if there are any.
+    async fn lay_out(&self, worker: &Worker) -> Result<(Vec<Staged>, Option<PathBuf>), String> {
+        let mut staged = Vec::new();
+        if self.version.grants.is_empty() {
+            return Ok((staged, None));
+        }
+        let folder = worker.scratch().join("task");
+        tokio::fs::create_dir(&folder).await.map_err(|error| in_words(&error))?;
+        for (number, grant) in self.version.grants.iter().enumerate() {
+            let host = folder.join(number.to_string());
+            let laid_out = staging::stage(&*self.store.files, grant, host).await;
+            staged.push(laid_out.map_err(|error| in_words(&error))?);
+        }
+        Ok((staged, Some(folder)))
+    }
+
+    /// Makes the changes that the program left, if it ended well.
+    async fn commit(
+        &self,
+        mut worker: Worker,
+        staged: &[Staged],
+        outcome: Outcome,
+    ) -> Result<Outcome, String> {
+        // A process that could write there is gone before its folders are read.
+        worker.kill().await.map_err(|error| in_words(&error))?;
+        if !outcome.is_success() {
+            return Ok(outcome);
+        }
+        for folder in staged {
+            if let Err(error) = folder.commit(&*self.store.files).await {
+                debug!(function = %self.spec.name, %error, "the changes of a call were not made");
+                let reason = format!("its changes were not made: {}", in_words(&error));
+                return Ok(Outcome::Failed { reason });
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Carries to `said` what a worker says, and the head of its answer before its body.
+async fn forward(
+    head: oneshot::Receiver<ResponseHead>,
+    mut frames: mpsc::Receiver<OutputFrame>,
+    said: &mpsc::Sender<Said>,
+) {
+    let (mut head, mut is_awaited) = (head, true);
+    loop {
+        let next = tokio::select! {
+            biased;
+            answered = &mut head, if is_awaited => {
+                is_awaited = false;
+                let Ok(head) = answered else { continue };
+                Said::Head(head)
+            }
+            frame = frames.recv() => match frame {
+                Some(OutputFrame::Stdout(bytes)) => Said::Stdout(bytes),
+                Some(OutputFrame::Stderr(bytes)) => Said::Stderr(bytes),
+                Some(OutputFrame::Exit(_)) => continue,
+                None => return,
+            },
+        };
+        if said.send(next).await.is_err() {
+            return;
+        }
+    }
+}
