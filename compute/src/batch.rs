@@ -22,6 +22,7 @@ mod capture;
 mod coverage;
 mod glob;
 mod keeper;
+mod news;
 mod pace;
 mod report;
 mod results;
@@ -31,6 +32,7 @@ mod slice;
 mod store;
 mod submit;
 mod trial;
+mod upkeep;
 
 pub use definition::{BatchSpec, Card, End, Ending, Input, Items, Progress, Retries};
 pub use glob::GlobError;

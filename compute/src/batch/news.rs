@@ -1,0 +1,142 @@
+//! What memory tells of batches, on its way to the docket.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use starfish_memory::{Cell, Observer};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::definition::MAX_GENERATIONS;
+use super::service::Batches;
+use super::store::{BatchStoreError, News, SPACE, news_of};
+use crate::task::JobId;
+
+/// Cells that wait to be read. Beyond this all are read anew.
+const MAX_WAITING: usize = 100_000;
+/// How soon memory is read again that could not be.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// Cells that memory has applied, on their way to the docket.
+#[derive(Debug, Default)]
+pub(super) struct Arrived {
+    cells: Mutex<Vec<Cell>>,
+    too_many: AtomicBool,
+    notify: Notify,
+}
+
+impl Observer for Arrived {
+    fn applied(&self, cells: &[Cell]) {
+        let ours = cells.iter().filter(|cell| &*cell.space == SPACE);
+        let mut waiting = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = waiting.len();
+        waiting.extend(ours.cloned());
+        if waiting.len() > MAX_WAITING {
+            waiting.clear();
+            self.too_many.store(true, Ordering::Release);
+        }
+        if waiting.len() != before {
+            self.notify.notify_one();
+        }
+    }
+}
+
+impl Arrived {
+    fn take(&self) -> (Vec<Cell>, bool) {
+        let cells = std::mem::take(&mut *self.cells.lock().unwrap_or_else(PoisonError::into_inner));
+        (cells, self.too_many.swap(false, Ordering::AcqRel))
+    }
+}
+
+impl Batches {
+    /// Reads what there is, which may be much, and only then decides anything: a keeper that has not seen all receipts
+    /// would have tasks run twice.
+    pub(super) async fn take_part(self: Arc<Self>) {
+        while let Err(error) = self.load(None).await {
+            warn!(%error, "cannot read what memory has of jobs");
+            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        }
+        self.service.spawn(Arc::clone(&self).hear());
+        self.changed.send_modify(|count| *count += 1);
+        self.look_after().await;
+    }
+
+    /// Reads what memory has of one batch, or of all.
+    async fn load(&self, job: Option<JobId>) -> Result<(), BatchStoreError> {
+        let mut news = self.read(self.store.cells(job).await?).await;
+        // What a batch is comes before what has become of it.
+        news.sort_by_key(|(_, news)| !matches!(news, News::Card(_)));
+        for (job, news) in news {
+            self.apply(job, news);
+        }
+        Ok(())
+    }
+
+    /// What cells tell. Signatures are checked, which takes a while for many.
+    async fn read(&self, cells: Vec<Cell>) -> Vec<(JobId, News)> {
+        let unix_ms = self.unix_ms();
+        let read = move || cells.iter().filter_map(|cell| news_of(cell, unix_ms)).collect();
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    }
+
+    async fn hear(self: Arc<Self>) {
+        loop {
+            self.cells.notify.notified().await;
+            let (cells, too_many) = self.cells.take();
+            let mut unknown = BTreeSet::new();
+            for (job, news) in self.read(cells).await {
+                let is_new = matches!(news, News::Card(_)) && self.docket().get(&job).is_none();
+                if is_new {
+                    unknown.insert(job);
+                }
+                self.apply(job, news);
+            }
+            // What came before its card could not be understood.
+            let again: Vec<_> = if too_many { vec![None] } else { unknown.into_iter().map(Some).collect() };
+            for job in again {
+                if let Err(error) = self.load(job).await {
+                    warn!(%error, "cannot read what memory has of jobs");
+                }
+            }
+            self.changed.send_modify(|count| *count += 1);
+            self.wake();
+        }
+    }
+
+    pub(super) fn apply(&self, job: JobId, news: News) {
+        let mut docket = self.docket();
+        match news {
+            News::Card(card) => return docket.insert(job, card),
+            News::Gone => {
+                docket.remove(&job);
+                self.desks.lock().remove(&job);
+                self.definitions().remove(&job);
+                return;
+            }
+            _ => {}
+        }
+        let Some(known) = docket.news(&job) else { return };
+        match news {
+            News::Stopped => known.is_stopped = true,
+            News::Again(generation) if generation > known.generation && generation <= MAX_GENERATIONS => {
+                (known.generation, known.is_stopped) = (generation, false);
+                known.end.take_if(|end| end.generation < generation);
+            }
+            News::End(end) if end.generation >= known.generation => {
+                info!(%job, ending = ?end.ending, "a job has ended");
+                known.end = Some(end);
+            }
+            News::Receipt(receipt, results) => {
+                known.add(&receipt, &results);
+                if let Some(kept) = self.desks.lock().get_mut(&job)
+                    && kept.generation == receipt.generation
+                {
+                    kept.desk.ended(&receipt.range, receipt.elapsed_us);
+                }
+            }
+            News::Again(_) | News::End(_) | News::Card(_) | News::Gone => {}
+        }
+    }
+}
