@@ -68,6 +68,9 @@ fn jobs_wait_for_others_and_read_what_they_print() {
     let then = here.ok(["submit", &upper, "--input-of", first.trim()]);
     let report = here.json(["job", then.trim()]);
     assert!(report["why"].as_str().unwrap().contains(first.trim()), "{report}");
+    let watched = here.ok(["job", "--watch", then.trim()]);
+    assert!(watched.starts_with("pending, 0 of 1 tasks ended: it waits for job"), "{watched}");
+    assert!(watched.ends_with("done, 1 of 1 tasks ended: exited with code 0\n"), "{watched}");
     assert_eq!(here.run(["wait", then.trim()]).code, 0);
     wait_until("the output is known there", || there.run(["logs", then.trim()]).stdout == b"BEGUN\nENDED\n");
     let code = here.ok(["submit", &exit, "one", "two"]);

@@ -1,5 +1,7 @@
 //! `starfish jobs`, `job` and `kill`: what runs in the swarm.
 
+use std::time::Duration;
+
 use futures::TryStreamExt;
 use starfish_node::compute::{JobReport, JobSummary, Phase};
 use tokio::io::AsyncWriteExt;
@@ -8,6 +10,9 @@ use super::run::print_all;
 use super::{Context, batch};
 use crate::output::human;
 use crate::output::table::Table;
+
+/// How often a job that is watched is asked after.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 /// List the swarm's jobs.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,6 +30,9 @@ pub struct Jobs {
 pub struct Job {
     /// Its id, or a unique beginning of it.
     id: String,
+    /// Print a line for each change until it has ended.
+    #[arg(short, long, conflicts_with = "json")]
+    watch: bool,
     /// As one JSON document.
     #[arg(long)]
     json: bool,
@@ -100,6 +108,9 @@ impl Jobs {
 impl Job {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         let report = context.client.job(&self.id).await?;
+        if self.watch {
+            return watch(&mut context, report).await;
+        }
         if self.json {
             context.print_json(&report).await?;
         } else {
@@ -156,6 +167,38 @@ impl Kill {
         let id = context.client.kill(&self.id).await?;
         context.io.stderr.line(format!("job {} is ended", short(&id.to_string()))).await?;
         Ok(0)
+    }
+}
+
+/// Says how a job goes whenever that has changed.
+async fn watch(context: &mut Context, mut report: JobReport) -> anyhow::Result<i32> {
+    let (id, mut said) = (report.id.to_string(), String::new());
+    loop {
+        let line = in_a_line(&report);
+        if line != said {
+            context.print(&line).await?;
+            said = line;
+        }
+        if report.outcome.is_some() {
+            return Ok(0);
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+        report = context.client.job(&id).await?;
+    }
+}
+
+fn in_a_line(report: &JobReport) -> String {
+    let mut line = word(report.phase).to_owned();
+    if let Some(progress) = report.progress {
+        line += &format!(", {} of {} tasks ended", progress.done, progress.tasks);
+        if progress.failed > 0 {
+            line += &format!(", {} of them failed", progress.failed);
+        }
+    }
+    match (&report.outcome, &report.why) {
+        (Some(outcome), _) => line + &format!(": {outcome}"),
+        (None, Some(why)) => line + &format!(": {why}"),
+        (None, None) => line,
     }
 }
 
