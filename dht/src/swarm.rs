@@ -55,6 +55,8 @@ pub(crate) struct Actor {
     subscribers: HashMap<TopicHash, Vec<mpsc::Sender<Gossip>>>,
     waiting: HashMap<PeerId, Vec<Open>>,
     blocked: HashSet<PeerId>,
+    /// Inbound connections that came to nothing: when that was said last, and how many have not been told of since.
+    strangers: (Option<Instant>, u64),
 }
 
 impl Actor {
@@ -76,6 +78,7 @@ impl Actor {
             subscribers: HashMap::new(),
             waiting: HashMap::new(),
             blocked: HashSet::new(),
+            strangers: (None, 0),
         }
     }
 

@@ -171,7 +171,7 @@ fn a_tile_of_the_mandelbrot_set_is_drawn_in_zig() {
     }
     for program in programs(&swarm, "mandelbrot") {
         let words = ["-0.8", "0.2", "0.125", "64", "500"];
-        let made = swarm.node(0).run([&["run", &program, "--"][..], &words].concat());
+        let made = swarm.node(0).run([&["run", &program][..], &words].concat());
         assert_eq!((made.code, made.stdout == wanted), (0, true), "{}", made.stderr);
     }
 }

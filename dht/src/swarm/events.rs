@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::swarm::{ConnectionError, DialError, SwarmEvent};
@@ -12,6 +12,9 @@ use super::Actor;
 use crate::behaviour::BehaviourEvent;
 use crate::gossip::{Gossip, MAX_MESSAGE};
 use crate::network::{Link, NetworkEvent};
+
+/// How often it is said that strangers came.
+const STRANGERS_EVERY: Duration = Duration::from_secs(1);
 
 impl Actor {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -41,10 +44,21 @@ impl Actor {
                 self.on_dial_failed(peer, &error);
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
-                tracing::debug!(address = %send_back_addr, %error, "an inbound connection failed");
+                self.on_stranger(&send_back_addr, &error);
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
             _ => {}
+        }
+    }
+
+    /// Somebody came and was not let in, or did not get as far as the gate. Whoever knocks all the time fills no log.
+    fn on_stranger(&mut self, address: &Multiaddr, error: &dyn std::error::Error) {
+        let (said, n) = &mut self.strangers;
+        *n += 1;
+        if said.is_none_or(|said| said.elapsed() >= STRANGERS_EVERY) {
+            let n = std::mem::take(n);
+            *said = Some(Instant::now());
+            tracing::info!(%address, reason = %error, n, "an inbound connection came to nothing");
         }
     }
 
