@@ -6,19 +6,19 @@ use axum::Json as JsonAnswer;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
+use starfish_compute::JobReport;
 use starfish_compute::batch::{BatchError, Ended, OutputStream, Results, ResultsError, Said};
-use starfish_compute::task::{JobId, MAX_MODULE_BYTES, Module, Outcome};
-use starfish_compute::{JobReport, SubmitError};
+use starfish_compute::task::{JobId, Module, Outcome};
 
 use super::error::{ApiError, chain};
 use super::extract::{Json, Query, Segments};
-use super::jobs::{OWNER, Owner, Resource};
+use super::jobs::{Framed, OWNER, Owner, Resource, read_frames};
 use super::route::{Content, Route, Verb};
-use crate::wire::frame::{self, Decoder, Frame};
+use crate::wire::frame;
 use crate::wire::{BatchRequest, Submitted, TaskLine};
 
 /// All lines of a list, with their ends.
@@ -49,13 +49,13 @@ async fn submit(
 ) -> Result<(StatusCode, JsonAnswer<Submitted>), ApiError> {
     let in_frames =
         request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
-    let parts = if in_frames {
-        read_frames(request.into_body()).await?
+    let Framed { request: batch, program, lines } = if in_frames {
+        read_frames::<BatchRequest>(request.into_body(), "job", Some(MAX_LINES_BYTES)).await?
     } else {
-        let Json(batch) = Json::<BatchRequest>::from_request(request, &()).await?;
-        Parts { batch, program: None, lines: Vec::new() }
+        let Json(request) = Json::<BatchRequest>::from_request(request, &()).await?;
+        Framed { request, program: None, lines: Bytes::new() }
     };
-    let Parts { batch, program, lines } = parts;
+    let lines = lines_of(&lines)?;
     let module = match (batch.program.clone(), program) {
         (Some(path), None) => Module::Path(path),
         (None, Some(bytes)) => Module::Bytes(bytes),
@@ -69,49 +69,11 @@ async fn submit(
     Ok((status, JsonAnswer(Submitted { id, cached })))
 }
 
-/// What comes in frames.
-struct Parts {
-    batch: BatchRequest,
-    program: Option<Bytes>,
-    lines: Vec<String>,
-}
-
-async fn read_frames(body: Body) -> Result<Parts, ApiError> {
-    let (mut decoder, mut body) = (Decoder::default(), body.into_data_stream());
-    let (mut batch, mut program, mut lines) = (None, None::<BytesMut>, BytesMut::new());
-    while let Some(bytes) = body.next().await {
-        decoder.feed(&bytes.map_err(|error| ApiError::bad_request("broken-body", chain(&error)))?);
-        while let Some(Frame { kind, payload }) = decoder.next_frame()? {
-            match kind {
-                frame::submit::TASK if batch.is_none() => {
-                    let parsed = serde_json::from_slice::<BatchRequest>(&payload);
-                    batch =
-                        Some(parsed.map_err(|error| ApiError::bad_request("bad-json", error.to_string()))?);
-                }
-                frame::submit::MODULE => {
-                    let program = program.get_or_insert_default();
-                    if program.len() + payload.len() > MAX_MODULE_BYTES {
-                        return Err(SubmitError::TooLarge.into());
-                    }
-                    program.extend_from_slice(&payload);
-                }
-                frame::submit::LINES if lines.len() + payload.len() <= MAX_LINES_BYTES => {
-                    lines.extend_from_slice(&payload);
-                }
-                frame::submit::LINES => return Err(BatchError::TooMany.into()),
-                _ => {
-                    let message = format!("unexpected frame of kind {kind}");
-                    return Err(ApiError::bad_request("bad-frames", message));
-                }
-            }
-        }
-    }
-    decoder.finish()?;
-    let batch = batch.ok_or_else(|| ApiError::bad_request("bad-frames", "the job is missing"))?;
-    let lines = std::str::from_utf8(&lines)
+/// The items of a list.
+fn lines_of(lines: &[u8]) -> Result<Vec<String>, ApiError> {
+    let lines = std::str::from_utf8(lines)
         .map_err(|_| ApiError::bad_request("bad-lines", "the list is not UTF-8"))?;
-    let lines = lines.lines().map(str::to_owned).collect();
-    Ok(Parts { batch, program: program.map(BytesMut::freeze), lines })
+    Ok(lines.lines().map(str::to_owned).collect())
 }
 
 async fn tasks(

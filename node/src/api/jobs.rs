@@ -8,6 +8,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
+use serde::de::DeserializeOwned;
+use starfish_compute::batch::BatchError;
 use starfish_compute::task::{JobId, MAX_MODULE_BYTES, Module, OutputFrame, TaskSpec};
 use starfish_compute::{Compute, JobError, JobReport, JobSummary, SubmitError};
 use tokio::io::AsyncWriteExt;
@@ -61,7 +63,8 @@ async fn submit(
     let in_frames =
         request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
     let (task, program) = if in_frames {
-        read_frames(request.into_body()).await?
+        let Framed { request, program, lines: _ } = read_frames(request.into_body(), "task", None).await?;
+        (request, Some(program.unwrap_or_default()))
     } else {
         let Json(task) = Json::<TaskRequest>::from_request(request, &()).await?;
         (task, None)
@@ -198,35 +201,55 @@ fn spec(task: TaskRequest, program: Option<Bytes>) -> Result<TaskSpec, ApiError>
     Ok(TaskSpec { name, module, args, env, grants, limits: limits.into(), on })
 }
 
-/// A task and its program from a body in frames. Holds as much as a program may be long, and not more.
-async fn read_frames(body: Body) -> Result<(TaskRequest, Option<Bytes>), ApiError> {
+/// What comes in frames: a request as JSON, the bytes of a program, and those of a list.
+pub(super) struct Framed<T> {
+    pub(super) request: T,
+    pub(super) program: Option<Bytes>,
+    pub(super) lines: Bytes,
+}
+
+/// Reads a body in frames; `what` is asked for in it, and with `max_lines` a list of so many bytes may be. Holds as much as
+/// a program and a list may be long, and not more.
+pub(super) async fn read_frames<T: DeserializeOwned>(
+    body: Body,
+    what: &str,
+    max_lines: Option<usize>,
+) -> Result<Framed<T>, ApiError> {
     let (mut decoder, mut body) = (Decoder::default(), body.into_data_stream());
-    let (mut task, mut program) = (None, BytesMut::new());
+    let (mut request, mut program, mut lines) = (None, None::<BytesMut>, BytesMut::new());
     while let Some(bytes) = body.next().await {
         decoder.feed(&bytes.map_err(|error| ApiError::bad_request("broken-body", chain(&error)))?);
         while let Some(Frame { kind, payload }) = decoder.next_frame()? {
-            match kind {
-                frame::submit::TASK if task.is_none() => {
-                    let parsed = serde_json::from_slice::<TaskRequest>(&payload);
-                    task =
+            match (kind, max_lines) {
+                (frame::submit::TASK, _) if request.is_none() => {
+                    let parsed = serde_json::from_slice::<T>(&payload);
+                    request =
                         Some(parsed.map_err(|error| ApiError::bad_request("bad-json", error.to_string()))?);
                 }
-                frame::submit::MODULE if program.len() + payload.len() <= MAX_MODULE_BYTES => {
+                (frame::submit::MODULE, _) => {
+                    let program = program.get_or_insert_default();
+                    if program.len() + payload.len() > MAX_MODULE_BYTES {
+                        return Err(SubmitError::TooLarge.into());
+                    }
                     program.extend_from_slice(&payload);
                 }
-                frame::submit::MODULE => return Err(SubmitError::TooLarge.into()),
+                (frame::submit::LINES, Some(max)) => {
+                    if lines.len() + payload.len() > max {
+                        return Err(BatchError::TooMany.into());
+                    }
+                    lines.extend_from_slice(&payload);
+                }
                 _ => {
-                    return Err(ApiError::bad_request(
-                        "bad-frames",
-                        format!("unexpected frame of kind {kind}"),
-                    ));
+                    let message = format!("unexpected frame of kind {kind}");
+                    return Err(ApiError::bad_request("bad-frames", message));
                 }
             }
         }
     }
     decoder.finish()?;
-    let task = task.ok_or_else(|| ApiError::bad_request("bad-frames", "the task is missing"))?;
-    Ok((task, Some(program.freeze())))
+    let request =
+        request.ok_or_else(|| ApiError::bad_request("bad-frames", format!("the {what} is missing")))?;
+    Ok(Framed { request, program: program.map(BytesMut::freeze), lines: lines.freeze() })
 }
 
 impl From<FrameError> for ApiError {
