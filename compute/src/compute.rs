@@ -10,6 +10,7 @@ use starfish_fs::vfs::Vfs;
 use starfish_memory::Memory;
 use tokio::sync::mpsc;
 
+use crate::attendant::Outside;
 use crate::batch::{BatchError, BatchSpec, BatchStoreError, Batches, End, Results, ResultsError};
 use crate::board::Terms;
 use crate::cache::Programs;
@@ -49,6 +50,8 @@ pub struct ComputeOptions {
     pub max_task_memory: u64,
     /// The longest standard input that a job submitted here may have. By default 4 GiB.
     pub max_stdin_bytes: u64,
+    /// Whether tasks may send HTTP requests to hosts that they were granted. By default they may.
+    pub lets_out: bool,
 }
 
 impl ComputeOptions {
@@ -61,6 +64,7 @@ impl ComputeOptions {
             slots: u32::try_from(cores).unwrap_or(u32::MAX),
             max_task_memory: 1 << 30,
             max_stdin_bytes: 4 << 30,
+            lets_out: true,
         }
     }
 }
@@ -83,6 +87,9 @@ pub enum StartError {
     /// The network does not take it.
     #[error("cannot join the job board")]
     Network(#[from] LinkError),
+    /// Programs could send no requests.
+    #[error("cannot set up TLS for the requests of programs")]
+    Tls(#[from] rustls::Error),
     /// What memory has of jobs cannot be read.
     #[error("cannot read what there is of jobs")]
     Memory(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -158,11 +165,14 @@ impl Compute {
         files: Arc<dyn Vfs>,
         options: ComputeOptions,
     ) -> Result<Self, StartError> {
-        let ComputeOptions { worker_program, worker_args, slots, max_task_memory, max_stdin_bytes } = options;
+        let ComputeOptions { worker_program, worker_args, slots, max_task_memory, max_stdin_bytes, lets_out } =
+            options;
         let folder = |source| StartError::Folder { path: dir.to_owned(), source };
         let layout = Layout::make(dir).map_err(folder)?;
         let programs = Programs::open(layout.modules, layout.compiled.clone()).map_err(folder)?;
-        let pool = Pool::new(worker_program, worker_args, layout.workers, layout.compiled);
+        let outside = Arc::new(Outside::new(memory.clone(), lets_out)?);
+        let pool = Pool::new(worker_program, worker_args, layout.workers, layout.compiled)
+            .with_outside(Arc::clone(&outside));
         // Now rather than with the first task, so that a node that cannot compute says so at once.
         pool.give_back(pool.take().await?);
         let (unsaid, saying) = mpsc::channel(MAX_UNSAID);
@@ -181,6 +191,7 @@ impl Compute {
         let started = async {
             links::start(&service, saying).await?;
             let functions = Functions::start(&service, memory, Arc::clone(&files))?;
+            outside.set_functions(&functions);
             let batches = Batches::start(&service, memory, files)?;
             Ok((batches, functions))
         };

@@ -14,6 +14,7 @@
 pub mod choice;
 pub mod version;
 
+mod answer;
 mod placing;
 mod protocol;
 mod remote;
@@ -21,6 +22,7 @@ mod service;
 mod stage;
 mod store;
 
+pub use answer::{Answer, AnswerError};
 pub use placing::{CallError, Running};
 pub use protocol::{CallSpec, Said};
 pub(crate) use service::Functions;

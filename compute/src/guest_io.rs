@@ -7,46 +7,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::unix::pipe;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError};
 
-use crate::order::{FromWorker, ToWorker};
+use crate::line::Line;
+use crate::order::FromWorker;
 use crate::series::Words;
-use crate::wire::{CHUNK, Chunk, Receiver, encode};
+use crate::wire::{CHUNK, Chunk, encode};
 
-/// What comes from the node.
-pub(crate) type Orders = Receiver<pipe::Receiver, ToWorker>;
-
-/// Standard input: the messages on the worker's own input, while the guest runs; or nothing.
+/// Standard input: what comes over the worker's line to its node; or nothing.
 #[derive(Clone)]
-pub(crate) struct GuestInput {
-    inbox: Option<Arc<tokio::sync::Mutex<Inbox>>>,
-}
-
-struct Inbox {
-    orders: Orders,
-    next: Bytes,
-    ended: bool,
-}
+pub(crate) struct GuestInput(Option<Line>);
 
 impl GuestInput {
-    pub(crate) fn new(orders: Orders) -> Self {
-        let inbox = Inbox { orders, next: Bytes::new(), ended: false };
-        Self { inbox: Some(Arc::new(tokio::sync::Mutex::new(inbox))) }
+    pub(crate) fn new(line: Line) -> Self {
+        Self(Some(line))
     }
 
     /// An input that has ended.
     pub(crate) fn nothing() -> Self {
-        Self { inbox: None }
-    }
-
-    /// Waits for the next message of the node, between two tasks. `None` when the node is gone.
-    pub(crate) async fn order(&self) -> Option<ToWorker> {
-        let mut inbox = self.inbox.as_ref()?.lock().await;
-        inbox.next = Bytes::new();
-        inbox.ended = false;
-        inbox.orders.next().await.ok().flatten()
+        Self(None)
     }
 }
 
@@ -70,13 +50,8 @@ impl StdinStream for GuestInput {
 #[async_trait]
 impl Pollable for GuestInput {
     async fn ready(&mut self) {
-        let Some(inbox) = &self.inbox else { return };
-        let mut inbox = inbox.lock().await;
-        while inbox.next.is_empty() && !inbox.ended {
-            match inbox.orders.next().await {
-                Ok(Some(ToWorker::Stdin(Chunk(bytes)))) => inbox.next = bytes,
-                _ => inbox.ended = true,
-            }
+        if let Some(line) = &self.0 {
+            line.input_ready().await;
         }
     }
 }
@@ -84,13 +59,7 @@ impl Pollable for GuestInput {
 #[async_trait]
 impl InputStream for GuestInput {
     fn read(&mut self, size: usize) -> Result<Bytes, StreamError> {
-        let Some(inbox) = &self.inbox else { return Err(StreamError::Closed) };
-        let Ok(mut inbox) = inbox.try_lock() else { return Ok(Bytes::new()) };
-        if inbox.next.is_empty() {
-            return if inbox.ended { Err(StreamError::Closed) } else { Ok(Bytes::new()) };
-        }
-        let size = size.min(inbox.next.len());
-        Ok(inbox.next.split_to(size))
+        self.0.as_ref().and_then(|line| line.read_input(size)).ok_or(StreamError::Closed)
     }
 }
 

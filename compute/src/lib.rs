@@ -20,6 +20,7 @@ pub mod batch;
 pub mod board;
 pub mod function;
 pub mod notice;
+pub mod reach;
 pub mod report;
 
 mod compute;
@@ -35,7 +36,10 @@ mod staging;
 mod submit;
 mod wire;
 
+mod ask;
+mod attendant;
 mod cache;
+mod line;
 mod order;
 mod pool;
 

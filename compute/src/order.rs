@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ask::{Ask, AskId, Told};
 use crate::jail::JailReport;
+use crate::reach::Reach;
 use crate::series::{Brief, Series};
 use crate::task::{Cost, Outcome};
 use crate::wire::Chunk;
@@ -31,6 +33,8 @@ pub(crate) enum ToWorker {
     Stdin(Chunk),
     /// The end of its standard input.
     StdinEnd,
+    /// The answer to a question of the guest.
+    Told { id: AskId, told: Told },
     /// The answer to [`FromWorker::Ended`]: nothing more comes for that task.
     Finish,
 }
@@ -63,6 +67,8 @@ pub(crate) struct Order {
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) folders: Vec<Folder>,
+    /// What else it may reach.
+    pub(crate) reach: Vec<Reach>,
     pub(crate) timeout_ms: u64,
     pub(crate) memory_bytes: u64,
     pub(crate) output_bytes: u64,
@@ -118,6 +124,13 @@ pub(crate) enum FromWorker {
     Rejected(String),
     Stdout(Chunk),
     Stderr(Chunk),
+    /// The guest has read a piece of its input: there is room for another.
+    Taken,
+    /// The guest asks for something.
+    Ask {
+        id: AskId,
+        ask: Ask,
+    },
     /// The head of the answer to an HTTP request; its body comes as standard output.
     Response(Box<ResponseHead>),
     /// The compiled program could not be read; the task was not begun.

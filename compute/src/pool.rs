@@ -7,22 +7,24 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::talk::Listener;
+use crate::attendant::{Attendant, Outside};
 use crate::jail::JailReport;
 use crate::order::{FromWorker, Order, RequestHead, ResponseHead, Role, Setup, ToWorker};
 use crate::series::{Brief, Series, TELL_EVERY};
 use crate::task::{Cost, Limit, Outcome, OutputFrame};
 use crate::wire::{CHUNK, Chunk, Receiver, Sender, WireError};
 
+mod talk;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +53,8 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<(Instant, Worker)>>,
     started: AtomicU64,
     ready: OnceLock<(JailReport, u64)>,
+    /// What guests can be let to reach.
+    outside: Option<Arc<Outside>>,
 }
 
 /// Why a worker process is not there.
@@ -110,7 +114,12 @@ pub(crate) enum RunEnd {
 impl Pool {
     pub(crate) fn new(program: PathBuf, args: Vec<String>, workers: PathBuf, cache: PathBuf) -> Self {
         let (idle, started, ready) = (Mutex::default(), AtomicU64::new(0), OnceLock::new());
-        Self { program, args, workers, cache, idle, started, ready }
+        Self { program, args, workers, cache, idle, started, ready, outside: None }
+    }
+
+    /// Guests can be let to reach what is there.
+    pub(crate) fn with_outside(self, outside: Arc<Outside>) -> Self {
+        Self { outside: Some(outside), ..self }
     }
 
     /// A worker for one task: an idle one, or a new one.
@@ -176,8 +185,8 @@ impl Pool {
             return Err(WorkerStartError::Unfit("it has no pipes".to_owned()));
         };
         tokio::spawn(log_last_words(stderr));
-        let mut worker =
-            Worker { orders: Sender::new(stdin), reports: Receiver::new(stdout), child, scratch };
+        let (orders, reports) = (Sender::new(stdin), Receiver::new(stdout));
+        let mut worker = Worker { orders, reports, child, scratch, outside: self.outside.clone() };
         let ready = tokio::time::timeout(START_TIMEOUT, worker.set_up(role, &self.cache)).await;
         let ready = ready.map_err(|_| WorkerStartError::Unfit("it did not become ready".to_owned()))??;
         let _ = self.ready.set(ready);
@@ -216,6 +225,7 @@ pub(crate) struct Worker {
     reports: Receiver<ChildStdout, FromWorker>,
     child: Child,
     scratch: Scratch,
+    outside: Option<Arc<Outside>>,
 }
 
 impl Worker {
@@ -266,7 +276,7 @@ impl Worker {
         stdin: mpsc::Receiver<Bytes>,
         output: &mpsc::Sender<OutputFrame>,
     ) -> RunEnd {
-        let mut listener = Listener { order, output, head: None };
+        let mut listener = Listener { order, output, head: None, attendant: self.attendant(order) };
         self.attend(ToWorker::Run(Box::new(order.clone())), &mut listener, stdin).await
     }
 
@@ -281,8 +291,13 @@ impl Worker {
         head: oneshot::Sender<ResponseHead>,
         output: &mpsc::Sender<OutputFrame>,
     ) -> RunEnd {
-        let mut listener = Listener { order, output, head: Some(head) };
+        let mut listener = Listener { order, output, head: Some(head), attendant: self.attendant(order) };
         self.attend(ToWorker::Answer(Box::new(order.clone()), Box::new(request)), &mut listener, body).await
+    }
+
+    fn attendant(&self, order: &Order) -> Option<Attendant> {
+        let outside = self.outside.as_ref().filter(|_| !order.reach.is_empty())?;
+        Some(Attendant::new(Arc::clone(outside), &order.reach))
     }
 
     async fn attend(
@@ -297,7 +312,7 @@ impl Worker {
         let folders: Vec<_> = folders.map(|folder| folder.host.clone()).collect();
         let reached = |limit, value| RunEnd::Stopped(Outcome::LimitReached { limit, value });
         tokio::select! {
-            end = self.converse(begin, listener, stdin) => end,
+            end = talk::converse(&mut self.orders, &mut self.reports, begin, listener, stdin) => end,
             () = tokio::time::sleep(timeout + GRACE) => {
                 debug!("a worker did not stop in time");
                 reached(Limit::Time, order.timeout_ms)
@@ -335,34 +350,6 @@ impl Worker {
         }
     }
 
-    async fn converse(
-        &mut self,
-        begin: ToWorker,
-        listener: &mut Listener<'_>,
-        stdin: mpsc::Receiver<Bytes>,
-    ) -> RunEnd {
-        let lost = |error: WireError| RunEnd::Lost(format!("its worker process died: {error}"));
-        if let Err(error) = self.orders.send(&begin).await {
-            return lost(error);
-        }
-        let ended = CancellationToken::new();
-        let feeding = feed(&mut self.orders, stdin, &ended);
-        let listening = async {
-            let end = listen(&mut self.reports, listener).await;
-            ended.cancel();
-            end
-        };
-        let (fed, end) = tokio::join!(feeding, listening);
-        match (end, fed) {
-            (Err(error), _) => lost(error),
-            (Ok(RunEnd::Ended(outcome, _)), Err(error)) => {
-                debug!(%error, "a worker was lost after its task");
-                RunEnd::Stopped(outcome)
-            }
-            (Ok(end), _) => end,
-        }
-    }
-
     /// Ends the process and waits until it is gone. Its folder stays until the handle is dropped.
     pub(crate) async fn kill(&mut self) -> std::io::Result<()> {
         self.child.kill().await
@@ -371,68 +358,6 @@ impl Worker {
     /// Whether the process is still there to take another task.
     fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
-    }
-}
-
-/// Gives a worker its input until the task has ended, then says that nothing more comes. A message is never
-/// left half sent: the worker reads on until the last.
-async fn feed(
-    orders: &mut Sender<ChildStdin>,
-    mut stdin: mpsc::Receiver<Bytes>,
-    ended: &CancellationToken,
-) -> Result<(), WireError> {
-    let mut open = true;
-    loop {
-        let part = tokio::select! {
-            biased;
-            () = ended.cancelled() => break,
-            part = stdin.recv(), if open => part,
-        };
-        match part {
-            Some(bytes) => orders.send(&ToWorker::Stdin(Chunk(bytes))).await?,
-            None => {
-                open = false;
-                orders.send(&ToWorker::StdinEnd).await?;
-            }
-        }
-    }
-    orders.send(&ToWorker::Finish).await
-}
-
-/// Whom a worker's reports concern.
-struct Listener<'task> {
-    order: &'task Order,
-    output: &'task mpsc::Sender<OutputFrame>,
-    /// Where an answer is awaited, and is not there yet.
-    head: Option<oneshot::Sender<ResponseHead>>,
-}
-
-async fn listen(
-    reports: &mut Receiver<ChildStdout, FromWorker>,
-    listener: &mut Listener<'_>,
-) -> Result<RunEnd, WireError> {
-    loop {
-        let frame = match reports.expect().await? {
-            FromWorker::Stdout(Chunk(bytes)) => OutputFrame::Stdout(bytes),
-            FromWorker::Stderr(Chunk(bytes)) => OutputFrame::Stderr(bytes),
-            FromWorker::Ended { outcome, cost } => return Ok(RunEnd::Ended(outcome, cost)),
-            FromWorker::Overdrawn => {
-                let (limit, value) = (Limit::Memory, listener.order.memory_bytes);
-                return Ok(RunEnd::Stopped(Outcome::LimitReached { limit, value }));
-            }
-            FromWorker::Unreadable(why) => return Ok(RunEnd::Unreadable(why)),
-            other => {
-                let (FromWorker::Response(response), Some(head)) = (&other, listener.head.take()) else {
-                    return Ok(RunEnd::Lost(format!("its worker process said {other:?}")));
-                };
-                // Who does not wait for it any more takes no body either.
-                let _ = head.send(ResponseHead::clone(response));
-                continue;
-            }
-        };
-        if listener.output.send(frame).await.is_err() {
-            return Ok(RunEnd::Lost("nobody listens any more".to_owned()));
-        }
     }
 }
 

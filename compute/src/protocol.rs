@@ -11,7 +11,7 @@ use crate::task::{Call, Digest, JobId, Receipt};
 use crate::wire::Chunk;
 
 /// The stream of one attempt.
-pub(crate) const TASK_PROTOCOL: &str = "/starfish/compute-task/1";
+pub(crate) const TASK_PROTOCOL: &str = "/starfish/compute-task/2";
 /// Asking a keeper for its bulletin: anti-entropy behind the gossip.
 pub(crate) const BOARD_PROTOCOL: &str = "/starfish/compute-board/1";
 /// Asking a keeper about one of its jobs.

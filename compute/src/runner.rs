@@ -323,7 +323,7 @@ impl Ended {
 
 /// What a worker is told to run, on folders that are laid out for it.
 pub(crate) fn order_of(call: &Call, artifact: String, staged: &[Staged]) -> Order {
-    let Call { module: _, name, args, env, inputs: _, limits } = call;
+    let Call { module: _, name, args, env, inputs: _, reach, limits } = call;
     let folders = staged.iter().map(|staged| Folder {
         host: staged.host().to_owned(),
         guest: staged.grant().path.to_string(),
@@ -334,6 +334,7 @@ pub(crate) fn order_of(call: &Call, artifact: String, staged: &[Staged]) -> Orde
         args: std::iter::once(name).chain(args).cloned().collect(),
         env: env.clone(),
         folders: folders.collect(),
+        reach: reach.clone(),
         timeout_ms: u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX),
         memory_bytes: limits.memory_bytes,
         output_bytes: limits.output_bytes,

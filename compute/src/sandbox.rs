@@ -2,8 +2,8 @@
 //!
 //! A guest is a WASI preview 1 command (a core module), a component of the world `wasi:cli/command`, or one that
 //! answers HTTP requests; the bytes say which. It gets its arguments, its environment, three streams, clocks and random numbers, and the
-//! folders of its order. A program that asks for more is refused before it runs, by the name of what it asked
-//! for ([`program`]). What bounds it:
+//! folders of its order; buckets of memory, hosts and functions are asked for at the node ([`keyvalue`], [`outgoing`]). A
+//! program that asks for more is refused before it runs, by the name of what it asked for ([`program`]). What bounds it:
 //!
 //! | it does | it meets |
 //! |---|---|
@@ -27,14 +27,20 @@ use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtxBuilder, WasiCtxView, WasiVie
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use self::bounds::{Bounds, MAX_TABLE_ELEMENTS, STACK_BYTES, explain};
+use self::keyvalue::Buckets;
+use self::outgoing::Requests;
 use self::program::Linkers;
 pub(crate) use self::program::Program;
-use self::service::{Answer, NoRequests};
+use self::service::Answer;
 use crate::guest_io::{GuestInput, GuestOutput, Reports};
+use crate::line::Line;
 use crate::order::{Order, RequestHead};
 use crate::task::{Cost, Limit, Outcome};
 
 mod bounds;
+mod componentize;
+mod keyvalue;
+mod outgoing;
 mod program;
 mod service;
 
@@ -68,7 +74,8 @@ pub(crate) struct Guest {
     /// Serves components as well: preview 1 is built upon preview 2.
     wasi: WasiP1Ctx,
     http: WasiHttpCtx,
-    hooks: NoRequests,
+    requests: Requests,
+    line: Option<Line>,
     bounds: Bounds,
 }
 
@@ -80,7 +87,7 @@ impl WasiView for Guest {
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.hooks, table: self.wasi.ctx().table, ctx: &mut self.http }
+        WasiHttpCtxView { hooks: &mut self.requests, table: self.wasi.ctx().table, ctx: &mut self.http }
     }
 }
 
@@ -132,8 +139,14 @@ impl Sandbox {
     }
 
     /// Runs one task to its end.
-    pub(crate) async fn run(&self, program: &Program, order: &Order, streams: Streams) -> (Outcome, Cost) {
-        self.bounded(order, streams, async |store| program.run(store).await).await
+    pub(crate) async fn run(
+        &self,
+        program: &Program,
+        order: &Order,
+        streams: Streams,
+        line: Option<Line>,
+    ) -> (Outcome, Cost) {
+        self.bounded(program, order, streams, line, async |store| program.run(store).await).await
     }
 
     /// Lets a program answer an HTTP request. What it prints is told as its standard error.
@@ -144,11 +157,12 @@ impl Sandbox {
         request: &RequestHead,
         reports: Reports,
         streams: Streams,
+        line: Option<Line>,
     ) -> (Outcome, Cost) {
         let Streams { stdin, stdout, stderr } = streams;
         let answer = Answer { reports, body: stdout };
         let streams = Streams { stdin: stdin.clone(), stdout: stderr.clone(), stderr };
-        self.bounded(order, streams, async |store| {
+        self.bounded(program, order, streams, line, async |store| {
             program.answer(store, request, stdin, answer).await.map(|()| 0)
         })
         .await
@@ -157,11 +171,13 @@ impl Sandbox {
     /// Does something with a guest within the limits of its order.
     async fn bounded(
         &self,
+        program: &Program,
         order: &Order,
         streams: Streams,
+        line: Option<Line>,
         act: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<i32>,
     ) -> (Outcome, Cost) {
-        let guest = match Guest::new(order, streams) {
+        let guest = match program.check(&order.reach).and_then(|()| Guest::new(order, streams, line)) {
             Ok(guest) => guest,
             Err(reason) => return (Outcome::Failed { reason }, Cost::default()),
         };
@@ -208,7 +224,11 @@ impl Guest {
         *self.wasi.ctx().table = ResourceTable::new();
     }
 
-    fn new(order: &Order, streams: Streams) -> Result<Self, String> {
+    fn buckets(&mut self) -> Buckets<'_> {
+        Buckets { table: self.wasi.ctx().table, line: self.line.as_ref() }
+    }
+
+    fn new(order: &Order, streams: Streams, line: Option<Line>) -> Result<Self, String> {
         let Streams { stdin, stdout, stderr } = streams;
         let mut wasi = WasiCtxBuilder::new();
         wasi.args(&order.args).envs(&order.env).stdin(stdin).stdout(stdout).stderr(stderr);
@@ -221,8 +241,9 @@ impl Guest {
         }
         let mut wasi = wasi.build_p1();
         wasi.ctx().table.set_max_capacity(MAX_HANDLES);
-        let (http, hooks, bounds) = (WasiHttpCtx::new(), NoRequests, Bounds::new(order.memory_bytes));
-        Ok(Self { wasi, http, hooks, bounds })
+        let (http, bounds) = (WasiHttpCtx::new(), Bounds::new(order.memory_bytes));
+        let requests = Requests::new(line.clone());
+        Ok(Self { wasi, http, requests, line, bounds })
     }
 }
 

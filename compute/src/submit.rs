@@ -7,6 +7,7 @@ use starfish_fs::vfs::{Vfs, VfsError};
 
 use crate::board::BoardFull;
 use crate::cache::{PrepareError, Programs};
+use crate::reach::MAX_REACH;
 use crate::staging::{self, StageError};
 use crate::task::{
     Call, Digest, MAX_ARGUMENT_BYTES, MAX_GRANTS, MAX_MODULE_BYTES, Mebibytes, Module, TaskSpec,
@@ -42,6 +43,9 @@ pub enum SubmitError {
     /// More than can be opened.
     #[error("more than {MAX_GRANTS} granted folders")]
     Grants,
+    /// More than is kept.
+    #[error("more than {MAX_REACH} things that it may reach")]
+    Reach,
     /// One lies in another, so that it would not be clear what may be done there.
     #[error("the granted folders {0} and {1} overlap")]
     Overlap(VfsPath, VfsPath),
@@ -92,8 +96,8 @@ pub(crate) async fn prepare(
         let failed = |source| SubmitError::Grant { path: grant.path.clone(), source };
         inputs.push((grant.clone(), staging::digest(files, &grant.path).await.map_err(failed)?));
     }
-    let TaskSpec { name, module: _, args, env, grants: _, limits, on: _ } = spec.clone();
-    Ok(Call { module, name, args, env, inputs, limits })
+    let TaskSpec { name, module: _, args, env, grants: _, reach, limits, on: _ } = spec.clone();
+    Ok(Call { module, name, args, env, inputs, reach, limits })
 }
 
 fn check(spec: &TaskSpec) -> Result<(), SubmitError> {
@@ -115,6 +119,9 @@ fn check(spec: &TaskSpec) -> Result<(), SubmitError> {
     }
     if spec.grants.len() > MAX_GRANTS {
         return Err(SubmitError::Grants);
+    }
+    if spec.reach.len() > MAX_REACH {
+        return Err(SubmitError::Reach);
     }
     for (number, grant) in spec.grants.iter().enumerate() {
         let clash = spec.grants[..number]

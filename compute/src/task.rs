@@ -15,9 +15,10 @@ use starfish_dht::{PeerId, identity};
 use starfish_fs::path::VfsPath;
 
 pub use crate::id::{BadIdentifier, Digest, JobId, TaskId};
+use crate::reach::Reach;
 
 /// What goes in front of a call before it is hashed. WIRE: a new meaning of any field needs a new string.
-const TASK_CONTEXT: &[u8] = b"starfish task 1\0";
+const TASK_CONTEXT: &[u8] = b"starfish task 2\0";
 /// What goes in front of a receipt before it is signed. WIRE: as above.
 const RECEIPT_CONTEXT: &[u8] = b"starfish receipt 1\0";
 
@@ -41,6 +42,8 @@ pub struct TaskSpec {
     pub env: Vec<(String, String)>,
     /// The directories of the tree that it may use.
     pub grants: Vec<Grant>,
+    /// What else it may reach.
+    pub reach: Vec<Reach>,
     /// What it may consume.
     pub limits: Limits,
     /// The only node that may run it, if one was asked for.
@@ -56,6 +59,7 @@ impl TaskSpec {
             args: Vec::new(),
             env: Vec::new(),
             grants: Vec::new(),
+            reach: Vec::new(),
             limits: Limits::default(),
             on: None,
         }
@@ -136,6 +140,8 @@ pub struct Call {
     pub env: Vec<(String, String)>,
     /// Each granted directory with the digest of what was in it when the job was submitted.
     pub inputs: Vec<(Grant, Digest)>,
+    /// What else it may reach.
+    pub reach: Vec<Reach>,
     /// The limits.
     pub limits: Limits,
 }
@@ -152,6 +158,11 @@ impl Call {
     /// The grants, without the digests.
     pub fn grants(&self) -> impl Iterator<Item = &Grant> {
         self.inputs.iter().map(|(grant, _)| grant)
+    }
+
+    /// Whether all that the task does is to say something, and that follows from what it is given.
+    pub fn is_pure(&self) -> bool {
+        !self.writes() && self.reach.is_empty()
     }
 
     /// Whether the task may change anything in the tree.
@@ -328,6 +339,7 @@ mod tests {
             args: vec!["a".into(), "b".into()],
             env: vec![],
             inputs: vec![],
+            reach: vec![],
             limits: Limits::default(),
         }
     }

@@ -16,6 +16,7 @@ use crate::clock::{Clock, Resident};
 use crate::guest_io::{GuestInput, GuestOutput, OutputBudget, OutputKind, Reports, Sink};
 use crate::in_words;
 use crate::jail::{self, JailReport};
+use crate::line::Line;
 use crate::order::{FromWorker, Order, RequestHead, Role, Setup, ToWorker};
 use crate::sandbox::{LoadError, Program, Sandbox, Streams};
 use crate::series::{Brief, Series, Untold, Words};
@@ -52,11 +53,11 @@ fn run() -> Result<(), WorkerError> {
     runtime.block_on(async {
         let orders = std::io::stdin().as_fd().try_clone_to_owned().map_err(WorkerError::Pipes)?;
         let orders = pipe::Receiver::from_owned_fd(orders).map_err(WorkerError::Pipes)?;
-        let input = GuestInput::new(Receiver::new(orders));
         let reports = std::io::stdout().as_fd().try_clone_to_owned().map_err(WorkerError::Pipes)?;
         let reports = Reports::new(File::from(reports));
-        match input.order().await {
-            Some(ToWorker::Setup(setup)) => Worker::new(setup, input, reports)?.serve().await,
+        let line = Line::new(Receiver::new(orders), reports.clone());
+        match line.order().await {
+            Some(ToWorker::Setup(setup)) => Worker::new(setup, line, reports)?.serve().await,
             Some(_) => Err(WorkerError::Unexpected),
             None => Ok(()),
         }
@@ -68,13 +69,13 @@ struct Worker {
     clock: Clock,
     cache: PathBuf,
     role: Role,
-    input: GuestInput,
+    line: Line,
     reports: Reports,
 }
 
 impl Worker {
     /// Sets the engine up and then locks the door, in the order that landlock and seccomp ask for.
-    fn new(setup: Setup, input: GuestInput, reports: Reports) -> Result<Self, WorkerError> {
+    fn new(setup: Setup, line: Line, reports: Reports) -> Result<Self, WorkerError> {
         let Setup { role, scratch, cache, parent } = setup;
         let resident = Resident::open();
         let landlock = jail::confine_files(&scratch, &cache);
@@ -88,12 +89,12 @@ impl Worker {
             compatibility: sandbox.compatibility(),
         };
         reports.send(&ready).map_err(WorkerError::Pipes)?;
-        Ok(Self { sandbox, clock, cache, role, input, reports })
+        Ok(Self { sandbox, clock, cache, role, line, reports })
     }
 
     async fn serve(mut self) -> Result<(), WorkerError> {
         let mut module = Vec::new();
-        while let Some(order) = self.input.order().await {
+        while let Some(order) = self.line.order().await {
             match (order, self.role) {
                 (ToWorker::Module(Chunk(part)), Role::Compile)
                     if module.len() + part.len() <= MAX_MODULE_BYTES =>
@@ -133,14 +134,15 @@ impl Worker {
                     budget: budget.clone(),
                 };
                 let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
-                let streams = Streams { stdin: self.input.clone(), stdout, stderr };
+                let streams = Streams { stdin: GuestInput::new(self.line.clone()), stdout, stderr };
+                let line = Some(self.line.clone());
                 let running = self.clock.run(order.memory_bytes);
                 let (outcome, cost) = match request {
                     Some(request) if program.answers() => {
                         let reports = self.reports.clone();
-                        self.sandbox.answer(&program, order, request, reports, streams).await
+                        self.sandbox.answer(&program, order, request, reports, streams, line).await
                     }
-                    _ => self.sandbox.run(&program, order, streams).await,
+                    _ => self.sandbox.run(&program, order, streams, line).await,
                 };
                 drop(running);
                 FromWorker::Ended { outcome, cost }
@@ -153,9 +155,9 @@ impl Worker {
         self.reports.send(&report).map_err(WorkerError::Pipes)?;
         // What the guest did not read is still in the pipe.
         loop {
-            match self.input.order().await {
+            match self.line.order().await {
                 Some(ToWorker::Finish) | None => return Ok(()),
-                Some(ToWorker::Stdin(_) | ToWorker::StdinEnd) => {}
+                Some(ToWorker::Stdin(_) | ToWorker::StdinEnd | ToWorker::Told { .. }) => {}
                 Some(_) => return Err(WorkerError::Unexpected),
             }
         }
@@ -197,7 +199,7 @@ impl Worker {
                 |kind| GuestOutput { kind, sink: Sink::Memory(words.clone()), budget: budget.clone() };
             let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
             let streams = Streams { stdin: GuestInput::nothing(), stdout, stderr };
-            let (outcome, cost) = self.sandbox.run(program, order, streams).await;
+            let (outcome, cost) = self.sandbox.run(program, order, streams, None).await;
             let Some([stdout, stderr]) = words.take().map(|both| both.map(Chunk)) else {
                 return Brief::TooLong;
             };

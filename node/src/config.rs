@@ -46,6 +46,8 @@ pub struct Settings {
     pub zone: String,
     /// The most memory that one task may have here, in MiB.
     pub task_memory_mib: u64,
+    /// Whether tasks may send HTTP requests from here, to hosts that they were granted.
+    pub task_http: bool,
     /// How log lines look.
     pub log_format: LogFormat,
     /// What this node keeps of the swarm's files.
@@ -97,6 +99,7 @@ pub struct Layer {
     pub slots: Option<Slots>,
     pub zone: Option<String>,
     pub task_memory_mib: Option<u64>,
+    pub task_http: Option<bool>,
     pub log_format: Option<LogFormat>,
     #[serde(default)]
     pub storage: StorageLayer,
@@ -185,6 +188,7 @@ impl Settings {
             slots,
             zone,
             task_memory_mib,
+            task_http,
             log_format,
             storage,
             repair,
@@ -201,6 +205,7 @@ impl Settings {
             slots: slots.unwrap_or_default(),
             zone: zone.unwrap_or_default(),
             task_memory_mib: task_memory_mib.unwrap_or(1024),
+            task_http: task_http.unwrap_or(true),
             log_format: log_format.unwrap_or_default(),
             storage: Storage {
                 quota: storage.quota.unwrap_or(Size(files.quota)),
@@ -254,6 +259,7 @@ impl Layer {
             slots: self.slots.or(below.slots),
             zone: self.zone.or(below.zone),
             task_memory_mib: self.task_memory_mib.or(below.task_memory_mib),
+            task_http: self.task_http.or(below.task_http),
             log_format: self.log_format.or(below.log_format),
             storage: StorageLayer {
                 quota: self.storage.quota.or(below.storage.quota),
@@ -283,6 +289,7 @@ impl Layer {
             slots: read.one("STARFISH_SLOTS")?,
             zone: read.one("STARFISH_ZONE")?,
             task_memory_mib: read.one("STARFISH_TASK_MEMORY_MIB")?,
+            task_http: read.one("STARFISH_TASK_HTTP")?,
             log_format: read.one("STARFISH_LOG_FORMAT")?,
             storage: StorageLayer {
                 quota: read.one("STARFISH_STORAGE_QUOTA")?,

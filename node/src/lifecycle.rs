@@ -144,6 +144,7 @@ impl Node {
         let options = ComputeOptions {
             slots: settings.slots.count(),
             max_task_memory: settings.task_memory_mib.saturating_mul(1 << 20),
+            lets_out: settings.task_http,
             ..ComputeOptions::new(worker_program, worker_args)
         };
         let tree = Arc::new(files.clone());

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
 };
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_component::ComponentEncoder;
 
 use crate::scratch::Scratch;
 
@@ -30,22 +29,6 @@ pub fn as_component(module: &[u8]) -> Vec<u8> {
         .and_then(|encoder| encoder.adapter(adapter.0, adapter.1))
         .and_then(|mut encoder| encoder.encode());
     component.unwrap_or_else(|error| panic!("no component can be made of it: {error:#}"))
-}
-
-/// A component that answers each HTTP request with 201, its path and query in a line, and its own body.
-#[track_caller]
-pub fn http_service() -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compute/src/pool/tests");
-    let build = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-        let mut module = wat::parse_file(folder.join("service.wat"))?;
-        let mut resolve = Resolve::default();
-        let package =
-            resolve.push_str("service.wit", &std::fs::read_to_string(folder.join("service.wit"))?)?;
-        let world = resolve.select_world(&[package], Some("service"))?;
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
-        Ok(ComponentEncoder::default().module(&module)?.encode()?)
-    };
-    build().unwrap_or_else(|error| panic!("the service cannot be built: {error}"))
 }
 
 fn samples() -> PathBuf {

@@ -1,6 +1,6 @@
 //! Functions over real processes: deployed on one node, called on all, by name and over HTTP.
 
-use starfish_tests::{Node, Start, Swarm, http_service, wait_until};
+use starfish_tests::{Node, Start, Swarm, wait_until};
 
 /// Waits until a node knows the version of a function that `starfish deploy` printed.
 #[track_caller]
@@ -89,7 +89,7 @@ fn a_node_without_slots_has_its_calls_run_by_others() {
 #[test]
 fn functions_answer_http_requests_at_their_name_and_at_a_path_of_their_own() {
     let swarm = Swarm::start_as([2, 0].map(|slots| Start::default().with_slots(slots)));
-    let service = swarm.scratch().write("service.wasm", http_service());
+    let service = swarm.scratch().guest("service");
     let [upper, exit, cat] = ["upper", "exit", "cat"].map(|name| swarm.scratch().guest(name));
     let (here, there) = (swarm.node(0), swarm.node(1));
     here.ok(["deploy", "--http", "/shop", "shop", &service]);

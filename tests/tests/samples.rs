@@ -85,6 +85,45 @@ fn words_are_counted_in_c() {
 }
 
 #[test]
+fn a_counter_in_c_counts_in_the_memory_of_the_swarm() {
+    let swarm = Swarm::start(2);
+    let Some(program) = module(&swarm, "counter") else { return };
+    let count = |node: usize, words: &[&str]| {
+        swarm.node(node).run([&["run", "--grant", "mem:counters", &program][..], words].concat())
+    };
+    assert_eq!(count(0, &["apples"]).ok(), "1\n");
+    assert_eq!(count(0, &["pears", "40"]).ok(), "40\n");
+    assert_eq!(swarm.node(0).ok(["mem", "--space", "counters", "get", "apples"]), "1");
+    wait_until("the other node knows the count", || {
+        swarm.node(1).run(["mem", "--space", "counters", "get", "pears"]).stdout == b"40\n"
+    });
+    assert_eq!(count(1, &["pears", "2"]).ok(), "42\n");
+    assert_eq!(count(1, &[]).ok(), "       1 apples\n      42 pears\n");
+    let denied = swarm.node(0).run(["run", "--grant", "mem:others", &program, "apples"]);
+    assert_eq!(denied.code, 1);
+    assert!(denied.stderr.contains("--grant mem:counters"), "{}", denied.stderr);
+    let refused = swarm.node(0).run(["run", &program, "apples"]);
+    assert!(refused.stderr.contains("it asks for wasi:keyvalue/"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_handler_in_zig_answers_requests_and_counts_them() {
+    let swarm = Swarm::start(2);
+    let Some(program) = module(&swarm, "hits") else { return };
+    swarm.node(0).ok(["deploy", "--grant", "mem:hits", "--http", "/hits", "hits", &program]);
+    for (path, answer) in [("/hits/a", "1 /a"), ("/hits/a?b=c", "1 /a?b=c"), ("/fn/hits/a", "2 /a")] {
+        let answered = swarm.node(0).request("GET", path).send();
+        assert_eq!(answered.status, 200, "{answered:?}");
+        assert!(answered.body.contains(answer), "{answered:?}");
+    }
+    wait_until("the other node knows the function and the count", || {
+        swarm.node(1).request("GET", "/hits/only/here").send().body.contains("/only/here")
+            && swarm.node(1).run(["mem", "--space", "hits", "get", "/a"]).stdout == b"2\n"
+    });
+    assert!(swarm.node(1).request("GET", "/hits/a").send().body.contains("3 /a"));
+}
+
+#[test]
 fn lines_are_found_in_rust() {
     let swarm = Swarm::start(1);
     let node = swarm.node(0);

@@ -120,6 +120,7 @@ impl BatchOptions {
             args: self.args.clone(),
             env: self.task.env()?,
             grants: self.task.grants(&context.cwd)?,
+            reach: self.task.reach(),
             limits: self.task.limits(),
             on: self.task.on(context).await?,
             items,

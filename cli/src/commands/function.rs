@@ -82,6 +82,7 @@ impl Deploy {
             program,
             env: self.allowance.env()?,
             grants: self.allowance.grants(&context.cwd)?,
+            reach: self.allowance.reach(),
             limits: self.allowance.limits(),
             http: self.http.as_deref().map(|path| context.cwd.resolve(path)).transpose()?,
         };

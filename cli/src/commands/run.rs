@@ -54,6 +54,7 @@ impl Run {
             args: args.to_vec(),
             env: self.options.env()?,
             grants: self.options.grants(&context.cwd)?,
+            reach: self.options.reach(),
             limits: self.options.limits(),
             on: self.options.on(&context).await?,
             stdin: if self.detach { StdinSource::Empty } else { StdinSource::Stream },

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use starfish_node::compute::Grant;
+use starfish_node::compute::reach::Reach;
 use starfish_node::dht::PeerId;
 use starfish_node::quantity::{QuantityError, Size, Span};
 use starfish_node::wire::LimitsRequest;
@@ -20,6 +21,11 @@ pub(super) struct Allowance {
     /// tree when it exits with 0.
     #[arg(long = "dir", value_name = "PATH[:ro]")]
     dirs: Vec<String>,
+    /// Something else that the program may reach: a space of the swarm's memory, as a bucket of wasi:keyvalue
+    /// (`mem:SPACE[:ro]`), HTTP requests to a host (`http:HOST[:PORT]`), or calls of a function, at
+    /// http://NAME.starfish.internal (`fn:NAME`).
+    #[arg(long = "grant", value_name = "WHAT")]
+    reach: Vec<Reach>,
     /// End it after this time, such as 500ms, 30s or 2h [default: 1h].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -65,6 +71,10 @@ impl Allowance {
     /// Paths of grants are relative to where the shell stands, like all others.
     pub(super) fn grants(&self, cwd: &VfsPath) -> anyhow::Result<Vec<Grant>> {
         self.dirs.iter().map(|dir| grant(cwd, dir)).collect()
+    }
+
+    pub(super) fn reach(&self) -> Vec<Reach> {
+        self.reach.clone()
     }
 
     pub(super) fn env(&self) -> anyhow::Result<Vec<(String, String)>> {

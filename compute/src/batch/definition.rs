@@ -11,6 +11,7 @@ use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
 
 use crate::notice::MAX_NAME_BYTES;
+use crate::reach::Reach;
 use crate::task::{Call, Digest, Grant, JobId, Limits, Module, Outcome};
 
 /// The most tasks of a range. What a batch costs the swarm's memory follows its slices, not its tasks.
@@ -30,7 +31,7 @@ pub const MAX_GENERATIONS: u32 = 32;
 /// How long results are kept unless somebody says otherwise.
 pub const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What to run, and for what.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct BatchSpec {
     pub env: Vec<(String, String)>,
     /// The parts of the tree that every task may use.
     pub grants: Vec<Grant>,
+    /// What else every task may reach.
+    pub reach: Vec<Reach>,
     /// What each task may consume.
     pub limits: Limits,
     /// The only node that may run it, if one was asked for.
@@ -79,6 +82,7 @@ impl BatchSpec {
             args: Vec::new(),
             env: Vec::new(),
             grants: Vec::new(),
+            reach: Vec::new(),
             limits: Limits::default(),
             on: None,
             items: Items::One,
@@ -155,7 +159,7 @@ pub(crate) struct Definition {
 impl Definition {
     /// Whether all that a task leaves is what it says.
     pub(crate) fn is_pure(&self) -> bool {
-        self.out.is_none() && !self.call.writes()
+        self.out.is_none() && self.call.is_pure()
     }
 }
 

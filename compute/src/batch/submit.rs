@@ -79,6 +79,7 @@ pub(crate) async fn prepare(
         args: spec.args,
         env: spec.env,
         grants: spec.grants,
+        reach: spec.reach,
         limits: spec.limits,
         on: spec.on,
     };

@@ -128,7 +128,7 @@ impl Bench {
         let Ready { definition, artifact } = self.prepare().await?;
         let is_simple = definition.input == KeptInput::Empty
             && definition.out.is_none()
-            && !definition.call.writes()
+            && definition.call.is_pure()
             && !matches!(definition.items, Kept::Files { .. });
         let (Ok(artifact), true) = (artifact, is_simple) else { return Ok(None) };
         let Some(items) = items.series(at) else { return Ok(None) };

@@ -20,6 +20,7 @@ use crate::compute::StartError;
 use crate::in_words;
 use crate::links::LinkError;
 use crate::pool::CompileError;
+use crate::reach::Reach;
 use crate::service::Service;
 use crate::submit::{self, SubmitError};
 use crate::task::{Grant, Limits, Module, TaskSpec};
@@ -46,6 +47,8 @@ pub struct FunctionSpec {
     pub env: Vec<(String, String)>,
     /// The parts of the tree that each call may use.
     pub grants: Vec<Grant>,
+    /// What else each call may reach.
+    pub reach: Vec<Reach>,
     /// What each call may consume.
     pub limits: Limits,
     /// A path on the HTTP port of its own.
@@ -210,10 +213,11 @@ impl Functions {
 
     /// Checks that calls of a function could be run, and makes a record of it.
     async fn take_in(&self, spec: FunctionSpec) -> Result<(Version, Bytes), DeployError> {
-        let FunctionSpec { name, module, env, grants, limits, http } = spec;
+        let FunctionSpec { name, module, env, grants, reach, limits, http } = spec;
         let task = TaskSpec {
             env: env.clone(),
             grants: grants.clone(),
+            reach: reach.clone(),
             limits,
             ..TaskSpec::new(name.as_str(), module)
         };
@@ -226,7 +230,7 @@ impl Functions {
         })?;
         let program = programs.get(module).await.map_err(|error| DeployError::Compile(in_words(&error)))?;
         let (bytes, by, at_ms) = (program.len() as u64, self.service.me, crate::runner::unix_ms());
-        let version = Version { module, bytes, env, grants, limits, http, by, at_ms };
+        let version = Version { module, bytes, env, grants, reach, limits, http, by, at_ms };
         if encode(&version).map_err(FunctionStoreError::from)?.len() > MAX_RECORD_BYTES {
             return Err(DeployError::TooLong);
         }

@@ -119,10 +119,11 @@ impl Stage {
     }
 
     fn call(&self) -> Call {
-        let Version { module, env, grants, limits, .. } = self.version.clone();
+        let Version { module, env, grants, reach, limits, .. } = self.version.clone();
         // A call sees the granted folders as they are here and now, whatever that is.
         let inputs = grants.into_iter().map(|grant| (grant, Digest([0; 32]))).collect();
-        Call { module, name: self.spec.name.to_string(), args: self.spec.args.clone(), env, inputs, limits }
+        let (name, args) = (self.spec.name.to_string(), self.spec.args.clone());
+        Call { module, name, args, env, inputs, reach, limits }
     }
 
     /// Lays the granted folders out for the worker, if there are any.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
 
+use crate::reach::Reach;
 use crate::task::{Digest, Grant, Limits};
 
 /// Versions of one function that are kept; with a new one the oldest goes, but never the current one.
@@ -147,6 +148,8 @@ pub struct Version {
     pub env: Vec<(String, String)>,
     /// The parts of the tree that each call may use.
     pub grants: Vec<Grant>,
+    /// What else each call may reach.
+    pub reach: Vec<Reach>,
     /// What each call may consume.
     pub limits: Limits,
     /// The path on a node's HTTP port that is its own, beside `/fn/NAME`.
@@ -262,6 +265,7 @@ mod tests {
             bytes: 7,
             env: Vec::new(),
             grants: Vec::new(),
+            reach: Vec::new(),
             limits: Limits::default(),
             http: http.map(|path| VfsPath::parse(path).unwrap()),
             by: PeerId::random(),

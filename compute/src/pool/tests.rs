@@ -74,6 +74,7 @@ impl Fixture {
             args: vec![name.to_owned()],
             env: Vec::new(),
             folders: Vec::new(),
+            reach: Vec::new(),
             timeout_ms: 10_000,
             memory_bytes: 16 << 20,
             output_bytes: 1 << 20,

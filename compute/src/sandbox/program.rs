@@ -1,10 +1,12 @@
 //! Programs: which kind one is, whether it may run, its compiled form, and its start.
 //!
-//! What tasks are granted is what is linked here, and nothing is linked that would have to refuse: of WASI's
+//! What tasks can be granted is what is linked here, and nothing is linked that would always refuse: of WASI's
 //! sockets, for one, only what operates on a socket, since libraries mention that in programs that never have
-//! one, and nothing that makes one. So a program that asks for more is found out when it is compiled.
+//! one, and nothing that makes one. So a program that asks for more is found out when it is compiled, and one that asks
+//! for what it was not granted when it is started ([`Program::check`]).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use wasmtime::component::{self, Component};
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Precompiled, Store, UnknownImportError};
@@ -21,8 +23,10 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use super::Guest;
 use super::service::{self, Answer};
+use super::{componentize, keyvalue, outgoing};
 use crate::guest_io::GuestInput;
 use crate::order::RequestHead;
+use crate::reach::Reach;
 
 /// What a component exports to be a command, in any version of it.
 const RUN: &str = "wasi:cli/run";
@@ -31,7 +35,26 @@ const HANDLER: &str = "wasi:http/incoming-handler";
 
 /// A program that is ready to be started many times.
 #[derive(Clone)]
-pub(crate) enum Program {
+pub(crate) struct Program {
+    kind: Kind,
+    /// The names of what it imports and can only use where it was granted.
+    wants: Arc<[Want]>,
+}
+
+/// An import that needs a grant.
+struct Want {
+    import: String,
+    what: Wanted,
+}
+
+#[derive(Clone, Copy)]
+enum Wanted {
+    Buckets,
+    Requests,
+}
+
+#[derive(Clone)]
+enum Kind {
     /// A WASI preview 1 command.
     Module(InstancePre<Guest>),
     /// A component of the world `wasi:cli/command`.
@@ -62,25 +85,39 @@ pub(super) struct Linkers {
 impl Program {
     /// Starts it and waits for its end; returns its exit code.
     pub(super) async fn run(&self, store: &mut Store<Guest>) -> wasmtime::Result<i32> {
-        match self {
-            Self::Module(program) => {
+        match &self.kind {
+            Kind::Module(program) => {
                 let instance = program.instantiate_async(&mut *store).await?;
                 let entry = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
                 entry.call_async(store, ()).await?;
                 Ok(0)
             }
-            Self::Component(program) => {
+            Kind::Component(program) => {
                 let command = program.instantiate_async(&mut *store).await?;
                 let ended = command.wasi_cli_run().call_run(store).await?;
                 Ok(if ended.is_ok() { 0 } else { 1 })
             }
-            Self::Service(_) => Err(wasmtime::Error::msg("it is not a command: it answers HTTP requests")),
+            Kind::Service(_) => Err(wasmtime::Error::msg("it is not a command: it answers HTTP requests")),
         }
     }
 
     /// Whether it is one that answers HTTP requests.
     pub(crate) fn answers(&self) -> bool {
-        matches!(self, Self::Service(_))
+        matches!(self.kind, Kind::Service(_))
+    }
+
+    /// Whether it was granted what it imports; if not, what it lacks.
+    pub(super) fn check(&self, reach: &[Reach]) -> Result<(), String> {
+        let lacks = |want: &&Want| match want.what {
+            Wanted::Buckets => !reach.iter().any(|reach| matches!(reach, Reach::Memory { .. })),
+            Wanted::Requests => reach.iter().all(|reach| matches!(reach, Reach::Memory { .. })),
+        };
+        let Some(Want { import, what }) = self.wants.iter().find(lacks) else { return Ok(()) };
+        let grants = match what {
+            Wanted::Buckets => "mem:SPACE",
+            Wanted::Requests => "http:HOST or fn:NAME",
+        };
+        Err(format!("it asks for {import}, which is not granted to it (a grant of {grants} would)"))
     }
 
     /// Lets it answer an HTTP request.
@@ -91,8 +128,8 @@ impl Program {
         input: GuestInput,
         to: Answer,
     ) -> wasmtime::Result<()> {
-        match self {
-            Self::Service(program) => service::answer(program, store, request, input, to).await,
+        match &self.kind {
+            Kind::Service(program) => service::answer(program, store, request, input, to).await,
             _ => Err(wasmtime::Error::msg(format!("it answers no HTTP requests: it exports no {HANDLER}"))),
         }
     }
@@ -120,6 +157,11 @@ impl Linkers {
         match wasm.get(..8) {
             Some(b"\0asm\x01\0\0\0") => {
                 let module = Module::new(engine, wasm).map_err(broken)?;
+                if componentize::uses_interfaces(&module) {
+                    let component =
+                        componentize::into_component(&module, wasm).map_err(LoadError::Rejected)?;
+                    return self.compile(engine, &component);
+                }
                 self.link_module(&module)?;
                 module.serialize().map_err(LoadError::Load)
             }
@@ -153,7 +195,8 @@ impl Linkers {
             None => return Err(rejected("it is not a command: it exports no _start")),
         }
         let program = self.modules.instantiate_pre(module);
-        program.map(Program::Module).map_err(|error| match error.downcast_ref::<UnknownImportError>() {
+        let program = program.map(|program| Program { kind: Kind::Module(program), wants: Arc::default() });
+        program.map_err(|error| match error.downcast_ref::<UnknownImportError>() {
             Some(import) => not_granted(&format!("{}::{}", import.module(), import.name())),
             None => LoadError::Rejected(format!("it asks for what tasks are not granted: {error:#}")),
         })
@@ -176,18 +219,30 @@ impl Linkers {
                 None => LoadError::Rejected(format!("it asks for what tasks are not granted: {error:#}")),
             }
         })?;
-        let program = if is_command {
-            CommandPre::new(program).map(Program::Component)
+        let wants = kind.imports(engine).filter_map(|(name, _)| want(name)).collect();
+        let kind = if is_command {
+            CommandPre::new(program).map(Kind::Component)
         } else {
-            ProxyPre::new(program).map(Program::Service)
+            ProxyPre::new(program).map(Kind::Service)
         };
-        program
+        kind.map(|kind| Program { kind, wants })
             .map_err(|error| LoadError::Rejected(format!("its exports are not as they should be: {error:#}")))
     }
 }
 
-/// All of `wasi:cli/imports` and `wasi:http/imports`, but for what would make sockets, look names up or send
-/// requests.
+fn want(import: &str) -> Option<Want> {
+    let what = if import.starts_with(keyvalue::PACKAGE) {
+        Wanted::Buckets
+    } else if import.split('@').next() == Some(outgoing::INTERFACE) {
+        Wanted::Requests
+    } else {
+        return None;
+    };
+    Some(Want { import: import.to_owned(), what })
+}
+
+/// All of `wasi:cli/imports`, `wasi:http/imports` and `wasi:keyvalue/imports`, but for what would make sockets or look
+/// names up.
 fn grant_to_components(linker: &mut component::Linker<Guest>) -> wasmtime::Result<()> {
     // Streams, clocks, random numbers and the three standard streams.
     p2::add_to_linker_proxy_interfaces_async(linker)?;
@@ -206,6 +261,8 @@ fn grant_to_components(linker: &mut component::Linker<Guest>) -> wasmtime::Resul
     sockets::network::add_to_linker::<Guest, WasiSockets>(linker, &stable, Guest::sockets)?;
     let stable = http::types::LinkOptions::default();
     http::types::add_to_linker::<Guest, WasiHttp>(linker, &stable, Guest::http)?;
+    http::outgoing_handler::add_to_linker::<Guest, WasiHttp>(linker, Guest::http)?;
+    keyvalue::add_to_linker(linker, Guest::buckets)?;
     sockets::tcp::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)?;
     sockets::udp::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)
 }

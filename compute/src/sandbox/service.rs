@@ -1,8 +1,7 @@
 //! One HTTP request, answered by a guest: a component that exports `wasi:http/incoming-handler`.
 //!
 //! The body of the request is what comes as standard input, the body of the response goes where standard output
-//! goes, and both are streams. A guest may go on after its response is complete, until its time is up. It can
-//! send no requests itself: nothing that does is linked.
+//! goes, and both are streams. A guest may go on after its response is complete, until its time is up.
 
 use bytes::Bytes;
 use futures::Stream;
@@ -14,29 +13,12 @@ use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, WasiHttpView};
+use wasmtime_wasi_http::{Error, WasiHttpView};
 
 use super::Guest;
 use crate::guest_io::{GuestInput, GuestOutput, Reports};
 use crate::order::{FromWorker, RequestHead, ResponseHead};
 use crate::wire::CHUNK;
-
-/// What a guest's own requests meet, should any way to make them ever be linked.
-#[derive(Debug, Default)]
-pub(super) struct NoRequests;
-
-type Sent = Result<(hyper::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
-
-impl WasiHttpHooks for NoRequests {
-    fn send_request(
-        &mut self,
-        _: hyper::Request<WasiBody>,
-        _: Option<RequestOptions>,
-        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
-    }
-}
 
 /// The guest returned without a response.
 #[derive(Debug, thiserror::Error)]

@@ -23,11 +23,12 @@ struct Bare {
 impl Bare {
     fn new() -> Self {
         let (orders, input) = pipe::pipe().unwrap();
+        let reports = Reports::new(File::options().write(true).open("/dev/null").unwrap());
         Self {
             sandbox: Sandbox::new().unwrap(),
             cache: tempfile::tempdir().unwrap(),
-            input: GuestInput::new(Receiver::new(input)),
-            reports: Reports::new(File::options().write(true).open("/dev/null").unwrap()),
+            input: GuestInput::new(Line::new(Receiver::new(input), reports.clone())),
+            reports,
             _orders: orders,
         }
     }
@@ -40,6 +41,7 @@ impl Bare {
             args: vec![name.to_owned()],
             env: Vec::new(),
             folders: Vec::new(),
+            reach: Vec::new(),
             timeout_ms: 10_000,
             memory_bytes: 16 << 20,
             output_bytes: 1 << 20,
@@ -53,7 +55,7 @@ impl Bare {
         let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
         let streams = Streams { stdin: self.input.clone(), stdout, stderr };
         let program = self.sandbox.load(&order.artifact, self.cache.path()).unwrap();
-        self.sandbox.run(&program, order, streams).await.0
+        self.sandbox.run(&program, order, streams, None).await.0
     }
 
     /// What one run takes, by the fastest of ten rounds.

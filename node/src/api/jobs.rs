@@ -187,7 +187,7 @@ fn find(state: &Resource, segments: &Segments) -> Result<JobId, ApiError> {
 }
 
 fn spec(task: TaskRequest, program: Option<Bytes>) -> Result<TaskSpec, ApiError> {
-    let TaskRequest { name, program: path, args, env, grants, limits, on, stdin: _ } = task;
+    let TaskRequest { name, program: path, args, env, grants, reach, limits, on, stdin: _ } = task;
     let module = match (path, program) {
         (Some(path), None) => Module::Path(path),
         (None, Some(bytes)) => Module::Bytes(bytes),
@@ -198,7 +198,7 @@ fn spec(task: TaskRequest, program: Option<Bytes>) -> Result<TaskSpec, ApiError>
             ));
         }
     };
-    Ok(TaskSpec { name, module, args, env, grants, limits: limits.into(), on })
+    Ok(TaskSpec { name, module, args, env, grants, reach, limits: limits.into(), on })
 }
 
 /// What comes in frames: a request as JSON, the bytes of a program, and those of a list.

@@ -33,6 +33,9 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 # The most memory that one task may have here, in MiB.
 #task_memory_mib = 1024
 
+# Whether tasks may send HTTP requests from this machine, to hosts that they were granted by name.
+#task_http = true
+
 # How log lines look: "text" or "json". What is logged is in RUST_LOG.
 #log_format = "text"
 

@@ -2,27 +2,23 @@
 //!
 //! A component that answers HTTP requests is given the method, the path below its own, the query, the headers and the
 //! body, and its answer is streamed back. A command is given the body as standard input, and what it prints is the body
-//! of the answer. Whether it ends well decides the status, so the beginning of what it prints is held back until it is
-//! known, or until it is too much to hold.
-
-use std::io;
+//! of the answer ([`Answer`]).
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::any;
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
+use bytes::Bytes;
+use futures::StreamExt;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CONNECTION, CONTENT_SECURITY_POLICY, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use starfish_compute::function::version::FunctionName;
-use starfish_compute::function::{CallSpec, Running, Said};
-use starfish_compute::task::Outcome;
-use starfish_compute::{Compute, RequestHead, ResponseHead};
+use starfish_compute::function::{Answer, AnswerError, CallSpec, Running};
+use starfish_compute::{Compute, RequestHead};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,10 +26,6 @@ use crate::api::error::ApiError;
 
 /// Where functions are, without the slash behind it.
 const PREFIX: &str = "/fn";
-/// What a command prints is held back up to here.
-const MAX_HELD: usize = 256 << 10;
-/// How much of what a command complains about is told.
-const MAX_COMPLAINT: usize = 4 << 10;
 /// How much of a body goes on at a time.
 const CHUNK: usize = 64 << 10;
 
@@ -83,7 +75,8 @@ async fn answer(
     let spec = CallSpec { name: name.clone(), args: Vec::new(), request: Some(head) };
     let Running { stdin, said } = compute.call(spec).await?;
     let feeding = AbortOnDropHandle::new(tokio::spawn(feed(body, stdin)));
-    Hearing { name, said, feeding }.respond().await
+    let heard = Answer::hear(name.clone(), said).await?;
+    respond(&name, heard, feeding)
 }
 
 /// The headers of a message that concern more than one connection, and none that is a secret of the node.
@@ -120,103 +113,49 @@ async fn feed(body: Body, stdin: mpsc::Sender<Bytes>) {
     }
 }
 
-/// A call whose answer is awaited.
-struct Hearing {
-    name: FunctionName,
-    said: mpsc::Receiver<Said>,
+/// The answer of a function as one of this node.
+fn respond(
+    name: &FunctionName,
+    answer: Answer,
     feeding: AbortOnDropHandle<()>,
+) -> Result<Response, ApiError> {
+    let nonsense = |_| {
+        let message = format!("function {name} gave an answer that is no HTTP");
+        ApiError::new(StatusCode::BAD_GATEWAY, "bad-answer", message)
+    };
+    let (head, body) = answer.into_parts();
+    let status = StatusCode::from_u16(head.status).map_err(|error| nonsense(http::Error::from(error)))?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in head.headers {
+        let name = HeaderName::try_from(name).map_err(|error| nonsense(error.into()))?;
+        let value = HeaderValue::try_from(value).map_err(|error| nonsense(error.into()))?;
+        if !is_hop_by_hop(&name) {
+            headers.append(name, value);
+        }
+    }
+    // It is given its input for as long as somebody takes what it says.
+    let body = body.inspect(move |_| {
+        let _ = &feeding;
+    });
+    let mut response = Response::new(Body::from_stream(body));
+    (*response.status_mut(), *response.headers_mut()) = (status, headers);
+    headers_of_sandbox(response.headers_mut());
+    Ok(response)
 }
 
-impl Hearing {
-    async fn respond(mut self) -> Result<Response, ApiError> {
-        let (mut held, mut complaint) = (BytesMut::new(), BytesMut::new());
-        loop {
-            match self.said.recv().await {
-                Some(Said::Head(head)) => return self.streamed(head),
-                Some(Said::Stdout(bytes)) => {
-                    held.extend_from_slice(&bytes);
-                    if held.len() > MAX_HELD {
-                        return Ok(sandboxed(Response::new(self.body(held.freeze()))));
-                    }
-                }
-                Some(Said::Stderr(bytes)) => {
-                    let room = MAX_COMPLAINT - complaint.len();
-                    complaint.extend_from_slice(&bytes[..bytes.len().min(room)]);
-                }
-                Some(Said::Ended(Outcome::Exited(0))) => {
-                    return Ok(sandboxed(Response::new(Body::from(held.freeze()))));
-                }
-                Some(Said::Ended(outcome)) => return Ok(self.failed(&outcome, &complaint)),
-                Some(Said::Lost(why)) => {
-                    let message = format!("the node that ran {} was lost: {why}", self.name);
-                    return Err(ApiError::new(StatusCode::BAD_GATEWAY, "call-lost", message));
-                }
-                None => return Err(ApiError::unavailable("stopping", "this node stops")),
-            }
+impl From<AnswerError> for ApiError {
+    fn from(error: AnswerError) -> Self {
+        match &error {
+            AnswerError::Lost { .. } => Self::new(StatusCode::BAD_GATEWAY, "call-lost", error.to_string()),
+            AnswerError::Stopping => Self::unavailable("stopping", error.to_string()),
         }
-    }
-
-    /// The answer of a component that gave a head of its own.
-    fn streamed(self, head: ResponseHead) -> Result<Response, ApiError> {
-        let nonsense = |_| {
-            let message = format!("function {} gave an answer that is no HTTP", self.name);
-            ApiError::new(StatusCode::BAD_GATEWAY, "bad-answer", message)
-        };
-        let status = StatusCode::from_u16(head.status).map_err(|error| nonsense(http::Error::from(error)))?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in head.headers {
-            let name = HeaderName::try_from(name).map_err(|error| nonsense(error.into()))?;
-            let value = HeaderValue::try_from(value).map_err(|error| nonsense(error.into()))?;
-            if !is_hop_by_hop(&name) {
-                headers.append(name, value);
-            }
-        }
-        let mut response = Response::new(self.body(Bytes::new()));
-        (*response.status_mut(), *response.headers_mut()) = (status, headers);
-        Ok(sandboxed(response))
-    }
-
-    /// What comes from here on, behind `first`. If the call ends badly, the body breaks off.
-    fn body(self, first: Bytes) -> Body {
-        let Self { name, said, feeding } = self;
-        let rest = stream::unfold(Some((said, feeding)), move |state| {
-            let name = name.clone();
-            async move {
-                let (mut said, feeding) = state?;
-                let broken = |why: String| Some((Err(io::Error::other(format!("{name}: {why}"))), None));
-                loop {
-                    match said.recv().await {
-                        Some(Said::Stdout(bytes)) => return Some((Ok(bytes), Some((said, feeding)))),
-                        Some(Said::Head(_) | Said::Stderr(_)) => {}
-                        Some(Said::Ended(Outcome::Exited(0))) => return None,
-                        Some(Said::Ended(outcome)) => return broken(outcome.to_string()),
-                        Some(Said::Lost(why)) => return broken(why),
-                        None => return broken("its node stops".to_owned()),
-                    }
-                }
-            }
-        });
-        let first = stream::iter((!first.is_empty()).then_some(Ok::<_, io::Error>(first)));
-        Body::from_stream(first.chain(rest))
-    }
-
-    /// A command that did not end well: what it complained about, or how it ended.
-    fn failed(&self, outcome: &Outcome, complaint: &[u8]) -> Response {
-        let text = match (outcome, complaint) {
-            (Outcome::Exited(_), [_, ..]) => String::from_utf8_lossy(complaint).into_owned(),
-            _ => format!("function {} {outcome}\n", self.name),
-        };
-        let kind = [(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))];
-        sandboxed((StatusCode::INTERNAL_SERVER_ERROR, kind, text).into_response())
     }
 }
 
 /// What functions answer lies under the origin of the API, so a browser must not run any of it there.
-fn sandboxed(mut response: Response) -> Response {
-    let headers = response.headers_mut();
+fn headers_of_sandbox(headers: &mut HeaderMap) {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use starfish_compute::batch::{BatchSpec, Input, Items, Retries};
+use starfish_compute::reach::Reach;
 use starfish_compute::task::{Grant, JobId, Module, Outcome};
 use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
@@ -29,6 +30,9 @@ pub struct BatchRequest {
     /// The parts of the tree that each task may use.
     #[serde(default)]
     pub grants: Vec<Grant>,
+    /// What else each task may reach: `mem:SPACE[:ro]`, `http:HOST[:PORT]`, `fn:NAME`.
+    #[serde(default)]
+    pub reach: Vec<Reach>,
     /// What each task may consume.
     #[serde(default)]
     pub limits: LimitsRequest,
@@ -131,6 +135,7 @@ impl BatchRequest {
             args: Vec::new(),
             env: Vec::new(),
             grants: Vec::new(),
+            reach: Vec::new(),
             limits: LimitsRequest::default(),
             on: None,
             items: ItemsRequest::One,
@@ -152,6 +157,7 @@ impl BatchRequest {
             args: self.args,
             env: self.env,
             grants: self.grants,
+            reach: self.reach,
             limits: self.limits.into(),
             on: self.on,
             items: match self.items {

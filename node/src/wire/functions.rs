@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use starfish_compute::function::version::{Function, FunctionName, VersionId};
+use starfish_compute::reach::Reach;
 use starfish_compute::task::{Digest, Grant};
 use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
@@ -21,6 +22,9 @@ pub struct DeployRequest {
     /// The parts of the tree that each call may use.
     #[serde(default)]
     pub grants: Vec<Grant>,
+    /// What else each call may reach: `mem:SPACE[:ro]`, `http:HOST[:PORT]`, `fn:NAME`.
+    #[serde(default)]
+    pub reach: Vec<Reach>,
     /// What each call may consume.
     #[serde(default)]
     pub limits: LimitsRequest,
@@ -80,6 +84,9 @@ pub struct VersionLine {
     pub env: Vec<(String, String)>,
     /// The parts of the tree that each call may use.
     pub grants: Vec<Grant>,
+    /// What else each call may reach.
+    #[serde(default)]
+    pub reach: Vec<Reach>,
     /// What each call may consume.
     pub limits: LimitsRequest,
     /// Its own path on the HTTP port.
@@ -99,6 +106,7 @@ impl From<Function> for FunctionLine {
             bytes: record.bytes,
             env: record.env,
             grants: record.grants,
+            reach: record.reach,
             limits: record.limits.into(),
             http: record.http,
             by: record.by,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use starfish_compute::reach::Reach;
 use starfish_compute::task::{Grant, JobId, Limits};
 use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
@@ -25,6 +26,9 @@ pub struct TaskRequest {
     /// The parts of the tree that it may use.
     #[serde(default)]
     pub grants: Vec<Grant>,
+    /// What else it may reach: `mem:SPACE[:ro]`, `http:HOST[:PORT]`, `fn:NAME`.
+    #[serde(default)]
+    pub reach: Vec<Reach>,
     /// What it may consume.
     #[serde(default)]
     pub limits: LimitsRequest,
@@ -104,6 +108,7 @@ impl TaskRequest {
             args: Vec::new(),
             env: Vec::new(),
             grants: Vec::new(),
+            reach: Vec::new(),
             limits: LimitsRequest::default(),
             on: None,
             stdin: StdinSource::default(),

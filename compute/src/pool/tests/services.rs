@@ -1,29 +1,16 @@
 //! Components that answer HTTP requests.
 
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
-
 use super::*;
-
-/// A core module that exports a handler, as a component.
-fn service(module: &str) -> Vec<u8> {
-    let mut module = wat::parse_str(module).unwrap();
-    let mut resolve = Resolve::default();
-    let package = resolve.push_str("service.wit", include_str!("service.wit")).unwrap();
-    let world = resolve.select_world(&[package], Some("service")).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    let mut encoder = ComponentEncoder::default().validate(true).module(&module).unwrap();
-    encoder.encode().unwrap()
-}
 
 /// A handler that does this, and does not respond.
 fn silent(body: &str) -> Vec<u8> {
-    service(&format!(
+    let module = format!(
         r#"(module
             (memory (export "memory") 1)
             (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
             (func (export "wasi:http/incoming-handler@0.2.0#handle") (param i32 i32) {body}))"#
-    ))
+    );
+    wat::parse_str(module).unwrap()
 }
 
 /// What came of one request.
@@ -81,7 +68,7 @@ fn outcome(answered: &Answered) -> &Outcome {
 #[tokio::test]
 async fn a_service_answers_a_request() {
     let fixture = Fixture::new();
-    let order = fixture.order_of("echo", service(include_str!("service.wat"))).await.unwrap();
+    let order = fixture.order_of("echo", sample("service")).await.unwrap();
     for (n_parts, size) in [(0, 0), (1, 1), (3, 1000), (10, 60_000)] {
         let parts = vec![Bytes::from(vec![b'x'; size]); n_parts];
         let answered = fixture.ask(&order, "/deep/path?with=query", parts).await;
@@ -112,7 +99,7 @@ async fn a_service_that_does_not_answer_ends_with_a_name() {
 #[tokio::test]
 async fn a_response_has_the_limit_of_an_output() {
     let fixture = Fixture::new();
-    let mut order = fixture.order_of("echo", service(include_str!("service.wat"))).await.unwrap();
+    let mut order = fixture.order_of("echo", sample("service")).await.unwrap();
     order.output_bytes = 1000;
     let answered = fixture.ask(&order, "/", vec![Bytes::from(vec![b'x'; 5000])]).await;
     assert_eq!(outcome(&answered), &Outcome::LimitReached { limit: Limit::Output, value: 1000 });

@@ -1,0 +1,114 @@
+//! What a call says, as the answer to an HTTP request.
+//!
+//! A component that answers requests gives a head and streams its body. Of a command, what it prints is the body. Whether
+//! it ends well decides the status, so the beginning of what it prints is held back until that is known, or until it is
+//! too much to hold.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::protocol::Said;
+use super::version::FunctionName;
+use crate::order::ResponseHead;
+use crate::task::Outcome;
+
+/// What a command prints is held back up to here.
+const MAX_HELD: usize = 256 << 10;
+/// How much of what a command complains about is told.
+const MAX_COMPLAINT: usize = 4 << 10;
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// Its node is gone.
+    #[error("the node that ran {name} was lost: {why}")]
+    Lost {
+        /// Of which function.
+        name: FunctionName,
+        /// What is known of it.
+        why: String,
+    },
+    /// This node is about to stop.
+    #[error("this node stops")]
+    Stopping,
+}
+
+/// An answer of which the head is known.
+#[must_use]
+pub struct Answer {
+    head: ResponseHead,
+    first: Bytes,
+    rest: Option<(FunctionName, mpsc::Receiver<Said>)>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Answer").field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    /// Waits for the head of what a call of `name` answers.
+    pub async fn hear(name: FunctionName, mut said: mpsc::Receiver<Said>) -> Result<Self, AnswerError> {
+        let (mut held, mut complaint) = (BytesMut::new(), BytesMut::new());
+        let ok = ResponseHead { status: 200, headers: Vec::new() };
+        loop {
+            match said.recv().await {
+                Some(Said::Head(head)) => {
+                    return Ok(Self { head, first: Bytes::new(), rest: Some((name, said)) });
+                }
+                Some(Said::Stdout(bytes)) => {
+                    held.extend_from_slice(&bytes);
+                    if held.len() > MAX_HELD {
+                        return Ok(Self { head: ok, first: held.freeze(), rest: Some((name, said)) });
+                    }
+                }
+                Some(Said::Stderr(bytes)) => {
+                    let room = MAX_COMPLAINT - complaint.len();
+                    complaint.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                }
+                Some(Said::Ended(Outcome::Exited(0))) => {
+                    return Ok(Self { head: ok, first: held.freeze(), rest: None });
+                }
+                Some(Said::Ended(outcome)) => return Ok(failed(&name, &outcome, complaint.freeze())),
+                Some(Said::Lost(why)) => return Err(AnswerError::Lost { name, why }),
+                None => return Err(AnswerError::Stopping),
+            }
+        }
+    }
+
+    /// The head, and the body. If the call ends badly, the body breaks off.
+    pub fn into_parts(self) -> (ResponseHead, BoxStream<'static, io::Result<Bytes>>) {
+        let Self { head, first, rest } = self;
+        let first = stream::iter((!first.is_empty()).then_some(Ok(first)));
+        let rest = stream::unfold(rest, async |state| {
+            let (name, mut said) = state?;
+            let broken = |why: String| Some((Err(io::Error::other(format!("{name}: {why}"))), None));
+            loop {
+                match said.recv().await {
+                    Some(Said::Stdout(bytes)) => return Some((Ok(bytes), Some((name, said)))),
+                    Some(Said::Head(_) | Said::Stderr(_)) => {}
+                    Some(Said::Ended(Outcome::Exited(0))) => return None,
+                    Some(Said::Ended(outcome)) => return broken(outcome.to_string()),
+                    Some(Said::Lost(why)) => return broken(why),
+                    None => return broken("its node stops".to_owned()),
+                }
+            }
+        });
+        (head, first.chain(rest).boxed())
+    }
+}
+
+/// A command that did not end well: what it complained about, or how it ended.
+fn failed(name: &FunctionName, outcome: &Outcome, complaint: Bytes) -> Answer {
+    let first = match outcome {
+        Outcome::Exited(_) if !complaint.is_empty() => complaint,
+        _ => Bytes::from(format!("function {name} {outcome}\n")),
+    };
+    let kind = ("content-type".to_owned(), b"text/plain; charset=utf-8".to_vec());
+    Answer { head: ResponseHead { status: 500, headers: vec![kind] }, first, rest: None }
+}
