@@ -22,6 +22,7 @@ mod capture;
 mod coverage;
 mod glob;
 mod keeper;
+mod near;
 mod news;
 mod pace;
 mod report;

@@ -15,9 +15,7 @@ use std::time::Duration;
 use nodes::{Nodes, call, called, ended, heard, sample, spec};
 use starfish_compute::batch::{BatchSpec, Items};
 use starfish_compute::function::version::{FunctionName, MAX_VERSIONS};
-use starfish_compute::function::{
-    CallError, DeployError, FunctionError, FunctionSpec, Said,
-};
+use starfish_compute::function::{CallError, DeployError, FunctionError, FunctionSpec, Said};
 use starfish_compute::{Limits, Module};
 use starfish_dht::testing::{PATIENCE, wait_until};
 use starfish_fs::path::VfsPath;

@@ -248,6 +248,11 @@ impl Files {
         }
     }
 
+    /// Bytes of shards that others gave to this node for its readers, since it was started.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.inner.segments.fetched_bytes()
+    }
+
     /// What there is.
     pub fn usage(&self) -> io::Result<Usage> {
         let holdings = self.inner.store.holdings();
@@ -420,6 +425,10 @@ impl Vfs for Files {
 
     async fn set_attributes(&self, path: &VfsPath, attributes: Attributes) -> Result<Entry, VfsError> {
         self.change_attributes(path, attributes).await
+    }
+
+    async fn bytes_here(&self, path: &VfsPath) -> Result<u64, VfsError> {
+        self.held_bytes(path).await
     }
 
     async fn settle(&self, path: &VfsPath) -> Result<(), VfsError> {

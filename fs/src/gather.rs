@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::code::{Code, MAX_SHARDS};
 use crate::hash::BlobHash;
 use crate::index_set::IndexSet;
+use crate::manifest::Segment;
 use crate::peers::wire::Want;
 use crate::peers::{AskError, Peers};
 use crate::place::{Candidate, order};
@@ -41,6 +43,7 @@ pub(crate) struct Segments {
     hot: Arc<Mutex<VecDeque<(BlobHash, Bytes)>>>,
     under_way: Arc<Mutex<HashMap<BlobHash, Arc<OnceCell<Bytes>>>>>,
     caching: Arc<Semaphore>,
+    fetched_bytes: Arc<AtomicU64>,
 }
 
 /// A segment cannot be had now.
@@ -71,7 +74,23 @@ impl Segments {
         others: Arc<dyn Fn() -> Vec<Candidate> + Send + Sync>,
     ) -> Self {
         let caching = Arc::new(Semaphore::new(MAX_CACHING));
-        Self { store, peers, others, hot: Arc::default(), under_way: Arc::default(), caching }
+        let (hot, under_way, fetched_bytes) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, peers, others, hot, under_way, caching, fetched_bytes }
+    }
+
+    /// Bytes of shards that were fetched since the start.
+    pub(crate) fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of a segment need not be fetched.
+    pub(crate) fn held_bytes(&self, segment: &Segment) -> io::Result<u64> {
+        let len = u64::from(segment.len);
+        if self.store.has(&segment.hash)? {
+            return Ok(len);
+        }
+        let (held, k) = (self.store.held(&segment.hash)?.len() as u64, u64::from(Code::of(len).k()));
+        Ok(len * held.min(k) / k.max(1))
     }
 
     /// The bytes of a segment of this length. Calls for one segment at the same time share the work.
@@ -330,6 +349,8 @@ impl<'a> Gathering<'a> {
                 let given = bundle.shards().len();
                 if given > 0 {
                     self.has_fetched = true;
+                    let bytes = bundle.shards().iter().map(|(_, shard)| shard.len() as u64).sum();
+                    self.segments.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
                     self.take(Some(peer), &bundle);
                 }
                 // Who gave all that it was allowed to give, or was asked for data alone, may have more.

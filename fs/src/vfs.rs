@@ -145,6 +145,11 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     /// Changes attributes.
     async fn set_attributes(&self, path: &VfsPath, attributes: Attributes) -> Result<Entry, VfsError>;
 
+    /// How many of a file's bytes are on this machine: what a reader here need not wait for others for.
+    async fn bytes_here(&self, path: &VfsPath) -> Result<u64, VfsError> {
+        Ok(self.stat(path).await?.size)
+    }
+
     /// Waits until what was written to `path` outlives this node, as far as there are others to keep it; not for
     /// ever, since those may be gone. Where contents are kept once, there is nothing to wait for.
     async fn settle(&self, path: &VfsPath) -> Result<(), VfsError> {

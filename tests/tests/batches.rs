@@ -1,7 +1,7 @@
 //! Jobs of many tasks, over real processes.
 
 use serde_json::Value;
-use starfish_tests::{Node, Start, Swarm, wait_for, wait_until};
+use starfish_tests::{Chance, Node, Start, Swarm, wait_for, wait_until};
 
 fn numbers(range: std::ops::Range<u64>) -> String {
     range.map(|number| format!("{number}\n")).collect()
@@ -133,4 +133,47 @@ fn a_job_that_waits_for_its_results_ends_with_whoever_waits() {
             status["slots_free"] == status["slots"]
         });
     }
+}
+
+/// What the nodes have fetched from each other so far to read files.
+fn fetched(swarm: &Swarm, nodes: usize) -> u64 {
+    let of = |node: usize| {
+        let metrics = swarm.node(node).request("GET", "/metrics").send().body;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("starfish_fs_fetched_bytes "));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    (0..nodes).map(of).sum()
+}
+
+#[test]
+fn tasks_run_where_their_files_are() {
+    const NODES: usize = 5;
+    const FILES: usize = 6;
+    let swarm = Swarm::start_as([(); NODES].map(|()| Start::default().with_slots(1)));
+    let program = swarm.scratch().guest("hello");
+    let mut chance = Chance::new("files for tasks to be near to");
+    for node in 0..NODES {
+        for folder in ["/near", "/far"] {
+            for file in 0..FILES {
+                let path = format!("{folder}/{node}/{file}");
+                swarm.node(node).ok(["mkdir", "-p", &format!("{folder}/{node}")]);
+                swarm.node(node).feed(["put", "-", &path], chance.bytes(2 << 20)).ok();
+            }
+        }
+    }
+    for node in 0..NODES {
+        wait_until("every node knows every file", || {
+            ["/near", "/far"].iter().all(|folder| {
+                let listed = swarm.node(node).ok(["ls", &format!("{folder}/{}", NODES - 1)]);
+                listed.lines().count() == FILES
+            })
+        });
+    }
+    let before = fetched(&swarm, NODES);
+    swarm.node(0).ok(["map", &program, "--over", "/far/*/*", "--anywhere"]);
+    let anywhere = fetched(&swarm, NODES) - before;
+    swarm.node(0).ok(["map", &program, "--over", "/near/*/*"]);
+    let near = fetched(&swarm, NODES) - before - anywhere;
+    println!("fetched: {anywhere} bytes by tasks anywhere, {near} by tasks near their files");
+    assert!(near * 10 < anywhere * 6, "{near} of {anywhere} bytes");
 }

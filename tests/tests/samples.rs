@@ -93,7 +93,7 @@ fn a_counter_in_c_counts_in_the_memory_of_the_swarm() {
     };
     assert_eq!(count(0, &["apples"]).ok(), "1\n");
     assert_eq!(count(0, &["pears", "40"]).ok(), "40\n");
-    assert_eq!(swarm.node(0).ok(["mem", "--space", "counters", "get", "apples"]), "1");
+    assert_eq!(swarm.node(0).ok(["mem", "--space", "counters", "get", "apples"]), "1\n");
     wait_until("the other node knows the count", || {
         swarm.node(1).run(["mem", "--space", "counters", "get", "pears"]).stdout == b"40\n"
     });

@@ -54,6 +54,10 @@ struct BatchOptions {
     /// Keep results for this long after the end [default: 1d].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     keep: Option<Duration>,
+    /// Hand the tasks out without regard to where their files lie. Otherwise each goes to a node that has most of its
+    /// file, if that one has time for it.
+    #[arg(long)]
+    anywhere: bool,
     /// Run it even if the same was run before and its results are kept.
     #[arg(long)]
     no_cache: bool,
@@ -129,6 +133,7 @@ impl BatchOptions {
             deadline_ms: self.deadline.map(millis),
             retries: Retries { failed: self.retries, limit: self.limit_retries },
             keep_ms: self.keep.map(millis),
+            anywhere: self.anywhere,
             no_cache: self.no_cache,
             ..BatchRequest::new(task::name_of(&self.program), path)
         };

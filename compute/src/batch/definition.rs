@@ -68,6 +68,8 @@ pub struct BatchSpec {
     pub retries: Retries,
     /// How long results are kept after the end.
     pub keep: Duration,
+    /// Whether its tasks are handed out without regard to where their files lie.
+    pub anywhere: bool,
     /// Whether the results of the same batch that ended well will do, where they are kept. Tasks are taken for pure:
     /// the same program on the same input says the same.
     pub cached: bool,
@@ -93,6 +95,7 @@ impl BatchSpec {
             deadline: None,
             retries: Retries::default(),
             keep: KEEP_FOR,
+            anywhere: false,
             cached: true,
         }
     }
@@ -224,6 +227,8 @@ pub struct Card {
     pub after: Vec<JobId>,
     /// How long results are kept after the end, in milliseconds.
     pub keep_ms: u64,
+    /// Whether tasks are handed out without regard to where their files lie.
+    pub anywhere: bool,
     /// The hash of its definition, so that nobody can put another in its place.
     pub definition: Digest,
 }

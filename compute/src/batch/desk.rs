@@ -10,6 +10,7 @@ use std::ops::Range;
 use rangemap::RangeSet;
 use starfish_dht::PeerId;
 
+use self::nearness::{End, Nearness};
 use super::pace::Pace;
 use crate::board::{LOST_AFTER, MAX_LOST, Millis};
 
@@ -48,6 +49,7 @@ pub struct Desk {
     /// Of each such task, who lost it and why.
     lost: BTreeMap<u64, Vec<(PeerId, String)>>,
     pace: Pace,
+    nearness: Nearness,
     settled: Millis,
 }
 
@@ -71,7 +73,8 @@ impl Desk {
         let open: RangeSet<u64> = if tasks == 0 { RangeSet::new() } else { done.gaps(&all).collect() };
         let left = open.iter().map(length).sum();
         let (leases, again, lost) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { tasks, left, n_open: left, done, open, leases, again, lost, pace: Pace::default(), settled }
+        let (pace, nearness) = (Pace::default(), Nearness::default());
+        Self { tasks, left, n_open: left, done, open, leases, again, lost, pace, nearness, settled }
     }
 
     /// Node `by` asks for work.
@@ -82,7 +85,7 @@ impl Desk {
         if now < self.settled {
             return Answer::Later;
         }
-        let slice = self.take_again(now, by).or_else(|| self.take_open());
+        let slice = self.take_again(now, by).or_else(|| self.take_open(now, by));
         let Some(slice) = slice else { return Answer::Later };
         self.leases.insert(slice.start, Lease { end: slice.end, by, heard: now });
         Answer::Slice(slice)
@@ -98,6 +101,11 @@ impl Desk {
             self.leases.insert(range.start, Lease { end: range.end, by, heard: now });
         }
         is_free
+    }
+
+    /// A node has the files of these tasks at hand, so it is given them before others.
+    pub fn note_near(&mut self, by: PeerId, tasks: RangeSet<u64>) {
+        self.nearness.note(by, tasks);
     }
 
     /// The keeper takes back what is behind `end` of a slice just given: it is more than fits into one answer.
@@ -164,6 +172,7 @@ impl Desk {
 
     /// A node is gone; so are its slices.
     pub fn gone(&mut self, peer: PeerId) {
+        self.nearness.forget(&peer);
         self.lose(|lease| lease.by == peer);
     }
 
@@ -194,10 +203,13 @@ impl Desk {
         Some(task..task + 1)
     }
 
-    fn take_open(&mut self) -> Option<Range<u64>> {
-        let first = self.open.first()?.clone();
+    fn take_open(&mut self, now: Millis, by: PeerId) -> Option<Range<u64>> {
+        let (run, end) = self.nearness.choose(now, by, &self.open)?;
         let size = self.pace.slice(self.n_open, self.leases.len());
-        let slice = first.start..first.end.min(first.start + size);
+        let slice = match end {
+            End::Front => run.start..run.end.min(run.start + size),
+            End::Back => run.start.max(run.end.saturating_sub(size))..run.end,
+        };
         self.close(&slice);
         Some(slice)
     }
@@ -205,6 +217,7 @@ impl Desk {
     fn lose(&mut self, is_lost: impl Fn(&Lease) -> bool) {
         let lost: Vec<_> = self.leases.extract_if(.., |_, lease| is_lost(lease)).collect();
         for (start, lease) in lost {
+            self.nearness.forget(&lease.by);
             self.reopen(start..lease.end);
         }
     }
@@ -238,6 +251,7 @@ fn length(range: &Range<u64>) -> u64 {
     range.end - range.start
 }
 
+mod nearness;
 #[cfg(test)]
 mod simulation;
 

@@ -246,6 +246,7 @@ mod tests {
             memory_bytes: 1,
             after: Vec::new(),
             keep_ms: 0,
+            anywhere: false,
             definition: Digest([0; 32]),
         }
     }

@@ -1,6 +1,7 @@
 //! The keeper's end of a slice: answers who asks for work, and listens while they work.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tracing::debug;
 use super::definition::{Definition, Kept};
 use super::desk::{Answer, Desk};
 use super::service::Batches;
-use super::slice::{AtHand, FromKeeper, FromRunner, Slice};
+use super::slice::{AtHand, FromKeeper, FromRunner, MAX_NEAR, Slice};
 use super::store::BatchStoreError;
 use crate::board::Millis;
 use crate::task::JobId;
@@ -70,6 +71,11 @@ impl Batches {
                         break;
                     }
                 }
+                FromRunner::Near { job, tasks } if tasks.len() <= MAX_NEAR => {
+                    let is_run = |run: &Range<u64>| run.start < run.end;
+                    let tasks = tasks.into_iter().filter(is_run).collect();
+                    self.on_desk(&job, |kept| kept.desk.note_near(by, tasks));
+                }
                 FromRunner::Resume { job, generation, range } => {
                     let adopts = |kept: &mut KeptBatch| {
                         kept.generation == generation && kept.desk.adopt(self.now(), &range, by)
@@ -104,7 +110,7 @@ impl Batches {
                     self.give_up(job, generation, task, poison).await;
                 }
             }
-            FromRunner::Beat | FromRunner::Next(_) | FromRunner::Resume { .. } => {}
+            FromRunner::Beat | FromRunner::Next(_) | FromRunner::Near { .. } | FromRunner::Resume { .. } => {}
         }
     }
 

@@ -69,6 +69,12 @@ impl Hand {
             }
         };
         let mut bench = Bench::new(&self.batches, self.job);
+        if let Some(tasks) = self.batches.near(self.job).await {
+            let near = FromRunner::Near { job: self.job, tasks: tasks.to_vec() };
+            if link.sender.send(&near).await.is_err() {
+                return false;
+            }
+        }
         loop {
             let slice = match self.ask(&mut link).await {
                 Ok(FromKeeper::Slice(slice)) => slice,

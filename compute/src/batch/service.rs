@@ -18,6 +18,7 @@ use super::definition::{BatchSpec, Definition, End, MAX_GENERATIONS};
 use super::desk::Desk;
 use super::docket::{Docket, Known, MAX_BATCHES};
 use super::keeper::{Desks, KeptBatch};
+use super::near::Near;
 use super::news::Arrived;
 use super::receipt::{Collected, TaskResult};
 use super::report::BATCH_REPORT_PROTOCOL;
@@ -42,6 +43,7 @@ pub(crate) struct Batches {
     pub(super) docket: Mutex<Docket>,
     pub(super) desks: Desks,
     pub(super) definitions: Mutex<BTreeMap<JobId, Arc<Definition>>>,
+    pub(super) near: Mutex<BTreeMap<JobId, Option<Near>>>,
     pub(super) cells: Arc<Arrived>,
     pub(super) changed: watch::Sender<u64>,
     pub(super) woken: Notify,
@@ -65,6 +67,7 @@ impl Batches {
             docket: Mutex::new(Docket::new(me, memory_bytes)),
             desks: Desks::default(),
             definitions: Mutex::default(),
+            near: Mutex::default(),
             cells,
             changed: watch::Sender::new(0),
             woken: Notify::new(),

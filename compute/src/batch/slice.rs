@@ -15,15 +15,19 @@ use crate::series;
 use crate::task::JobId;
 
 /// The stream between a keeper and a runner.
-pub(crate) const SLICE_PROTOCOL: &str = "/starfish/compute-slice/1";
+pub(crate) const SLICE_PROTOCOL: &str = "/starfish/compute-slice/2";
 /// Items of one slice together: with them, a message is within its bounds.
 const MAX_ITEMS_BYTES: usize = 256 << 10;
+/// Runs of tasks in one [`FromRunner::Near`]; more would be no news of where to begin.
+pub(crate) const MAX_NEAR: usize = 4096;
 
 /// From the node that works.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum FromRunner {
     /// Give me some of this batch; and whatever I had before, I am through with.
     Next(JobId),
+    /// I have the files of these tasks of it, or most of their bytes.
+    Near { job: JobId, tasks: Vec<Range<u64>> },
     /// I have these tasks of a keeper that is gone.
     Resume { job: JobId, generation: u32, range: Range<u64> },
     /// I am still at it.

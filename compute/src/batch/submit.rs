@@ -111,6 +111,7 @@ pub(crate) async fn prepare(
         memory_bytes: spec.limits.memory_bytes,
         after,
         keep_ms: millis(spec.keep),
+        anywhere: spec.anywhere,
         definition: digest,
     };
     Ok(Prepared { definition, digest, card, list, input: spec.input })

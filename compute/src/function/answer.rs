@@ -72,13 +72,19 @@ impl Answer {
                     complaint.extend_from_slice(&bytes[..bytes.len().min(room)]);
                 }
                 Some(Said::Ended(Outcome::Exited(0))) => {
-                    return Ok(Self { head: ok, first: held.freeze(), rest: None });
+                    return Ok(Self::whole(ok, held.freeze()));
                 }
                 Some(Said::Ended(outcome)) => return Ok(failed(&name, &outcome, complaint.freeze())),
                 Some(Said::Lost(why)) => return Err(AnswerError::Lost { name, why }),
                 None => return Err(AnswerError::Stopping),
             }
         }
+    }
+
+    /// One of which all is known, its length too.
+    fn whole(mut head: ResponseHead, body: Bytes) -> Self {
+        head.headers.push(("content-length".to_owned(), body.len().to_string().into_bytes()));
+        Self { head, first: body, rest: None }
     }
 
     /// The head, and the body. If the call ends badly, the body breaks off.
@@ -110,5 +116,5 @@ fn failed(name: &FunctionName, outcome: &Outcome, complaint: Bytes) -> Answer {
         _ => Bytes::from(format!("function {name} {outcome}\n")),
     };
     let kind = ("content-type".to_owned(), b"text/plain; charset=utf-8".to_vec());
-    Answer { head: ResponseHead { status: 500, headers: vec![kind] }, first, rest: None }
+    Answer::whole(ResponseHead { status: 500, headers: vec![kind] }, first)
 }

@@ -20,15 +20,34 @@ use crate::tree::{Found, Inode};
 use crate::vfs::{ByteStream, VfsError};
 
 impl Files {
-    pub(super) async fn read_range(&self, path: &VfsPath, range: Range<u64>) -> Result<ByteStream, VfsError> {
+    /// How many bytes of a file need not be fetched: those of whole segments, and of others the part that the shards here
+    /// make up.
+    pub(super) async fn held_bytes(&self, path: &VfsPath) -> Result<u64, VfsError> {
+        let file = self.file_at(path).await?;
+        if let Body::Inline(bytes) = &file.body {
+            return Ok(bytes.len() as u64);
+        }
+        let segments = &self.inner.segments;
+        let manifest = manifest_of(&file, segments).await.map_err(|error| unreadable(path, error))?;
+        let held = manifest.segments().iter().map(|segment| segments.held_bytes(segment));
+        held.sum::<io::Result<u64>>().map_err(|error| failed("look a segment up", error))
+    }
+
+    /// The content of the file at a path.
+    async fn file_at(&self, path: &VfsPath) -> Result<FileContent, VfsError> {
         let at = self.resolve(path, Last::Follow)?;
         let inode = match self.find(&at).map_err(|error| super::about(error, path))? {
             Found::Dir(_) => return Err(VfsError::IsADirectory { path: path.clone() }),
             Found::Leaf(inode) => inode,
         };
-        let Some(Content::File(file)) = self.inner.tree.content(inode).await? else {
-            return Err(VfsError::NotFound { path: path.clone() });
-        };
+        match self.inner.tree.content(inode).await? {
+            Some(Content::File(file)) => Ok(file),
+            _ => Err(VfsError::NotFound { path: path.clone() }),
+        }
+    }
+
+    pub(super) async fn read_range(&self, path: &VfsPath, range: Range<u64>) -> Result<ByteStream, VfsError> {
+        let file = self.file_at(path).await?;
         let range = range.start.min(file.size)..range.end.min(file.size);
         if let Body::Inline(bytes) = &file.body {
             let bytes =

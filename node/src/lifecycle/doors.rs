@@ -83,6 +83,10 @@ fn metrics(control: &Control, stock: &Stock) -> Metrics {
             i64::from(now.slots) - i64::from(now.busy_slots)
         }
     });
+    let (help, files) = ("What others gave this node of files that were read here", control.files.clone());
+    metrics.look_up("fs_fetched", help, Some(Unit::Bytes), move || {
+        i64::try_from(files.fetched_bytes()).unwrap_or(i64::MAX)
+    });
     metrics.look_up("fs_blobs", "What the blobs take on this disk", Some(Unit::Bytes), move || {
         i64::try_from(stock().used_bytes).unwrap_or(i64::MAX)
     });

@@ -60,6 +60,9 @@ pub struct BatchRequest {
     /// How often a task is tried again.
     #[serde(default)]
     pub retries: Retries,
+    /// Hand its tasks out without regard to where their files lie.
+    #[serde(default)]
+    pub anywhere: bool,
     /// How long results are kept after the end.
     #[serde(default)]
     pub keep_ms: Option<u64>,
@@ -145,6 +148,7 @@ impl BatchRequest {
             priority: 0,
             deadline_ms: None,
             retries: Retries::default(),
+            anywhere: false,
             keep_ms: None,
             no_cache: false,
         }
@@ -177,6 +181,7 @@ impl BatchRequest {
             priority: self.priority,
             deadline: self.deadline_ms.map(Duration::from_millis),
             retries: self.retries,
+            anywhere: self.anywhere,
             cached: !self.no_cache,
             keep: self.keep_ms.map_or(default.keep, Duration::from_millis),
             ..default
