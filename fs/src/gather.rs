@@ -349,7 +349,7 @@ impl<'a> Gathering<'a> {
                 let given = bundle.shards().len();
                 if given > 0 {
                     self.has_fetched = true;
-                    let bytes = bundle.shards().iter().map(|(_, shard)| shard.len() as u64).sum();
+                    let bytes = bundle.shards().values().map(|shard| shard.len() as u64).sum();
                     self.segments.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
                     self.take(Some(peer), &bundle);
                 }
