@@ -18,6 +18,7 @@ mod read;
 mod survival;
 #[cfg(test)]
 mod tests;
+mod values;
 mod versions;
 mod write;
 

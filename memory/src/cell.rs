@@ -10,13 +10,16 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 
+use crate::value::{BlobName, Large, Value};
+
 /// Longest name of a space. Short, because it stands in front of every key on disk.
 pub const MAX_SPACE: usize = 64;
 /// Longest key. An index entry repeats the key, so long ones cost twice.
 pub const MAX_KEY: usize = 1024;
 /// Longest field name: as long as a key, since a set keeps its members there.
 pub const MAX_FIELD: usize = 1024;
-/// Largest value kept in a cell. Every replica holds every cell; larger things are files.
+/// Largest value kept in a cell, since every replica holds every cell. The bytes of longer ones lie elsewhere
+/// ([`crate::Blobs`]), and the cell says where.
 pub const MAX_VALUE: usize = 16 * 1024;
 
 /// Fields that begin with this byte belong to this crate (counters are kept there).
@@ -139,6 +142,8 @@ pub enum Content {
     Tombstone,
     /// It has this value.
     Value(Bytes),
+    /// Its value is too large for a cell, and lies there.
+    Large(Large),
 }
 
 /// One version of one cell.
@@ -173,10 +178,33 @@ impl Cell {
         self.version() > other.version()
     }
 
-    /// The value, unless it was deleted or has expired at `now_ms`.
+    /// The value, unless it was deleted, has expired at `now_ms`, or is a large one.
     pub fn live(&self, now_ms: u64) -> Option<&Bytes> {
         match &self.content {
             Content::Value(value) if !self.expired(now_ms) => Some(value),
+            Content::Value(_) | Content::Large(_) | Content::Tombstone => None,
+        }
+    }
+
+    /// The value, also a large one, unless it was deleted or has expired at `now_ms`.
+    pub fn live_value(&self, now_ms: u64) -> Option<Value> {
+        match &self.content {
+            _ if self.expired(now_ms) => None,
+            Content::Value(value) => Some(Value::Inline(value.clone())),
+            Content::Large(large) => Some(Value::Large(*large)),
+            Content::Tombstone => None,
+        }
+    }
+
+    /// Whether it has a value at `now_ms`.
+    pub fn is_live(&self, now_ms: u64) -> bool {
+        self.content != Content::Tombstone && !self.expired(now_ms)
+    }
+
+    /// The name of its value's bytes, if they lie elsewhere.
+    pub(crate) fn blob(&self) -> Option<BlobName> {
+        match &self.content {
+            Content::Large(large) => Some(large.name),
             Content::Value(_) | Content::Tombstone => None,
         }
     }

@@ -9,7 +9,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::cell::{Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceName, Stamp};
+use crate::{
+    cell::{Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceName, Stamp},
+    value::{BlobName, Large},
+};
 
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xFF;
@@ -47,6 +50,15 @@ enum Record<'a> {
         #[serde(borrow)]
         value: Option<&'a [u8]>,
     },
+    /// A value that lies elsewhere.
+    Large {
+        time: u64,
+        author: [u8; 16],
+        expires_ms: Option<u64>,
+        name: [u8; BlobName::LEN],
+        len: u64,
+        hash: [u8; 32],
+    },
 }
 
 /// A cell in its two encoded parts.
@@ -75,13 +87,18 @@ pub(crate) fn digest(address: &[u8], record: &[u8]) -> Digest {
 /// Encodes a cell whose sizes have been checked.
 pub(crate) fn encode(cell: &Cell) -> Result<Encoded, MalformedCell> {
     let Cell { space, key, field, stamp, content, expires_ms } = cell;
-    let value = match content {
-        Content::Value(value) => Some(value.as_ref()),
-        Content::Tombstone => None,
+    let (time, author, expires_ms) = (stamp.time, *stamp.author.as_bytes(), *expires_ms);
+    let record = match content {
+        Content::Value(value) => Record::V1 { time, author, expires_ms, value: Some(value) },
+        Content::Tombstone => Record::V1 { time, author, expires_ms, value: None },
+        Content::Large(Large { name, len, hash }) => {
+            Record::Large { time, author, expires_ms, name: *name.as_bytes(), len: *len, hash: *hash }
+        }
     };
-    let record =
-        Record::V1 { time: stamp.time, author: *stamp.author.as_bytes(), expires_ms: *expires_ms, value };
-    let room = value.map_or(0, <[u8]>::len) + 64;
+    let room = match content {
+        Content::Value(value) => value.len() + 64,
+        Content::Tombstone | Content::Large(_) => 128,
+    };
     let record = postcard::to_extend(&record, Vec::with_capacity(room)).map_err(|_| MalformedCell::Record)?;
     Ok(Encoded { address: address(space, key, field), record })
 }
@@ -97,11 +114,25 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
     if !rest.is_empty() {
         return Err(MalformedCell::Record);
     }
-    let Record::V1 { time, author, expires_ms, value } = record;
-    if key.len() > MAX_KEY || field.len() > MAX_FIELD || value.is_some_and(|value| value.len() > MAX_VALUE) {
+    let (time, author, expires_ms, content) = match record {
+        Record::V1 { value: Some(value), .. } if value.len() > MAX_VALUE => {
+            return Err(MalformedCell::TooLarge);
+        }
+        Record::V1 { time, author, expires_ms, value } => {
+            let value = value.map(|value| Content::Value(Bytes::copy_from_slice(value)));
+            (time, author, expires_ms, value.unwrap_or(Content::Tombstone))
+        }
+        Record::Large { time, author, expires_ms, name, len, hash } => {
+            let large = Large { name: BlobName::from_bytes(name), len, hash };
+            if !large.is_sound() {
+                return Err(MalformedCell::TooLarge);
+            }
+            (time, author, expires_ms, Content::Large(large))
+        }
+    };
+    if key.len() > MAX_KEY || field.len() > MAX_FIELD {
         return Err(MalformedCell::TooLarge);
     }
-    let content = value.map_or(Content::Tombstone, |value| Content::Value(Bytes::copy_from_slice(value)));
     let stamp = Stamp { time, author: Author::from_bytes(author) };
     let field = Bytes::copy_from_slice(field);
     Ok(Cell { space, key: key.into(), field, stamp, content, expires_ms })

@@ -8,7 +8,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::cell::{Author, Cell, Content, RESERVED_FIELD, Stamp};
+use crate::{
+    cell::{Author, Cell, Content, RESERVED_FIELD, Stamp},
+    value::Value,
+};
 
 /// After the reserved byte: a counter's field. The author's 16 bytes follow.
 const COUNTER: u8 = b'n';
@@ -89,15 +92,15 @@ impl KeyState {
     }
 
     /// What the key is worth at `now_ms`.
-    pub(crate) fn value(&self, now_ms: u64) -> Option<Bytes> {
-        let plain = self.register.as_ref().and_then(|register| register.live(now_ms));
+    pub(crate) fn value(&self, now_ms: u64) -> Option<Value> {
+        let plain = self.register.as_ref().and_then(|register| register.live_value(now_ms));
         let base = self.base(now_ms);
         if !self.contributions.iter().any(|(_, contribution)| contribution.base == base) {
-            return plain.cloned();
+            return plain;
         }
         match self.total(now_ms) {
-            Ok(total) => Some(total.to_string().into()),
-            Err(_) => plain.cloned(),
+            Ok(total) => Some(Value::Inline(total.to_string().into())),
+            Err(_) => plain,
         }
     }
 
@@ -128,8 +131,9 @@ impl KeyState {
 
     /// The sum, wider than 64 bits: two halves of a partition may each stay within them and together not.
     fn total(&self, now_ms: u64) -> Result<i128, IncrementError> {
-        let start = match self.register.as_ref().and_then(|register| register.live(now_ms)) {
-            Some(value) => parse_integer(value).ok_or(IncrementError::NotAnInteger)?,
+        let start = match self.register.as_ref().and_then(|register| register.live_value(now_ms)) {
+            Some(Value::Inline(value)) => parse_integer(&value).ok_or(IncrementError::NotAnInteger)?,
+            Some(Value::Large(_)) => return Err(IncrementError::NotAnInteger),
             None => 0,
         };
         let base = self.base(now_ms);
@@ -189,24 +193,24 @@ mod tests {
         let base = set(1, "10");
         let a = added(std::slice::from_ref(&base), A, 5, 0);
         let b = added(std::slice::from_ref(&base), B, -2, 0);
-        assert_eq!(state(&[base, a, b]).value(0).unwrap(), "13");
+        assert_eq!(state(&[base, a, b]).value(0).and_then(Value::into_inline).unwrap(), "13");
     }
 
     #[test]
     fn a_key_without_a_value_counts_from_zero() {
         let a = added(&[], A, 3, 0);
-        assert_eq!(state(std::slice::from_ref(&a)).value(0).unwrap(), "3");
+        assert_eq!(state(std::slice::from_ref(&a)).value(0).and_then(Value::into_inline).unwrap(), "3");
         assert_eq!(state(&[a]).increment(A, 4, 0).unwrap().1, 7);
     }
 
     #[test]
     fn a_later_set_or_delete_ends_what_was_counted_before() {
         let a = added(&[set(1, "10")], A, 5, 0);
-        assert_eq!(state(&[set(2, "100"), a.clone()]).value(0).unwrap(), "100");
+        assert_eq!(state(&[set(2, "100"), a.clone()]).value(0).and_then(Value::into_inline).unwrap(), "100");
         let tombstone = cell(REGISTER, 2, Content::Tombstone);
         assert_eq!(state(&[tombstone.clone(), a.clone()]).value(0), None);
         let again = added(&[tombstone.clone(), a], A, 1, 0);
-        assert_eq!(state(&[tombstone, again]).value(0).unwrap(), "1");
+        assert_eq!(state(&[tombstone, again]).value(0).and_then(Value::into_inline).unwrap(), "1");
     }
 
     #[test]
@@ -214,10 +218,10 @@ mod tests {
         let mut base = set(1, "10");
         base.expires_ms = Some(100);
         let a = added(std::slice::from_ref(&base), A, 5, 99);
-        assert_eq!(state(&[base.clone(), a.clone()]).value(99).unwrap(), "15");
+        assert_eq!(state(&[base.clone(), a.clone()]).value(99).and_then(Value::into_inline).unwrap(), "15");
         assert_eq!(state(&[base.clone(), a.clone()]).value(100), None);
         let later = added(&[base.clone(), a], A, 2, 100);
-        assert_eq!(state(&[base, later]).value(100).unwrap(), "2");
+        assert_eq!(state(&[base, later]).value(100).and_then(Value::into_inline).unwrap(), "2");
     }
 
     #[test]
@@ -246,7 +250,7 @@ mod tests {
             }
             let merged: Vec<Cell> = std::iter::once(base).chain(a.drain(1..)).chain(b.drain(1..)).collect();
             let expected = 7 + steps.iter().map(|(_, by)| by).sum::<i64>();
-            prop_assert_eq!(state(&merged).value(0).unwrap(), expected.to_string());
+            prop_assert_eq!(state(&merged).value(0).and_then(Value::into_inline).unwrap(), expected.to_string());
         }
     }
 }

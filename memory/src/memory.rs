@@ -23,6 +23,8 @@ use crate::{
     fingerprint::Fingerprints,
     gossip::Outbox,
     horizon::Horizon,
+    keeper::Keeper,
+    leftovers::Leftovers,
     slot::Slot,
     space::{Batch, Space},
     stats::{Counters, MemoryStats},
@@ -53,11 +55,13 @@ pub struct MemoryOptions {
     /// How long deletions are remembered. A node that was away for longer forgets what was deleted meanwhile when it is
     /// back; so it must be longer than any two nodes are apart. Default 30 days.
     pub horizon: Duration,
+    /// How long the bytes of a large value stay when it was replaced, for those who read them just now. Default 30 seconds.
+    pub linger: Duration,
 }
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self { horizon: Duration::from_secs(30 * 24 * 3600) }
+        Self { horizon: Duration::from_secs(30 * 24 * 3600), linger: Duration::from_secs(30) }
     }
 }
 
@@ -91,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     pub(crate) horizon: Horizon,
     pub(crate) slot: Slot,
+    pub(crate) keeper: Keeper,
+    pub(crate) leftovers: Leftovers,
     /// There while not all is here that was here before; see [`Memory::is_whole`].
     incomplete: Incomplete,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
@@ -115,6 +121,8 @@ impl Memory {
             outbox: Outbox::default(),
             horizon: Horizon::open(dir, options.horizon),
             slot: Slot::open(dir).map_err(|source| StoreError::Io { path: dir.into(), source })?,
+            keeper: Keeper::default(),
+            leftovers: Leftovers::lingering(options.linger),
             incomplete: Incomplete::at(dir),
             observers: RwLock::default(),
         });
@@ -155,7 +163,7 @@ impl Memory {
     /// Writes all of `batch` or none. Elsewhere it arrives whole if it fits a gossip message (16 KiB); a larger one
     /// may be seen there in parts for a moment.
     pub async fn commit(&self, batch: Batch) -> Result<Stamp, WriteError> {
-        let drafts = batch.into_drafts()?;
+        let drafts = batch.into_drafts(self).await?;
         let (stamp, ()) = self.update(move |_| Ok((drafts, ()))).await?;
         Ok(stamp)
     }

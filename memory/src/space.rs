@@ -11,13 +11,15 @@ use bytes::Bytes;
 
 use self::members::is_member_field;
 use crate::{
-    cell::{Cell, Content, Draft, MAX_FIELD, MAX_KEY, MAX_VALUE, REGISTER, RESERVED_FIELD, SpaceName, Stamp},
+    cell::{Cell, Content, Draft, MAX_FIELD, MAX_KEY, REGISTER, RESERVED_FIELD, SpaceName, Stamp},
     changes::Cursor,
     clock::now_ms,
     codec,
     counter::{self, KeyState},
+    keeper::Arrival,
     memory::Memory,
     store::ReadError,
+    value::{Payload, Value},
     watch::Watch,
     writer::WriteError,
 };
@@ -38,7 +40,7 @@ pub struct KeyValue {
     /// The key.
     pub key: Bytes,
     /// Its plain value, or the decimal text of a counter.
-    pub value: Bytes,
+    pub value: Value,
 }
 
 /// A named set of keys. Cheap to clone.
@@ -61,34 +63,61 @@ impl Space {
         &self.name
     }
 
-    /// What `key` is worth.
-    #[expect(
-        clippy::unused_async,
-        reason = "large values are to come from other nodes; callers await already"
-    )]
+    /// What `key` is worth. A large value is fetched, and held in memory as a whole.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        let arrival = Arrival::begin();
+        loop {
+            let Some(value) = self.read(key)? else { return Ok(None) };
+            let whole = self.memory.whole_value(value).await;
+            if !arrival.may_come(&whole) {
+                return whole.map(Some);
+            }
+            Arrival::pause().await;
+        }
+    }
+
+    /// What `key` is worth, without the bytes of a large value.
+    #[expect(clippy::unused_async, reason = "one lookup; callers await all that reads")]
+    pub async fn value(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
         self.read(key)
     }
 
     /// Gives `key` a value, for good or for as long as `ttl`.
     pub async fn set(&self, key: &[u8], value: Bytes, ttl: Option<Duration>) -> Result<Stamp, WriteError> {
-        check_sizes(key, &REGISTER, Some(&value))?;
+        let value = self.memory.payload(value).await?;
+        self.set_payload(key, value, ttl).await
+    }
+
+    /// The same with a value that was made before ([`Memory::stash`]).
+    pub async fn set_payload(
+        &self,
+        key: &[u8],
+        value: Payload,
+        ttl: Option<Duration>,
+    ) -> Result<Stamp, WriteError> {
+        check_names(key, &REGISTER)?;
         let expires_ms = ttl.map_or(Lifetime::Forever, Lifetime::For).expires_ms(None);
-        let draft = Draft { expires_ms, ..self.draft(key, REGISTER, Content::Value(value)) };
-        let (stamp, ()) = self.memory.update(move |_| Ok((vec![draft], ()))).await?;
+        let draft = self.draft(key, REGISTER, Content::Tombstone);
+        let (stamp, ()) = self
+            .memory
+            .update(move |_| {
+                value.check_fresh()?;
+                Ok((vec![Draft { expires_ms, content: value.into_content(), ..draft }], ()))
+            })
+            .await?;
         Ok(stamp)
     }
 
     /// Deletes `key`: its value, all of its fields and its members. Returns whether there was anything to delete.
     pub async fn delete(&self, key: &[u8]) -> Result<bool, WriteError> {
-        check_sizes(key, &REGISTER, None)?;
+        check_names(key, &REGISTER)?;
         let (space, key) = (self.clone(), Bytes::copy_from_slice(key));
         let (_, existed) = self
             .memory
             .update(move |view| {
                 let now_ms = now_ms();
                 let cells = view.cells(&space.name, &key)?;
-                let live = |cell: &&Cell| cell.live(now_ms).is_some();
+                let live = |cell: &&Cell| cell.is_live(now_ms);
                 let mut fields: Vec<Bytes> = cells
                     .iter()
                     .filter(live)
@@ -111,7 +140,7 @@ impl Space {
     /// Adds `by` to `key` and returns what it is worth now. A key without a value counts from zero. Increments made
     /// on several nodes at once add up; each returns what its own node knows.
     pub async fn incr(&self, key: &[u8], by: i64) -> Result<i64, WriteError> {
-        check_sizes(key, &REGISTER, None)?;
+        check_names(key, &REGISTER)?;
         let (space, key) = (self.clone(), Bytes::copy_from_slice(key));
         let slot = self.memory.shared().slot.name();
         let (_, total) = self
@@ -158,14 +187,14 @@ impl Space {
 
     /// The value without waiting: most keys are read with one lookup, and only integers and keys without a plain
     /// value may have been counted.
-    pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+    pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
         let store = &self.memory.shared().store;
         let register = store.cell(&codec::address(&self.name, key, &REGISTER))?;
         let now_ms = now_ms();
         if let Some(value) = register.as_ref().and_then(|register| register.live(now_ms))
             && counter::parse_integer(value).is_none()
         {
-            return Ok(Some(value.clone()));
+            return Ok(Some(Value::Inline(value.clone())));
         }
         Ok(store.key_state(&self.name, key)?.value(now_ms))
     }
@@ -211,14 +240,14 @@ impl Batch {
         self.cells.is_empty()
     }
 
-    pub(crate) fn into_drafts(self) -> Result<Vec<Draft>, WriteError> {
+    pub(crate) async fn into_drafts(self, memory: &Memory) -> Result<Vec<Draft>, WriteError> {
         let mut bytes = 0;
         for ((key, field), content) in &self.cells {
             let value = match content {
                 Content::Value(value) => Some(value),
-                Content::Tombstone => None,
+                Content::Tombstone | Content::Large(_) => None,
             };
-            check_sizes(key, field, value)?;
+            check_names(key, field)?;
             if !is_users(field) {
                 return Err(WriteError::ReservedField);
             }
@@ -227,24 +256,26 @@ impl Batch {
         if self.cells.len() > MAX_BATCH_CELLS || bytes > MAX_BATCH_BYTES {
             return Err(WriteError::BatchTooLarge { cells: self.cells.len(), bytes });
         }
-        let space = self.space;
-        let draft =
-            |((key, field), content)| Draft { space: space.clone(), key, field, content, expires_ms: None };
-        Ok(self.cells.into_iter().map(draft).collect())
+        let mut drafts = Vec::with_capacity(self.cells.len());
+        for ((key, field), content) in self.cells {
+            let content = match content {
+                Content::Value(value) => memory.payload(value).await?.into_content(),
+                other => other,
+            };
+            drafts.push(Draft { space: self.space.clone(), key, field, content, expires_ms: None });
+        }
+        Ok(drafts)
     }
 }
 
-fn check_sizes(key: &[u8], field: &[u8], value: Option<&Bytes>) -> Result<(), WriteError> {
+fn check_names(key: &[u8], field: &[u8]) -> Result<(), WriteError> {
     if key.len() > MAX_KEY {
         return Err(WriteError::KeyTooLong { len: key.len() });
     }
     if field.len() > MAX_FIELD {
         return Err(WriteError::FieldTooLong { len: field.len() });
     }
-    match value.map(Bytes::len) {
-        Some(len) if len > MAX_VALUE => Err(WriteError::ValueTooLong { len }),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn is_users(field: &[u8]) -> bool {

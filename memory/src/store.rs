@@ -1,9 +1,9 @@
 //! Cells on this node's disk, in an LSM tree (`fjall`).
 //!
-//! Three keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
+//! Four keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
 //! `index` (digest → time, due, kind, address) is the same cells sorted by shard, for reconciliation; `due` (due, kind,
-//! digest → address) are those that will not last, sorted by when their time is over. Fingerprints and the newest stamp
-//! are not stored but summed up from the index at start, so they cannot disagree with it.
+//! digest → address) are those that will not last, sorted by when their time is over; `blobs` (name of a blob, address)
+//! are those whose value lies elsewhere. Fingerprints and the newest stamp are not stored but summed up from the index at start, so they cannot disagree with it.
 //!
 //! Only the writer thread writes. Anyone reads, and sees whole batches only.
 
@@ -16,12 +16,14 @@ use std::{
 use fjall::PersistMode;
 
 use crate::{
+    blobs::BlobError,
     cell::{Cell, Content, SpaceName},
     clock::unix_ms,
     codec::{self, Digest, Encoded, MalformedCell},
     counter::{self, KeyState},
     engine::{Engine, EngineError, EngineOptions, Purpose},
     fingerprint::Fingerprints,
+    value::BlobName,
 };
 
 /// Threads that flush and compact. More would compete with guests for the cores.
@@ -78,6 +80,9 @@ pub enum ReadError {
     /// The storage engine stumbled over its own files.
     #[error("the storage engine cannot make sense of its files")]
     Senseless,
+    /// The bytes of a large value cannot be had.
+    #[error("the value cannot be fetched")]
+    Blob(#[from] BlobError),
 }
 
 impl From<fjall::Error> for ReadError {
@@ -99,6 +104,18 @@ pub(crate) struct Change {
     pub(crate) entry: IndexEntry,
     /// The version that it takes the place of.
     pub(crate) replaces: Option<IndexEntry>,
+    /// Where the bytes of its value lie, ...
+    pub(crate) blob: Option<BlobName>,
+    /// ... and those of the version before.
+    pub(crate) old_blob: Option<BlobName>,
+}
+
+/// A cell that is taken out.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) address: Vec<u8>,
+    pub(crate) entry: IndexEntry,
+    pub(crate) blob: Option<BlobName>,
 }
 
 /// What the index knows of a cell, besides its address.
@@ -142,6 +159,17 @@ impl IndexEntry {
     }
 }
 
+/// What cells say of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reference {
+    /// None speaks of it.
+    None,
+    /// The time of those that do is over.
+    Over,
+    /// Its bytes are a value.
+    Live,
+}
+
 /// A cell whose time is over, or soon will be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due {
@@ -176,15 +204,19 @@ impl Tally {
 /// The cells on disk.
 #[derive(Debug)]
 pub(crate) struct Store {
-    engine: Engine<3>,
+    engine: Engine<4>,
 }
 
 /// The position of each keyspace.
 const CELLS: usize = 0;
 const INDEX: usize = 1;
 const DUE: usize = 2;
-const OPTIONS: EngineOptions<3> =
-    EngineOptions { keyspaces: ["cells", "index", "due"], workers: WORKERS, cache_bytes: CACHE_BYTES };
+const BLOBS: usize = 3;
+const OPTIONS: EngineOptions<4> = EngineOptions {
+    keyspaces: ["cells", "index", "due", "blobs"],
+    workers: WORKERS,
+    cache_bytes: CACHE_BYTES,
+};
 
 impl Store {
     /// Opens the store in `path`, which is made if it is not there, and sums up what it holds.
@@ -221,9 +253,15 @@ impl Store {
     /// Writes all of `changes` or none, and returns when they are on the disk.
     pub(crate) fn write(&self, changes: &[Change]) -> Result<(), EngineError> {
         self.engine.write(Purpose::Add, |opened| {
-            let [cells, index, due] = &opened.keyspaces;
+            let [cells, index, due, blobs] = &opened.keyspaces;
             let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
-            for Change { encoded, entry, replaces } in changes {
+            for Change { encoded, entry, replaces, blob, old_blob } in changes {
+                if let Some(name) = old_blob.as_ref().filter(|_| old_blob != blob) {
+                    batch.remove(blobs, blob_key(name, &encoded.address));
+                }
+                if let Some(name) = blob {
+                    batch.insert(blobs, blob_key(name, &encoded.address), []);
+                }
                 if let Some(old) = replaces {
                     batch.remove(index, old.digest.as_slice());
                     if let Some(key) = old.due_key() {
@@ -241,10 +279,13 @@ impl Store {
     }
 
     /// Takes cells out, without a trace.
-    pub(crate) fn purge(&self, cells: &[(Vec<u8>, IndexEntry)]) -> Result<(), EngineError> {
+    pub(crate) fn purge(&self, cells: &[Taken]) -> Result<(), EngineError> {
         self.engine.write(Purpose::Free, |opened| {
             let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
-            for (address, entry) in cells {
+            for Taken { address, entry, blob } in cells {
+                if let Some(name) = blob {
+                    batch.remove(&opened.keyspaces[BLOBS], blob_key(name, address));
+                }
                 batch.remove(&opened.keyspaces[CELLS], address.as_slice());
                 batch.remove(&opened.keyspaces[INDEX], entry.digest.as_slice());
                 if let Some(key) = entry.due_key() {
@@ -274,6 +315,22 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// What cells say of this blob. A cell whose time was over at `at_ms` says nothing for it any more.
+    pub(crate) fn reference(&self, name: BlobName, at_ms: u64) -> Result<Reference, ReadError> {
+        let prefix = name.as_bytes().as_slice();
+        let mut found = Reference::None;
+        for guard in self.engine.read()?.keyspaces[BLOBS].prefix(prefix) {
+            let key = guard.key()?;
+            let address = key.strip_prefix(prefix).ok_or(MalformedCell::Address)?;
+            match self.cell(address)?.filter(|cell| cell.blob() == Some(name)) {
+                Some(cell) if cell.expired(at_ms) => found = Reference::Over,
+                Some(_) => return Ok(Reference::Live),
+                None => {}
+            }
+        }
+        Ok(found)
     }
 
     /// The cell at `address`.
@@ -350,6 +407,10 @@ impl Store {
         }
         Ok(state)
     }
+}
+
+fn blob_key(name: &BlobName, address: &[u8]) -> Vec<u8> {
+    [name.as_bytes(), address].concat()
 }
 
 fn classify(path: &Path, error: ReadError) -> StoreError {

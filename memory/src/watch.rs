@@ -22,6 +22,7 @@ use crate::{
     changes::{Changed, Cursor},
     space::{KeyRange, KeyValue, Space},
     store::ReadError,
+    value::Value,
 };
 
 /// Changed keys that wait for a watcher, before it goes on from the log.
@@ -38,7 +39,7 @@ pub enum Event {
         /// The key.
         key: Bytes,
         /// What it is worth.
-        value: Bytes,
+        value: Value,
     },
     /// The key has no value any more: it was deleted, or its time is over.
     Deleted {

@@ -13,13 +13,15 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    cell::{Cell, Draft, MAX_FIELD, MAX_KEY, MAX_VALUE, SpaceName, Stamp},
+    blobs::BlobError,
+    cell::{Cell, Draft, MAX_FIELD, MAX_KEY, SpaceName, Stamp},
     clock::now_ms,
     codec::{self, Digest, Encoded, MalformedCell},
     counter::{IncrementError, KeyState},
     engine::EngineError,
     memory::Shared,
-    store::{Change, IndexEntry, ReadError},
+    store::{Change, IndexEntry, ReadError, Taken},
+    value::{BlobName, MAX_LARGE},
 };
 
 /// Jobs that wait for the writer. Beyond this, those who write wait for room.
@@ -48,11 +50,20 @@ pub enum WriteError {
         len: usize,
     },
     /// The value is too long.
-    #[error("the value has {len} bytes, {MAX_VALUE} are allowed: put it into a file")]
+    #[error("the value has {len} bytes, {max} are allowed: put it into a file", max = MAX_LARGE)]
     ValueTooLong {
-        /// Its length.
-        len: usize,
+        /// Its length, or as much of it as came before it was refused.
+        len: u64,
     },
+    /// The bytes of a large value cannot be kept.
+    #[error("the value cannot be kept")]
+    Blob(#[from] BlobError),
+    /// The bytes of a large value were put away too long ago to be written now.
+    #[error("the value's bytes were put away too long ago: send them again")]
+    Late,
+    /// Others changed the value again and again, while what depends on it was made.
+    #[error("the value keeps changing, try again")]
+    Contended,
     /// Fields that begin with a zero byte are kept for counters and the like.
     #[error("a field must not begin with a zero byte")]
     ReservedField,
@@ -85,7 +96,11 @@ pub enum WriteError {
 impl WriteError {
     /// Whether it is room on this node's disk that is missing.
     pub fn is_no_room(&self) -> bool {
-        matches!(self, Self::Commit(error) if error.is_no_room())
+        match self {
+            Self::Commit(error) => error.is_no_room(),
+            Self::Blob(error) => matches!(error, BlobError::NoSpace(_)),
+            _ => false,
+        }
     }
 }
 
@@ -212,7 +227,14 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
     let mut doubtful = Vec::new();
     while let Some(first) = work.blocking_recv() {
         mend(shared, &mut doubtful);
-        let mut group = Group { shared, slots: BTreeMap::new(), jobs: Vec::new(), cells: 0, bytes: 0 };
+        let mut group = Group {
+            shared,
+            slots: BTreeMap::new(),
+            jobs: Vec::new(),
+            leftovers: Vec::new(),
+            cells: 0,
+            bytes: 0,
+        };
         let mut next = Some(first);
         while let Some(Work::Job(job)) = next {
             group.add(job);
@@ -233,9 +255,9 @@ fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>, removal: Removal) {
     let entry_of = |(address, digest): (Vec<u8>, Digest)| {
         let cell = shared.store.cell(&address).ok()??;
         let entry = IndexEntry::of(&cell, &codec::encode(&cell).ok()?);
-        (entry.digest == digest).then_some((address, entry))
+        (entry.digest == digest).then(|| Taken { address, entry, blob: cell.blob() })
     };
-    let cells: Vec<(Vec<u8>, IndexEntry)> = cells.into_iter().filter_map(entry_of).collect();
+    let cells: Vec<Taken> = cells.into_iter().filter_map(entry_of).collect();
     if cells.is_empty() {
         return;
     }
@@ -244,7 +266,8 @@ fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>, removal: Removal) {
         return;
     }
     let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
-    cells.iter().for_each(|(_, entry)| tally.remove(entry));
+    cells.iter().for_each(|taken| tally.remove(&taken.entry));
+    shared.leftovers.offer(cells.iter().filter_map(|taken| taken.blob), false);
     if removal == Removal::Dead {
         shared.counters.reaped.add(cells.len() as u64);
     }
@@ -278,8 +301,10 @@ fn mend(shared: &Shared, doubtful: &mut Vec<Cell>) {
 
 /// What is known, within a group, about one address.
 struct Slot {
-    /// What the disk has.
+    /// What the disk has, ...
     stored: Option<IndexEntry>,
+    /// ... and where its value's bytes lie.
+    stored_blob: Option<BlobName>,
     /// What the disk has, or will have after this group.
     current: Option<Cell>,
     /// Set once the group changes it.
@@ -353,6 +378,8 @@ struct Group<'a> {
     slots: Slots,
     /// The jobs, each with those of its cells that won.
     jobs: Vec<(Box<dyn Job>, Vec<Cell>)>,
+    /// Where bytes lie of which no version will speak any more, and whether this node wrote what took their place.
+    leftovers: Vec<(BlobName, bool)>,
     cells: usize,
     bytes: usize,
 }
@@ -365,7 +392,10 @@ impl Group<'_> {
     fn add(&mut self, mut job: Box<dyn Job>) {
         let cells = job.prepare(&View { shared: self.shared, slots: &self.slots });
         let won = match self.load(cells) {
-            Ok(cells) => cells.into_iter().filter_map(|(cell, encoded)| self.apply(cell, encoded)).collect(),
+            Ok(cells) => {
+                let is_local = job.is_local();
+                cells.into_iter().filter_map(|(cell, encoded)| self.apply(cell, encoded, is_local)).collect()
+            }
             Err(error) => {
                 job.fail(error);
                 Vec::new()
@@ -385,7 +415,8 @@ impl Group<'_> {
                     Some(current) => Some(IndexEntry::of(current, &codec::encode(current)?)),
                     None => None,
                 };
-                vacant.insert(Slot { stored, current, next: None });
+                let stored_blob = current.as_ref().and_then(Cell::blob);
+                vacant.insert(Slot { stored, stored_blob, current, next: None });
             }
             loaded.push((cell, encoded));
         }
@@ -393,16 +424,23 @@ impl Group<'_> {
     }
 
     /// Lets the cell in if it wins.
-    fn apply(&mut self, cell: Cell, encoded: Encoded) -> Option<Cell> {
+    fn apply(&mut self, cell: Cell, encoded: Encoded, is_local: bool) -> Option<Cell> {
         let slot = self.slots.get_mut(&encoded.address)?;
         match &slot.current {
-            Some(current) if !cell.supersedes(current) => return None,
+            Some(current) if !cell.supersedes(current) => {
+                if cell != *current {
+                    self.leftovers.extend(cell.blob().map(|name| (name, is_local)));
+                }
+                return None;
+            }
             // It was reaped here, or never was here, and kills nothing.
             None if self.shared.horizon.is_long_dead(&cell, now_ms()) => return None,
             _ => {}
         }
         self.cells += 1;
         self.bytes += encoded.address.len() + encoded.record.len();
+        let old_blob = slot.current.as_ref().and_then(Cell::blob);
+        self.leftovers.extend(old_blob.map(|name| (name, is_local)));
         slot.next = Some((encoded.clone(), IndexEntry::of(&cell, &encoded)));
         slot.current = Some(cell.clone());
         Some(cell)
@@ -410,14 +448,21 @@ impl Group<'_> {
 
     /// Returns the cells of which it is unknown whether they reached the disk.
     fn commit(self) -> Vec<Cell> {
-        let Self { shared, slots, mut jobs, cells: _, bytes: _ } = self;
-        let change =
-            |slot: Slot| slot.next.map(|(encoded, entry)| Change { encoded, entry, replaces: slot.stored });
+        let Self { shared, slots, mut jobs, leftovers, cells: _, bytes: _ } = self;
+        let change = |slot: Slot| {
+            let Slot { stored, stored_blob, current, next } = slot;
+            let (encoded, entry) = next?;
+            let blob = current.as_ref().and_then(Cell::blob);
+            Some(Change { encoded, entry, replaces: stored, blob, old_blob: stored_blob })
+        };
         let mut doubtful = Vec::new();
         let changes: Vec<Change> = slots.into_values().filter_map(change).collect();
         match if changes.is_empty() { Ok(()) } else { shared.store.write(&changes) } {
             Ok(()) => {
                 sum_up(shared, &changes);
+                for (name, is_local) in leftovers {
+                    shared.leftovers.offer([name], is_local);
+                }
                 for (job, won) in &jobs {
                     if !won.is_empty() {
                         shared.announce(won, job.is_local());
@@ -440,7 +485,7 @@ impl Group<'_> {
 
 fn sum_up(shared: &Shared, changes: &[Change]) {
     let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
-    for Change { encoded: _, entry, replaces } in changes {
+    for Change { entry, replaces, .. } in changes {
         if let Some(old) = replaces {
             tally.remove(old);
         }

@@ -10,7 +10,8 @@ use std::{
 use bytes::Bytes;
 use starfish_dht::PeerId;
 use starfish_memory::{
-    Cell, Content, Event, IncrementError, MAX_KEY, MAX_VALUE, Memory, Observer, Space, WriteError,
+    BlobError, Cell, Content, Event, IncrementError, MAX_KEY, MAX_VALUE, Memory, Observer, Space, Value,
+    WriteError,
 };
 use tempfile::TempDir;
 
@@ -107,7 +108,7 @@ async fn what_cannot_be_written_is_refused_by_name() -> anyhow::Result<()> {
     let long = vec![b'k'; MAX_KEY + 1];
     assert!(matches!(space.set(&long, "x".into(), None).await, Err(WriteError::KeyTooLong { .. })));
     let large = Bytes::from(vec![0; MAX_VALUE + 1]);
-    assert!(matches!(space.set(b"k", large, None).await, Err(WriteError::ValueTooLong { .. })));
+    assert!(matches!(space.set(b"k", large, None).await, Err(WriteError::Blob(BlobError::NoKeeper))));
     space.set(b"k", "text".into(), None).await?;
     let refused = space.incr(b"k", 1).await;
     assert!(matches!(refused, Err(WriteError::Increment(IncrementError::NotAnInteger))), "{refused:?}");
@@ -139,7 +140,7 @@ async fn a_scan_pages_through_the_keys_in_order() -> anyhow::Result<()> {
     }
     assert_eq!(seen.len(), 99);
     assert!(seen.is_sorted_by(|a, b| a.key < b.key));
-    assert_eq!(seen[50].value, "1050");
+    assert_eq!(seen[50].value, "1050".into());
     assert!(space.scan(b"k", None, 0).await?.is_empty());
     Ok(())
 }
@@ -155,7 +156,7 @@ async fn a_batch_writes_fields_whole_and_delete_takes_them_all() -> anyhow::Resu
         .delete("inode", "mode");
     assert_eq!(batch.len(), 3);
     memory.commit(batch).await?;
-    let expected: Vec<(Bytes, Bytes)> = vec![("name".into(), "a".into()), ("size".into(), "2".into())];
+    let expected: Vec<(Bytes, Value)> = vec![("name".into(), "a".into()), ("size".into(), "2".into())];
     assert_eq!(space.fields(b"inode").await?, expected);
     assert_eq!(space.get(b"inode").await?, None, "fields are not the plain value");
     assert!(space.delete(b"inode").await?);

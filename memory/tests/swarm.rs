@@ -186,7 +186,7 @@ async fn a_memory_joins_one_network_at_a_time() -> anyhow::Result<()> {
 async fn the_dead_do_not_come_back_with_a_node_that_was_away_for_longer_than_they_are_remembered()
 -> anyhow::Result<()> {
     let horizon = Duration::from_secs(4);
-    let mut memories = Memories::start_with(3, MemoryOptions { horizon }).await?;
+    let mut memories = Memories::start_with(3, MemoryOptions { horizon, ..MemoryOptions::default() }).await?;
     for key in ["gone", "renewed", "kept"] {
         memories.space(0).set(key.as_bytes(), "old".into(), None).await?;
     }
@@ -219,7 +219,7 @@ async fn the_dead_do_not_come_back_with_a_node_that_was_away_for_longer_than_the
     memories.wait_agreed().await;
     // A newcomer has never agreed with anybody, and gets and brings everything.
     let newcomer = memories.swarm.add().await;
-    memories.attach_with(newcomer, MemoryOptions { horizon }).await?;
+    memories.attach_with(newcomer, MemoryOptions { horizon, ..MemoryOptions::default() }).await?;
     for index in 0..4 {
         memories.wait_value(index, "kept", "old").await;
         assert_eq!(memories.space(index).get(b"gone").await?, None, "on node {index}");

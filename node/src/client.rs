@@ -27,7 +27,7 @@ pub use self::{
     docs::RemoteCollection,
     files::RemoteVfs,
     jobs::JobOutput,
-    memory::{Precondition, RemoteEntry, RemoteLifetime, RemoteSpace, RemoteWatch},
+    memory::{Precondition, RemoteEntry, RemoteLifetime, RemoteSpace, RemoteValue, RemoteWatch},
 };
 use crate::data_dir::DataDir;
 use crate::wire::Problem;

@@ -24,7 +24,7 @@ use starfish_dht::identity::IdentityError;
 use starfish_dht::ticket::Ticket;
 use starfish_dht::{AcceptError, Farewell, Identity, Network, PeerId, SetupError, enrol};
 use starfish_fs::{Files, FilesOptions};
-use starfish_memory::{Documents, Memory, MemoryOptions, MemorySync, StoreError};
+use starfish_memory::{Blobs, Documents, Memory, MemoryOptions, MemorySync, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
@@ -148,6 +148,8 @@ impl Node {
             ..ComputeOptions::new(worker_program, worker_args)
         };
         let tree = Arc::new(files.clone());
+        let blobs: Arc<dyn Blobs> = tree.clone();
+        memory.keep_large_values(&blobs);
         let folder = dir.swarm().join("compute");
         let compute = Compute::start(&folder, network.clone(), &memory, tree, options).await?;
 
@@ -155,6 +157,7 @@ impl Node {
         let stop_on_drop = tasks.stopping().clone().drop_guard();
         let stock = Stock::start(&files, &compute, &tasks);
         let beacons = Beacons::start(&network, settings.zone.clone(), stock.source()).await?;
+        spawn_large_values(&tasks, &memory, blobs);
         spawn_membership(&tasks, &network, &credentials, &ledger, &dir);
         if let Some(ticket) = join {
             network.dial(ticket.addresses).await;
@@ -279,7 +282,7 @@ async fn enter(dir: &DataDir, settings: &Settings, ticket: Option<&Ticket>) -> R
     std::fs::create_dir_all(&network_dir).map_err(StartError::Folder)?;
     let credentials = membership::enter(&dir.membership(), peer, ticket)?;
     let folder = dir.swarm().join("memory");
-    let options = MemoryOptions { horizon: settings.memory.horizon.0 };
+    let options = MemoryOptions { horizon: settings.memory.horizon.0, ..MemoryOptions::default() };
     let opened =
         tokio::task::spawn_blocking(move || open_memory(&folder, &peer, options, has_met_others)).await;
     let memory = opened.map_err(memory_error)?.map_err(memory_error)?;
@@ -335,6 +338,15 @@ fn open_memory(
         }
         opened => opened,
     }
+}
+
+/// Keeps large values in the tree for as long as the node runs, and lets go of those that are gone.
+fn spawn_large_values(tasks: &Tasks, memory: &Memory, blobs: Arc<dyn Blobs>) {
+    let (memory, stopping) = (memory.clone(), tasks.stopping().clone());
+    tasks.spawn("large-values", async move {
+        stopping.run_until_cancelled(memory.tend_large_values()).await;
+        drop(blobs);
+    });
 }
 
 fn spawn_membership(

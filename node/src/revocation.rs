@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use starfish_dht::identity::verify;
 use starfish_dht::membership::{Revocations, Right, SwarmId, Token};
 use starfish_dht::{Network, PeerId};
-use starfish_memory::{Event, Memory, ReadError, Space, SpaceError, WriteError};
+use starfish_memory::{Event, Memory, ReadError, Space, SpaceError, Value, WriteError};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -84,7 +84,7 @@ impl Ledger {
         loop {
             let page = self.space.scan(PREFIX, after.as_deref(), PAGE).await?;
             for fact in &page {
-                self.obey(&fact.key, &fact.value);
+                self.obey(&fact.key, fact.value.inline().map_or(&[], Bytes::as_ref));
             }
             match page.last() {
                 Some(last) => after = Some(last.key.clone()),
@@ -98,7 +98,7 @@ impl Ledger {
         let mut watch = self.space.watch(PREFIX);
         while let Some(Some(event)) = stopping.run_until_cancelled(watch.next()).await {
             // After a lag the watch shows everything again.
-            if let Event::Value { key, value } = event
+            if let Event::Value { key, value: Value::Inline(value) } = event
                 && self.obey(&key, &value)
             {
                 network.enforce_revocations().await;

@@ -43,9 +43,37 @@ fn values_are_any_bytes_and_keys_are_listed() {
     assert_eq!(node.ok(["mem", "get", "Ключ"]), "\n");
     assert_eq!(node.ok(["mem", "ls", "--quiet"]), "bytes/any\nminus\nКлюч\n");
     assert_eq!(node.ok(["mem", "ls", "--quiet", "bytes/"]), "bytes/any\n");
-    let too_long = node.feed(["mem", "set", "long"], vec![b'x'; 20 << 10]);
-    assert_ne!(too_long.code, 0);
+    let too_long = node.feed(["mem", "set", "long"], vec![b'x'; (64 << 20) + 1]);
+    assert_eq!(too_long.code, 1);
+    assert!(too_long.stderr.contains("67108864 are allowed"), "{}", too_long.stderr);
     assert_eq!(node.run(["mem", "get", "long"]).code, NO_SUCH_KEY);
+}
+
+#[test]
+fn a_large_value_is_read_everywhere_also_when_its_author_is_dead() {
+    let swarm = Swarm::start(3);
+    let file = swarm.scratch().random("value", 20 << 20);
+    let (author, middle, reader) = (swarm.node(0), swarm.node(1), swarm.node(2));
+    author.ok(["mem", "set", "model", "--file", &file, "--durable"]);
+    author.ok(["mem", "hset", "--file", &file, "models", "v1"]);
+    assert_eq!(author.json(["mem", "stat", "model"])["bytes"], 20 << 20);
+    swarm.wait_same_memory();
+    let expected = fs::read(&file).unwrap();
+    assert!(reader.run(["mem", "get", "model"]).stdout == expected);
+    assert!(reader.run(["mem", "hget", "models", "v1"]).stdout == expected);
+    assert_eq!(reader.ok(["mem", "hget", "models"]), "{\"v1\":{\"bytes\":20971520}}\n");
+    assert!(reader.ok(["mem", "ls"]).contains("(20 MiB)"), "{}", reader.ok(["mem", "ls"]));
+
+    author.kill9();
+    assert!(middle.run(["mem", "get", "model"]).stdout == expected);
+    middle.ok(["mem", "append", "model", "more"]);
+    middle.ok(["mem", "expire", "model", "1h"]);
+    wait_until("the longer one is there", || {
+        reader.run(["mem", "get", "model"]).stdout == [&expected[..], b"more"].concat()
+    });
+    middle.ok(["mem", "set", "model", "small again"]);
+    wait_until("it is small again", || reader.run(["mem", "get", "model"]).stdout == b"small again\n");
+    swarm.assert_memory_below(200 << 20);
 }
 
 #[test]

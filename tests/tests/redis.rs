@@ -50,7 +50,24 @@ for protocol in (2, 3):
     assert client.publish("channel", "hello") == 1
     assert listener.get_message(timeout=30)["data"] == b"hello"
     listener.close()
-    client.delete("hash", "set", "sum", *client.keys("key:*"))
+    big = bytes(range(256)) * 40960
+    assert client.set("big", big) and client.get("big") == big and client.strlen("big") == len(big)
+    assert client.append("big", "x") == len(big) + 1
+    assert client.expire("big", 100) and client.persist("big") and client.ttl("big") == -1
+    assert client.hset("hash", "big", big) == 1 and client.hget("hash", "big") == big
+    assert client.hgetall("hash")[b"big"] == big
+    pipeline = client.pipeline(transaction=False)
+    for _ in range(3):
+        pipeline.set("big", big).append("big", "x").get("big").set("big", "small").append("big", big[:17000])
+    pipeline.strlen("big").set("big", "small").get("big")
+    answers = pipeline.execute()
+    assert answers[2] == big + b"x" and answers[-3:] == [17005, True, b"small"], [str(a)[:20] for a in answers]
+    try:
+        client.set("big", bytes((64 << 20) + 1))
+        raise SystemExit("a value was too long")
+    except redis.ResponseError as error:
+        assert "67108864 are allowed" in str(error), error
+    client.delete("hash", "set", "sum", "big", *client.keys("key:*"))
     assert client.dbsize() == 0
 try:
     redis.Redis(port=int(os.environ["PORT"]), password="guess").ping()

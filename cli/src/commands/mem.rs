@@ -2,28 +2,39 @@
 
 mod held;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::builder::NonEmptyStringValueParser;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use starfish_node::client::{Precondition, RemoteLifetime, RemoteSpace};
+use starfish_node::client::{Precondition, RemoteLifetime, RemoteSpace, RemoteValue};
 use starfish_node::wire::{Base64, WatchEvent, WriteBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::io::ReaderStream;
 
 use self::held::Held;
 use super::Context;
 use super::failure::NOT_FOUND;
+use crate::output::human;
 use crate::output::table::Table;
+use crate::shell::fs::path::VfsPath;
 
 /// Keys fetched at once when all are listed.
 const PAGE: usize = 1_000;
-/// The most that is read of standard input for one value, in bytes: more than any value may have, so that the
-/// node says what is wrong.
-const MAX_VALUE: u64 = 64 << 10;
+/// The most that is added to a value at once, in bytes: more than the node takes, so that it says what is wrong.
+const MAX_MORE: u64 = 8 << 20;
 /// The same for a batch.
 const MAX_BATCH: u64 = 8 << 20;
+/// Read at once of what is sent.
+const PART: usize = 64 << 10;
+/// Where the node keeps what does not fit a cell.
+const VALUES: &str = "/.values";
+/// What is longer is no text for a terminal, and is printed as it is.
+const MAX_LINE: u64 = 16 << 10;
 
 /// Read and write the shared memory.
 ///
@@ -43,11 +54,14 @@ pub struct Mem {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Action {
-    /// Print the value of a key and a newline; exit with 4 if there is none.
+    /// Print the value of a key, and a newline behind one of up to 16 KiB; exit with 4 if there is none.
     Get {
         /// The key.
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
+        /// No newline: the bytes of the value and nothing else.
+        #[arg(long)]
+        raw: bool,
     },
     /// Print what is known of a key: its version, when its time is over, what it holds.
     Stat {
@@ -58,7 +72,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Set a key. With a condition that does not hold nothing is set, and it exits with 1.
+    /// Set a key to a value of up to 64 MiB. With a condition that does not hold nothing is set, and it exits with 1.
     Set {
         /// The key.
         #[arg(value_parser = NonEmptyStringValueParser::new())]
@@ -66,12 +80,18 @@ enum Action {
         /// The value; standard input if it is missing or `-`.
         #[arg(allow_hyphen_values = true)]
         value: Option<String>,
+        /// Take the value from this file.
+        #[arg(long, value_name = "FILE", conflicts_with = "value")]
+        file: Option<PathBuf>,
         /// Forget it after this time, such as 30s or 7d.
         #[arg(long, value_parser = super::task::parse_duration)]
         ttl: Option<Duration>,
         /// Forget it when the value before would have been forgotten.
         #[arg(long, conflicts_with = "ttl")]
         keep_ttl: bool,
+        /// Wait until any half of the members may vanish. A value of up to 16 KiB does not need it: all members have it.
+        #[arg(long)]
+        durable: bool,
         #[command(flatten)]
         condition: Condition,
     },
@@ -135,6 +155,7 @@ enum Action {
     /// {"key": "a", "value": "1"}, {"key": "a", "field": "f", "value": "1"}, {"key": "b"} to delete.
     Batch,
     /// Print the keys that begin with PREFIX and have a plain value, and then every change of one, a JSON document a line.
+    /// Of a value over 16 KiB its size is told.
     /// Hashes and sets are not followed. If the node goes away, the status is 5.
     Watch {
         /// What the keys begin with.
@@ -172,23 +193,26 @@ impl Mem {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         let space = context.client.space(&self.space);
         match self.action {
-            Action::Get { key } => match space.get(key.as_bytes()).await? {
-                Some(value) => print_bytes(&mut context, &value).await?,
+            Action::Get { key, raw } => match space.open(key.as_bytes()).await? {
+                Some(value) => print_value(&mut context, value, raw).await?,
                 None => return Ok(NOT_FOUND),
             },
             Action::Stat { key, json } => return stat(&mut context, &space, &key, json).await,
-            Action::Set { key, value, ttl, keep_ttl, condition } => {
-                let value = value_of(&mut context, value).await?;
+            Action::Set { key, value, file, ttl, keep_ttl, durable, condition } => {
+                let value = Source::of(value, file);
                 let lifetime = match (ttl, keep_ttl) {
                     (Some(ttl), _) => RemoteLifetime::For(ttl),
                     (None, true) => RemoteLifetime::Keep,
                     (None, false) => RemoteLifetime::Forever,
                 };
-                let precondition = condition.precondition();
+                let (precondition, value) = (condition.precondition(), value.open(&context).await?);
                 anyhow::ensure!(
-                    space.set_if(key.as_bytes(), value, lifetime, &precondition).await?,
+                    space.set_streamed(key.as_bytes(), value, lifetime, &precondition).await?,
                     "{key} was not set: the condition does not hold"
                 );
+                if durable {
+                    super::durable::wait(&mut context, &VfsPath::parse(VALUES)?).await?;
+                }
             }
             Action::Append { key, more } => {
                 let more = value_of(&mut context, more).await?;
@@ -233,6 +257,51 @@ async fn print_bytes(context: &mut Context, bytes: &[u8]) -> anyhow::Result<()> 
     Ok(context.io.stdout.write_all(b"\n").await?)
 }
 
+/// Prints a value as it comes.
+async fn print_value(context: &mut Context, value: RemoteValue, raw: bool) -> anyhow::Result<()> {
+    let is_line = !raw && value.len <= MAX_LINE;
+    let mut chunks = std::pin::pin!(value.chunks());
+    while let Some(chunk) = chunks.try_next().await? {
+        context.io.stdout.write_all(&chunk).await?;
+    }
+    if is_line {
+        context.io.stdout.write_all(b"\n").await?;
+    }
+    Ok(())
+}
+
+/// Where a value comes from.
+enum Source {
+    Argument(String),
+    File(PathBuf),
+    Input,
+}
+
+impl Source {
+    fn of(value: Option<String>, file: Option<PathBuf>) -> Self {
+        match (value, file) {
+            (_, Some(file)) => Self::File(file),
+            (Some(value), None) if value != "-" => Self::Argument(value),
+            _ => Self::Input,
+        }
+    }
+
+    async fn open(
+        self,
+        context: &Context,
+    ) -> anyhow::Result<BoxStream<'static, Result<Bytes, std::io::Error>>> {
+        Ok(match self {
+            Self::Argument(value) => stream::iter([Ok(Bytes::from(value))]).boxed(),
+            Self::Input => ReaderStream::with_capacity(context.io.stdin.clone(), PART).boxed(),
+            Self::File(path) => {
+                let file = tokio::fs::File::open(&path).await;
+                let file = file.with_context(|| format!("cannot read {}", path.display()))?;
+                ReaderStream::with_capacity(file, PART).boxed()
+            }
+        })
+    }
+}
+
 async fn value_of(context: &mut Context, value: Option<String>) -> anyhow::Result<Bytes> {
     match value {
         Some(value) if value != "-" => Ok(Bytes::from(value)),
@@ -241,7 +310,7 @@ async fn value_of(context: &mut Context, value: Option<String>) -> anyhow::Resul
 }
 
 async fn stat(context: &mut Context, space: &RemoteSpace, key: &str, json: bool) -> anyhow::Result<i32> {
-    let entry = space.entry(key.as_bytes()).await?;
+    let entry = space.open(key.as_bytes()).await?;
     let (n_fields, n_members) =
         (space.fields(key.as_bytes()).await?.len(), space.members(key.as_bytes()).await?.len());
     if entry.is_none() && n_fields == 0 && n_members == 0 {
@@ -249,7 +318,7 @@ async fn stat(context: &mut Context, space: &RemoteSpace, key: &str, json: bool)
     }
     let known = serde_json::json!({
         "key": key,
-        "bytes": entry.as_ref().map(|entry| entry.value.len()),
+        "bytes": entry.as_ref().map(|entry| entry.len),
         "version": entry.as_ref().map(|entry| &entry.version),
         "expires_ms": entry.as_ref().and_then(|entry| entry.expires_ms),
         "fields": n_fields,
@@ -301,7 +370,7 @@ struct Range {
 
 async fn read_value(context: &mut Context) -> anyhow::Result<Bytes> {
     let mut value = Vec::new();
-    (&mut context.io.stdin).take(MAX_VALUE).read_to_end(&mut value).await?;
+    (&mut context.io.stdin).take(MAX_MORE).read_to_end(&mut value).await?;
     Ok(value.into())
 }
 
@@ -337,6 +406,9 @@ async fn list(
         for pair in &all {
             let held = match (&pair.value, pair.kind.as_str()) {
                 (Some(value), _) => readable(&value.0),
+                (None, "value") => {
+                    pair.bytes.map_or(String::new(), |bytes| format!("({})", human::bytes(bytes)))
+                }
                 (None, "fields") => "(a hash: mem hget)".to_owned(),
                 (None, "members") => "(a set: mem smembers)".to_owned(),
                 (None, kind) => format!("({kind})"),
@@ -361,6 +433,7 @@ fn readable(bytes: &[u8]) -> String {
 #[serde(untagged)]
 enum Line {
     Set { key: String, value: String },
+    Large { key: String, bytes: u64 },
     Deleted { key: String, deleted: bool },
     Lagged { lagged: bool },
 }
@@ -370,6 +443,7 @@ async fn watch(context: &mut Context, space: &str, prefix: &str) -> anyhow::Resu
     while let Some(event) = watch.next().await? {
         let line = match event {
             WatchEvent::Value { key, value } => Line::Set { key: readable(&key), value: readable(&value) },
+            WatchEvent::Large { key, bytes } => Line::Large { key: readable(&key), bytes },
             WatchEvent::Deleted { key } => Line::Deleted { key: readable(&key), deleted: true },
             WatchEvent::Live => continue,
             WatchEvent::Lagged => Line::Lagged { lagged: true },

@@ -369,3 +369,36 @@ async fn a_write_that_does_not_fit_or_breaks_off_leaves_nothing_behind() {
     assert!(node.files.stat(&at("/long")).await.is_err());
     node.put("/short", sample(3 << 20)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_value_is_a_file_that_leaves_no_version() {
+    let swarm = TestSwarm::start(2).await;
+    swarm.wait_connected().await;
+    let (a, b) = (Node::start(swarm.network(0).clone()).await, Node::start(swarm.network(1).clone()).await);
+    let keep = |node: &Node| {
+        let blobs: Arc<dyn starfish_memory::Blobs> = Arc::new(node.files.clone());
+        node.memory.keep_large_values(&blobs);
+        blobs
+    };
+    let (blobs, _theirs) = (keep(&a), keep(&b));
+    let (ours, theirs) = (a.memory.space("app").unwrap(), b.memory.space("app").unwrap());
+    ours.set(b"k", sample(300_000), None).await.unwrap();
+    wait_until("the other has the key", SOON, || async { theirs.value(b"k").await.unwrap().is_some() }).await;
+    assert!(theirs.get(b"k").await.unwrap().unwrap() == sample(300_000));
+
+    let name = blobs.names().await.unwrap()[0];
+    let second = starfish_memory::BlobName::parse(&"1".repeat(32)).unwrap();
+    blobs.copy(name, second).await.unwrap();
+    blobs.remove(name).await.unwrap();
+    blobs.remove(name).await.unwrap();
+    assert_eq!(blobs.names().await.unwrap(), [second]);
+    let forged = blobs.fetch(second, &[0; 32]).await;
+    assert!(
+        matches!(forged, Err(starfish_memory::BlobError::Failed(_))),
+        "it is held against the cell's hash"
+    );
+    blobs.remove(second).await.unwrap();
+    let inner = &a.files.inner;
+    gc::collect(&inner.store, &inner.tree, &inner.segments, Duration::ZERO).await.unwrap();
+    assert_eq!(inner.store.holdings().kept_bytes, 0, "nothing is kept to be restored");
+}

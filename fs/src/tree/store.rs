@@ -103,6 +103,12 @@ impl Edits {
         self.1.extend(stamps.iter().map(|stamp| (inode, version::field(*stamp))));
     }
 
+    /// The end of an inode, without anything that could be restored.
+    pub(crate) fn expunge(&mut self, inode: Inode) {
+        let fields = [Place::NAME, Content::NAME, Mode::NAME];
+        self.1.extend(fields.map(|field| (inode, field.to_vec())));
+    }
+
     /// Other attributes.
     pub(crate) fn mode(&mut self, inode: Inode, mode: Mode) -> Result<(), VfsError> {
         self.push(inode, vec![encoded(&mode)?]);
@@ -173,7 +179,7 @@ impl TreeStore {
     async fn stored(&self, inode: Inode) -> Result<Option<Content>, VfsError> {
         let fields = self.space.fields(&inode.0).await.map_err(|error| failed("read the tree", error))?;
         let content = fields.iter().find(|(field, _)| field == Content::NAME);
-        Ok(content.and_then(|(_, value)| Content::decode(value)))
+        Ok(content.and_then(|(_, value)| Content::decode(value.inline()?)))
     }
 
     /// What an inode is now, with the stamp of its content.
@@ -189,8 +195,9 @@ impl TreeStore {
     /// What an inode was before, with the stamps of these contents.
     pub(crate) async fn old(&self, inode: Inode) -> Result<Vec<(Stamp, Old)>, VfsError> {
         let fields = self.space.fields(&inode.0).await.map_err(|error| failed("read the tree", error))?;
-        let old =
-            fields.iter().filter_map(|(field, value)| Some((version::stamp_of(field)?, Old::decode(value)?)));
+        let old = fields
+            .iter()
+            .filter_map(|(field, value)| Some((version::stamp_of(field)?, Old::decode(value.inline()?)?)));
         Ok(old.collect())
     }
 
@@ -256,7 +263,7 @@ fn change_of(cell: &Cell) -> Option<(Inode, Stamp, Change)> {
     let stamp = Stamp { time: cell.stamp.time, author: *cell.stamp.author.as_bytes() };
     let value = match &cell.content {
         starfish_memory::Content::Value(value) => Some(value.as_ref()),
-        starfish_memory::Content::Tombstone => None,
+        starfish_memory::Content::Tombstone | starfish_memory::Content::Large(_) => None,
     };
     let change = match cell.field.as_ref() {
         field if field == Place::NAME => Change::Place(value.and_then(Place::decode)),

@@ -9,7 +9,8 @@ use super::*;
 use crate::{MemoryOptions, answer::answer, cell::Cell, cell::tests::any_cell, memory::Memory, space::Space};
 
 /// The cells of these tests are older than any horizon.
-const REMEMBERS: MemoryOptions = MemoryOptions { horizon: std::time::Duration::MAX };
+const REMEMBERS: MemoryOptions =
+    MemoryOptions { horizon: std::time::Duration::MAX, linger: std::time::Duration::ZERO };
 
 struct Node {
     peer: PeerId,

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Space, blocking, check_sizes};
+use super::{Space, blocking, check_names};
 use crate::{
     cell::{Cell, Content, MAX_FIELD, RESERVED_FIELD},
     clock::now_ms,
@@ -31,7 +31,7 @@ impl Space {
             for cell in space.memory.shared().store.scan(&start, &key_prefix) {
                 let cell = cell?;
                 let Some(member) = member_of(&cell.field) else { break };
-                if cell.live(now_ms).is_some() {
+                if cell.is_live(now_ms) {
                     members.push(cell.field.slice_ref(member));
                 }
             }
@@ -41,14 +41,11 @@ impl Space {
     }
 
     /// Whether `member` is one of `key`.
-    #[expect(
-        clippy::unused_async,
-        reason = "large values are to come from other nodes; callers await already"
-    )]
+    #[expect(clippy::unused_async, reason = "one lookup; callers await all that reads")]
     pub async fn is_member(&self, key: &[u8], member: &[u8]) -> Result<bool, ReadError> {
         let address = codec::address(&self.name, key, &field_of(member));
         let cell = self.memory.shared().store.cell(&address)?;
-        Ok(cell.is_some_and(|cell| cell.live(now_ms()).is_some()))
+        Ok(cell.is_some_and(|cell| cell.is_live(now_ms())))
     }
 
     /// Adds members to `key`, all at once; returns how many are new.
@@ -69,7 +66,7 @@ impl Space {
 fn checked(key: &[u8], members: &[Bytes]) -> Result<Vec<Bytes>, WriteError> {
     let field = |member: &Bytes| {
         let field = field_of(member);
-        check_sizes(key, &field, None).map(|()| field)
+        check_names(key, &field).map(|()| field)
     };
     members.iter().map(field).collect()
 }
@@ -84,7 +81,7 @@ fn member_of(field: &[u8]) -> Option<&[u8]> {
 
 /// Whether a cell is a member that is there.
 pub(super) fn is_live_member(cell: &Cell, now_ms: u64) -> bool {
-    member_of(&cell.field).is_some() && cell.live(now_ms).is_some()
+    member_of(&cell.field).is_some() && cell.is_live(now_ms)
 }
 
 /// Whether a field is a member's.

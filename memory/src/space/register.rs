@@ -3,21 +3,28 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 
-use super::{Space, check_sizes};
+use super::{Space, check_names};
 use crate::{
-    cell::{Content, REGISTER, Stamp},
+    blobs::{ByteStream, stream_of},
+    cell::{Content, MAX_VALUE, REGISTER, Stamp},
     clock::now_ms,
     counter::KeyState,
+    keeper::Arrival,
     store::ReadError,
+    value::{Payload, Value},
     writer::WriteError,
 };
+
+/// How often a large value that depends on the one before is made anew because that has changed meanwhile.
+const MAX_ATTEMPTS: usize = 8;
 
 /// A plain value and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The value, or the decimal text of a counter.
-    pub value: Bytes,
+    pub value: Value,
     /// What a later write may name, to happen only if nothing else came in between.
     pub version: Stamp,
     /// Unix time in milliseconds from which the value no longer counts.
@@ -60,12 +67,19 @@ pub enum Change {
     Keep,
     /// The key has this value.
     Set {
-        /// The value.
+        /// The value, of at most [`MAX_VALUE`](crate::MAX_VALUE) bytes.
         value: Bytes,
         /// How long it counts.
         lifetime: Lifetime,
     },
     /// The key has no value. Its fields and members stay.
+    Delete,
+}
+
+/// What a write comes to, as a cell has it.
+enum Write {
+    Keep,
+    Set { content: Content, lifetime: Lifetime },
     Delete,
 }
 
@@ -104,13 +118,30 @@ impl Lifetime {
 
 impl Space {
     /// The plain value of `key` with its version.
-    #[expect(
-        clippy::unused_async,
-        reason = "large values are to come from other nodes; callers await already"
-    )]
+    #[expect(clippy::unused_async, reason = "one lookup; callers await all that reads")]
     pub async fn entry(&self, key: &[u8]) -> Result<Option<Entry>, ReadError> {
         let state = self.memory.shared().store.key_state(&self.name, key)?;
         Ok(entry_of(&state))
+    }
+
+    /// The plain value of `key` and its bytes, from wherever they are.
+    pub async fn open(&self, key: &[u8]) -> Result<Option<(Entry, ByteStream)>, ReadError> {
+        let arrival = Arrival::begin();
+        loop {
+            let Some(entry) = self.entry(key).await? else { return Ok(None) };
+            let content = self.content_of(&entry.value).await;
+            if !arrival.may_come(&content) {
+                return content.map(|content| Some((entry, content)));
+            }
+            Arrival::pause().await;
+        }
+    }
+
+    pub(super) async fn content_of(&self, value: &Value) -> Result<ByteStream, ReadError> {
+        match value {
+            Value::Inline(bytes) => Ok(stream_of(bytes.clone())),
+            Value::Large(large) => self.memory.open_value(large).await,
+        }
     }
 
     /// Gives `key` a value if the condition holds.
@@ -121,16 +152,33 @@ impl Space {
         lifetime: Lifetime,
         condition: Condition,
     ) -> Result<Outcome, WriteError> {
-        check_sizes(key, &REGISTER, Some(&value))?;
-        let (version, before) = self
-            .modify(key, move |before| {
+        let value = self.memory.payload(value).await?;
+        self.put_payload(key, value, lifetime, condition).await
+    }
+
+    /// The same with a value that was made before ([`crate::Memory::stash`]).
+    pub async fn put_payload(
+        &self,
+        key: &[u8],
+        value: Payload,
+        lifetime: Lifetime,
+        condition: Condition,
+    ) -> Result<Outcome, WriteError> {
+        let large = value.large();
+        let outcome = self
+            .write(key, move |before| {
+                value.check_fresh()?;
                 let change = match condition.holds(before) {
-                    true => Change::Set { value, lifetime },
-                    false => Change::Keep,
+                    true => Write::Set { content: value.into_content(), lifetime },
+                    false => Write::Keep,
                 };
                 Ok((change, before.cloned()))
             })
-            .await?;
+            .await;
+        if !matches!(outcome, Ok((Some(_), _))) {
+            self.memory.discard(large);
+        }
+        let (version, before) = outcome?;
         Ok(Outcome { version, before })
     }
 
@@ -147,33 +195,86 @@ impl Space {
 
     /// Adds `more` behind the value of `key`, and returns how long it is then, in bytes. What is appended on two nodes
     /// at once does not add up: the later value counts. For that there are documents.
-    pub async fn append(&self, key: &[u8], more: Bytes) -> Result<usize, WriteError> {
+    pub async fn append(&self, key: &[u8], more: Bytes) -> Result<u64, WriteError> {
+        let added = more.clone();
         let (_, len) = self
-            .modify(key, move |before| {
-                let value: Bytes = match before {
-                    Some(before) => [&before.value[..], &more[..]].concat().into(),
-                    None => more,
+            .write(key, move |before| {
+                let value: Bytes = match before.map(|before| &before.value) {
+                    Some(Value::Inline(before)) => [&before[..], &added[..]].concat().into(),
+                    Some(Value::Large(_)) => return Ok((Write::Keep, None)),
+                    None => added,
                 };
-                let len = value.len();
-                Ok((Change::Set { value, lifetime: Lifetime::Keep }, len))
+                if value.len() > MAX_VALUE {
+                    return Ok((Write::Keep, None));
+                }
+                let len = value.len() as u64;
+                let content = Content::Value(value);
+                Ok((Write::Set { content, lifetime: Lifetime::Keep }, Some(len)))
             })
             .await?;
-        Ok(len)
+        match len {
+            Some(len) => Ok(len),
+            None => self.append_large(key, more).await,
+        }
+    }
+
+    /// The same if it does not fit a cell then. The result is made beside the writer, and counts if nothing came in between.
+    async fn append_large(&self, key: &[u8], more: Bytes) -> Result<u64, WriteError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let (content, condition) = match self.open(key).await? {
+                Some((entry, content)) => (content, Condition::Version(entry.version)),
+                None => (stream_of(Bytes::new()), Condition::Absent),
+            };
+            let content = content.chain(stream_of(more.clone())).boxed();
+            let value = self.memory.stash(content).await?;
+            let len = value.len();
+            if self.put_payload(key, value, Lifetime::Keep, condition).await?.version.is_some() {
+                return Ok(len);
+            }
+        }
+        Err(WriteError::Contended)
     }
 
     /// Changes how long the value of `key` counts; false if there is none. A counter goes on as a plain value: what is
     /// added elsewhere at the same time is lost.
     pub async fn expire(&self, key: &[u8], lifetime: Lifetime) -> Result<bool, WriteError> {
-        let (written, ()) = self
-            .modify(key, move |before| {
-                let change = match before {
-                    Some(before) => Change::Set { value: before.value.clone(), lifetime },
-                    None => Change::Keep,
+        let (written, large) = self
+            .write(key, move |before| {
+                let change = match before.map(|before| &before.value) {
+                    Some(Value::Inline(value)) => {
+                        (Write::Set { content: Content::Value(value.clone()), lifetime }, None)
+                    }
+                    Some(Value::Large(_)) => (Write::Keep, before.cloned()),
+                    None => (Write::Keep, None),
                 };
-                Ok((change, ()))
+                Ok(change)
             })
             .await?;
-        Ok(written.is_some())
+        match large {
+            Some(entry) => self.expire_large(key, entry, lifetime).await,
+            None => Ok(written.is_some()),
+        }
+    }
+
+    /// The same for a large value: each version of it has its bytes under a name of its own.
+    async fn expire_large(
+        &self,
+        key: &[u8],
+        mut entry: Entry,
+        lifetime: Lifetime,
+    ) -> Result<bool, WriteError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let value = self.memory.copy_of(entry.value).await?;
+            let condition = Condition::Version(entry.version);
+            if self.put_payload(key, value, lifetime, condition).await?.version.is_some() {
+                return Ok(true);
+            }
+            match self.entry(key).await? {
+                Some(now) => entry = now,
+                None => return Ok(false),
+            }
+        }
+        Err(WriteError::Contended)
     }
 
     /// Decides on what is there what is to be there, with no other write of this node in between. `decide` runs on the
@@ -183,7 +284,27 @@ impl Space {
         F: FnOnce(Option<&Entry>) -> Result<(Change, T), WriteError> + Send + 'static,
         T: Send + 'static,
     {
-        check_sizes(key, &REGISTER, None)?;
+        self.write(key, move |before| {
+            let (change, answer) = decide(before)?;
+            let change = match change {
+                Change::Keep => Write::Keep,
+                Change::Delete => Write::Delete,
+                Change::Set { value, .. } if value.len() > MAX_VALUE => {
+                    return Err(WriteError::ValueTooLong { len: value.len() as u64 });
+                }
+                Change::Set { value, lifetime } => Write::Set { content: Content::Value(value), lifetime },
+            };
+            Ok((change, answer))
+        })
+        .await
+    }
+
+    async fn write<F, T>(&self, key: &[u8], decide: F) -> Result<(Option<Stamp>, T), WriteError>
+    where
+        F: FnOnce(Option<&Entry>) -> Result<(Write, T), WriteError> + Send + 'static,
+        T: Send + 'static,
+    {
+        check_names(key, &REGISTER)?;
         let (space, key) = (self.clone(), Bytes::copy_from_slice(key));
         let (stamp, (written, answer)) = self
             .memory
@@ -192,12 +313,11 @@ impl Space {
                 let (change, answer) = decide(before.as_ref())?;
                 let mut draft = space.draft(&key, REGISTER, Content::Tombstone);
                 match change {
-                    Change::Keep => return Ok((Vec::new(), (false, answer))),
-                    Change::Delete => {}
-                    Change::Set { value, lifetime } => {
-                        check_sizes(&key, &REGISTER, Some(&value))?;
+                    Write::Keep => return Ok((Vec::new(), (false, answer))),
+                    Write::Delete => {}
+                    Write::Set { content, lifetime } => {
                         draft.expires_ms = lifetime.expires_ms(before.as_ref());
-                        draft.content = Content::Value(value);
+                        draft.content = content;
                     }
                 }
                 Ok((vec![draft], (true, answer)))

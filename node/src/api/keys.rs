@@ -1,23 +1,28 @@
 //! `/api/v1/mem/{space}/{key}/...`: what else a key can hold than a value, and writes of several keys at once.
 
-use axum::body::to_bytes;
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
-use starfish_memory::{Lifetime, MAX_VALUE};
+use futures::{StreamExt, TryStreamExt};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderName, StatusCode};
+use starfish_memory::{BlobError, Lifetime, MAX_BATCH_BYTES, MAX_LARGE, Memory, Payload, Value, WriteError};
 
+use super::content::Upload;
 use super::error::ApiError;
 use super::extract::{Json, Segments};
 use super::memory::{Resource, space};
 use super::route::{Content, Route, Verb};
 use crate::wire::{
-    Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, Length, MemberBody, WriteBody,
+    Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, Length, MemberBody,
+    WriteBody,
 };
 
-/// What is read of a value's body: one byte more than the store takes, so that its own error is the answer.
-const MAX_BODY: usize = MAX_VALUE + 1;
+/// What is added to a value at once, in bytes.
+const MAX_MORE: usize = MAX_BATCH_BYTES;
 
 pub(super) fn routes(state: &Resource) -> Vec<Route> {
     let tables = [value_routes(state), field_routes(state), member_routes(state)];
@@ -67,7 +72,9 @@ fn field_routes(state: &Resource) -> Vec<Route> {
             state,
             fields,
         )
-        .gives(Content::Json("[{field, value}], fields percent-encoded, values in base64")),
+        .gives(Content::Json(
+            "[{field, value}], fields percent-encoded, values in base64; of one over 16 KiB {field, bytes}",
+        )),
         Route::new(Verb::Get, FIELD, "The value of a field", state, field).gives(Content::Bytes("the value")),
         Route::new(Verb::Put, FIELD, "Set a field, on disk when answered", state, set_field)
             .takes(Content::Bytes("the value")),
@@ -125,7 +132,10 @@ async fn append(
     segments: Segments,
     request: Request,
 ) -> Result<axum::Json<Length>, ApiError> {
-    let more = body(request).await?;
+    let more = to_bytes(request.into_body(), MAX_MORE).await.map_err(|_| {
+        let message = format!("more than {MAX_MORE} bytes at once cannot be added");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("add it in parts")
+    })?;
     let length = space(&state, &segments)?.append(segments.bytes(2), more).await?;
     Ok(axum::Json(Length { length }))
 }
@@ -148,12 +158,12 @@ async fn fields(
     segments: Segments,
 ) -> Result<axum::Json<Vec<FieldBody>>, ApiError> {
     let fields = space(&state, &segments)?.fields(segments.bytes(2)).await?;
-    Ok(axum::Json(fields.into_iter().map(|(field, value)| FieldBody { field, value }).collect()))
+    Ok(axum::Json(fields.into_iter().map(|(field, value)| field_body(field, value)).collect()))
 }
 
 async fn field(State(state): State<Resource>, segments: Segments) -> Result<Response, ApiError> {
-    match space(&state, &segments)?.field(segments.bytes(2), segments.bytes(4)).await? {
-        Some(value) => Ok(([(CONTENT_TYPE, "application/octet-stream")], value).into_response()),
+    match space(&state, &segments)?.open_field(segments.bytes(2), segments.bytes(4)).await? {
+        Some((value, content)) => Ok((body_headers(&value), Body::from_stream(content)).into_response()),
         None => Err(ApiError::not_found("no-such-key", "there is no such field")),
     }
 }
@@ -163,8 +173,9 @@ async fn set_field(
     segments: Segments,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
-    let field = (Bytes::copy_from_slice(segments.bytes(4)), body(request).await?);
-    space(&state, &segments)?.set_fields(segments.bytes(2), vec![field]).await?;
+    let (space, field) = (space(&state, &segments)?, Bytes::copy_from_slice(segments.bytes(4)));
+    let value = payload(&state.memory, request).await?;
+    space.set_field_payload(segments.bytes(2), field, value).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -220,10 +231,38 @@ async fn remove_member(
     Ok(axum::Json(Deleted { deleted }))
 }
 
-/// A value's body.
-pub(super) async fn body(request: Request) -> Result<Bytes, ApiError> {
-    to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
-        let message = format!("the value is longer than {MAX_VALUE} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("put it into a file")
-    })
+/// What is said ahead of a value's bytes.
+pub(super) fn body_headers(value: &Value) -> [(HeaderName, String); 2] {
+    [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_LENGTH, value.len().to_string())]
+}
+
+/// A value among others: itself, or how long it is.
+pub(super) fn among_others(value: Value) -> (Option<Base64>, Option<u64>) {
+    match value {
+        Value::Inline(bytes) => (Some(Base64(bytes)), None),
+        Value::Large(large) => (None, Some(large.len())),
+    }
+}
+
+fn field_body(field: Bytes, value: Value) -> FieldBody {
+    let (value, bytes) = among_others(value);
+    FieldBody { field, value, bytes }
+}
+
+/// The value that a request brings. A large one is put away as it comes.
+pub(super) async fn payload(memory: &Memory, request: Request) -> Result<Payload, ApiError> {
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let upload = Upload::new(request.into_body());
+    let payload = match announced {
+        Some(len) if len > MAX_LARGE => Err(WriteError::ValueTooLong { len }),
+        _ => {
+            let content = upload.content().map_err(|error| BlobError::Failed(Arc::new(error)));
+            memory.stash(content.boxed()).await
+        }
+    };
+    if payload.is_err() {
+        upload.drain().await;
+    }
+    Ok(payload?)
 }

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
+use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use starfish_memory::{
-    Condition, Cursor, KeyKind, KeyRange, Lifetime, Memory, ReadError, Space, Stamp, WriteError,
+    BlobError, Condition, Cursor, KeyKind, KeyRange, Lifetime, Memory, ReadError, Space, Stamp, Value,
+    WriteError,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +20,7 @@ use super::error::{ApiError, chain};
 use super::extract::{Json, Query, Segments};
 use super::keys;
 use super::route::{Content, Route, Verb};
-use crate::wire::{Base64, Counted, Deleted, IncrementRequest, KeyKindBody, KeyValueBody, WatchEvent};
+use crate::wire::{Counted, Deleted, IncrementRequest, KeyKindBody, KeyValueBody, WatchEvent};
 
 /// The most entries in one page; a page of the largest values is 16 MiB.
 const MAX_PAGE: usize = 1000;
@@ -54,7 +56,9 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
             ),
         ])
         .gives(Content::Json(
-            "[{key, value}], keys percent-encoded, values in base64; with kinds, {key, kind, value}",
+            "[{key, value}], keys percent-encoded, values in base64; with kinds, {key, kind, value}; of a value over \
+             16 KiB `bytes` says how long it is",
+
         )),
         Route::new(Verb::Get, "/api/v1/mem/{space}/{key}", "The value of a key", state, get)
             .gives(Content::Bytes("the value; its version is the ETag, which If-Match of a write may name")),
@@ -63,7 +67,7 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
                 ("ttl_ms", "the key is gone after so many milliseconds"),
                 ("keep_ttl", "true: it is gone when the value before would have been"),
             ])
-            .takes(Content::Bytes("the value")),
+            .takes(Content::Bytes("the value, of up to 64 MiB")),
         Route::new(Verb::Delete, "/api/v1/mem/{space}/{key}", "Delete a key", state, delete)
             .gives(Content::Json("{deleted}")),
         Route::new(Verb::Post, "/api/v1/mem/{space}/{key}/incr", "Add to a counter", state, increment)
@@ -98,31 +102,37 @@ async fn scan(State(state): State<Resource>, segments: Segments, query: Query) -
         return Ok(axum::Json(keys_and_kinds(&space, range, limit).await?).into_response());
     }
     let page = space.scan_range(range, limit).await?.into_iter();
-    let page: Vec<_> = page.map(|entry| KeyValueBody { key: entry.key, value: entry.value }).collect();
+    let page: Vec<_> = page.map(|entry| key_value(entry.key, entry.value)).collect();
     Ok(axum::Json(page).into_response())
 }
 
 async fn keys_and_kinds(space: &Space, range: KeyRange, limit: usize) -> Result<Vec<KeyKindBody>, ReadError> {
     let mut all = Vec::new();
     for (key, kind) in space.keys(range, limit).await? {
-        let (kind, value) = match kind {
+        let (kind, (value, bytes)) = match kind {
             // Gone since: then it is a key like any other that went a moment ago.
-            KeyKind::Value => ("value", space.get(&key).await?.map(Base64)),
-            KeyKind::Fields => ("fields", None),
-            KeyKind::Members => ("members", None),
+            KeyKind::Value => ("value", space.value(&key).await?.map_or((None, None), keys::among_others)),
+            KeyKind::Fields => ("fields", (None, None)),
+            KeyKind::Members => ("members", (None, None)),
         };
-        all.push(KeyKindBody { key, kind: kind.to_owned(), value });
+        all.push(KeyKindBody { key, kind: kind.to_owned(), value, bytes });
     }
     Ok(all)
 }
 
+fn key_value(key: Bytes, value: Value) -> KeyValueBody {
+    let (value, bytes) = keys::among_others(value);
+    KeyValueBody { key, value, bytes }
+}
+
 async fn get(State(state): State<Resource>, segments: Segments) -> Result<Response, ApiError> {
-    let Some(entry) = space(&state, &segments)?.entry(segments.bytes(2)).await? else {
+    let Some((entry, content)) = space(&state, &segments)?.open(segments.bytes(2)).await? else {
         return Err(ApiError::not_found("no-such-key", "there is no such key"));
     };
-    let headers = [(CONTENT_TYPE, "application/octet-stream".to_owned()), (ETAG, tag(entry.version))];
     let expires = entry.expires_ms.map(|ms| [(EXPIRES_MS, ms.to_string())]);
-    Ok((headers, expires.map_or_else(HeaderMap::new, headers_of), entry.value).into_response())
+    let expires = expires.map_or_else(HeaderMap::new, headers_of);
+    let tag = [(ETAG, tag(entry.version))];
+    Ok((keys::body_headers(&entry.value), tag, expires, Body::from_stream(content)).into_response())
 }
 
 async fn set(
@@ -135,15 +145,15 @@ async fn set(
     let condition = condition(&headers)?;
     let ttl = query.parsed("ttl_ms")?.map(Duration::from_millis);
     let keeps_ttl = query.parsed("keep_ttl")?.unwrap_or(false);
-    let value = keys::body(request).await?;
     let (space, key) = (space(&state, &segments)?, segments.bytes(2));
+    let value = keys::payload(&state.memory, request).await?;
     let version = match (condition, ttl) {
         // What depends on nothing that is there is written without a look at it.
-        (Condition::Always, None) if !keeps_ttl => Some(space.set(key, value, None).await?),
-        (Condition::Always, Some(ttl)) => Some(space.set(key, value, Some(ttl)).await?),
+        (Condition::Always, None) if !keeps_ttl => Some(space.set_payload(key, value, None).await?),
+        (Condition::Always, Some(ttl)) => Some(space.set_payload(key, value, Some(ttl)).await?),
         (condition, ttl) => {
             let otherwise = if keeps_ttl { Lifetime::Keep } else { Lifetime::Forever };
-            space.put(key, value, ttl.map_or(otherwise, Lifetime::For), condition).await?.version
+            space.put_payload(key, value, ttl.map_or(otherwise, Lifetime::For), condition).await?.version
         }
     };
     match version {
@@ -233,7 +243,10 @@ async fn watch(
 
 fn wire_event(event: starfish_memory::Event) -> WatchEvent {
     match event {
-        starfish_memory::Event::Value { key, value } => WatchEvent::Value { key, value },
+        starfish_memory::Event::Value { key, value: Value::Inline(value) } => {
+            WatchEvent::Value { key, value }
+        }
+        starfish_memory::Event::Value { key, value } => WatchEvent::Large { key, bytes: value.len() },
         starfish_memory::Event::Deleted { key } => WatchEvent::Deleted { key },
         starfish_memory::Event::Live => WatchEvent::Live,
         starfish_memory::Event::Lagged => WatchEvent::Lagged,
@@ -252,7 +265,22 @@ pub(super) fn space(state: &Resource, segments: &Segments) -> Result<Space, ApiE
 
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
-        Self::internal(&error)
+        match &error {
+            ReadError::Blob(cause) => blob_error(cause, chain(&error)),
+            _ => Self::internal(&error),
+        }
+    }
+}
+
+/// Why a large value cannot be kept or given.
+fn blob_error(error: &BlobError, message: String) -> ApiError {
+    match error {
+        BlobError::NotFound | BlobError::Unavailable(_) => ApiError::unavailable("unavailable", message),
+        BlobError::Busy => ApiError::unavailable("busy", message),
+        BlobError::NoSpace(_) => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "no-space", message),
+        BlobError::NoKeeper | BlobError::Failed(_) => {
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+        }
     }
 }
 
@@ -270,6 +298,8 @@ impl From<WriteError> for ApiError {
             WriteError::Commit(_) if error.is_no_room() => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-space", message)
             }
+            WriteError::Blob(cause) => blob_error(&cause, message),
+            WriteError::Contended | WriteError::Late => Self::unavailable("busy", message),
             WriteError::Stopped => Self::unavailable("stopped", message),
             _ => Self::internal(&error),
         }

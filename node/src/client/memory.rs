@@ -1,14 +1,15 @@
 //! The shared memory through a running node.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::connection::{Answer, empty, full};
+use super::connection::{Answer, RequestBody, empty, full, streamed};
 use super::{Client, ClientError, request};
 use crate::percent;
 use crate::wire::{
@@ -41,14 +42,21 @@ impl RemoteSpace {
 
     /// The value of a key with its version, if there is one.
     pub async fn entry(&self, key: &[u8]) -> Result<Option<RemoteEntry>, ClientError> {
-        let answer = self.client.send(request(Method::GET, &self.at(key), empty())).await;
-        let Some(answer) = if_there(answer)? else { return Ok(None) };
-        let header = |name: &str| {
-            answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
-        };
-        let version = header("etag").trim_matches('"').to_owned();
-        let expires_ms = header("x-starfish-expires-ms").parse().ok();
+        let Some(opened) = self.open(key).await? else { return Ok(None) };
+        let RemoteValue { len: _, version, expires_ms, answer } = opened;
         Ok(Some(RemoteEntry { version, expires_ms, value: answer.bytes().await? }))
+    }
+
+    /// The value of a key whose bytes are still to come, if there is one.
+    pub async fn open(&self, key: &[u8]) -> Result<Option<RemoteValue>, ClientError> {
+        let answer = self.client.send(request(Method::GET, &self.at(key), empty())).await;
+        Ok(if_there(answer)?.map(RemoteValue::new))
+    }
+
+    /// The same for a field.
+    pub async fn open_field(&self, key: &[u8], field: &[u8]) -> Result<Option<RemoteValue>, ClientError> {
+        let answer = self.client.send(request(Method::GET, &self.field_at(key, field), empty())).await;
+        Ok(if_there(answer)?.map(RemoteValue::new))
     }
 
     /// Sets a key, for `ttl` or for good. It is on the node's disk when this returns.
@@ -65,12 +73,33 @@ impl RemoteSpace {
         lifetime: RemoteLifetime,
         precondition: &Precondition,
     ) -> Result<bool, ClientError> {
+        self.put(key, full(value), lifetime, precondition).await
+    }
+
+    /// The same with a value that comes in parts. If it breaks off, nothing is set.
+    pub async fn set_streamed(
+        &self,
+        key: &[u8],
+        value: impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
+        lifetime: RemoteLifetime,
+        precondition: &Precondition,
+    ) -> Result<bool, ClientError> {
+        self.put(key, streamed(value), lifetime, precondition).await
+    }
+
+    async fn put(
+        &self,
+        key: &[u8],
+        body: RequestBody,
+        lifetime: RemoteLifetime,
+        precondition: &Precondition,
+    ) -> Result<bool, ClientError> {
         let query = match lifetime {
             RemoteLifetime::Forever => String::new(),
             RemoteLifetime::For(ttl) => format!("?ttl_ms={}", ttl.as_millis()),
             RemoteLifetime::Keep => "?keep_ttl=true".to_owned(),
         };
-        let mut request = request(Method::PUT, &format!("{}{query}", self.at(key)), full(value));
+        let mut request = request(Method::PUT, &format!("{}{query}", self.at(key)), body);
         precondition.add_to(request.headers_mut());
         if_met(self.client.send(request).await)
     }
@@ -83,7 +112,7 @@ impl RemoteSpace {
     }
 
     /// Adds to the end of a value, and gives how long it is then.
-    pub async fn append(&self, key: &[u8], more: Bytes) -> Result<usize, ClientError> {
+    pub async fn append(&self, key: &[u8], more: Bytes) -> Result<u64, ClientError> {
         let path = format!("{}/append", self.at(key));
         let answer = self.client.send(request(Method::POST, &path, full(more))).await?;
         answer.json::<Length>().await.map(|answer| answer.length)
@@ -113,6 +142,17 @@ impl RemoteSpace {
             Some(answer) => answer.bytes().await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Sets a field to a value that comes in parts. If it breaks off, nothing is set.
+    pub async fn set_field_streamed(
+        &self,
+        key: &[u8],
+        field: &[u8],
+        value: impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
+    ) -> Result<(), ClientError> {
+        let request = request(Method::PUT, &self.field_at(key, field), streamed(value));
+        self.client.send(request).await?.done().await
     }
 
     /// Deletes a field; says whether there was one.
@@ -231,6 +271,35 @@ pub struct RemoteEntry {
     pub version: String,
     /// Unix time in milliseconds from which it no longer counts.
     pub expires_ms: Option<u64>,
+}
+
+/// A value whose bytes are still to come.
+#[derive(Debug)]
+pub struct RemoteValue {
+    /// How long it is, in bytes.
+    pub len: u64,
+    /// What a later write may name; empty for fields.
+    pub version: String,
+    /// Unix time in milliseconds from which it no longer counts.
+    pub expires_ms: Option<u64>,
+    answer: Answer,
+}
+
+impl RemoteValue {
+    fn new(answer: Answer) -> Self {
+        let header = |name: &str| {
+            answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let len = header("content-length").parse().unwrap_or(0);
+        let version = header("etag").trim_matches('"').to_owned();
+        let expires_ms = header("x-starfish-expires-ms").parse().ok();
+        Self { len, version, expires_ms, answer }
+    }
+
+    /// Its bytes as they come. If they break off, the last item is an error.
+    pub fn chunks(self) -> impl Stream<Item = Result<Bytes, ClientError>> + Send + 'static {
+        self.answer.chunks()
+    }
 }
 
 /// How long a value is to count.

@@ -29,6 +29,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Room for what is read at once.
 const READ: usize = 16 << 10;
+/// What is read ahead while answers leave. A client that sends more without reading them has to wait, or goes.
+const MAX_AHEAD: usize = 64 << 20;
 /// Answers are sent when there are so many bytes of them, or no more.
 const WRITE: usize = 64 << 10;
 
@@ -225,11 +227,21 @@ impl Connection {
         if self.leaving.len() >= WRITE { self.send().await } else { Ok(()) }
     }
 
+    /// Sends the answers. Meanwhile it reads on: a client may send all of its requests before it reads the first answer.
     async fn send(&mut self) -> Result<(), End> {
-        while !self.leaving.is_empty() {
-            let written = timeout(WRITE_DEADLINE, self.stream.write_buf(&mut self.leaving));
-            if written.await.map_err(|_| End::Deaf)?? == 0 {
-                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+        let Self { stream, leaving, arrived, stranger_until, .. } = self;
+        let (mut reader, mut writer) = stream.split();
+        let mut reads_on = stranger_until.is_none();
+        while !leaving.is_empty() {
+            arrived.reserve(READ);
+            tokio::select! {
+                biased;
+                written = timeout(WRITE_DEADLINE, writer.write_buf(leaving)) => {
+                    if written.map_err(|_| End::Deaf)?? == 0 {
+                        return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+                    }
+                }
+                read = reader.read_buf(arrived), if reads_on && arrived.len() < MAX_AHEAD => reads_on = read? > 0,
             }
         }
         // The room for one long answer is not kept for good.

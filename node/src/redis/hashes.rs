@@ -1,7 +1,7 @@
 //! Named fields of a key: a hash.
 
 use bytes::Bytes;
-use starfish_memory::{IncrementError, KeyKind, Space, WriteError};
+use starfish_memory::{IncrementError, KeyKind, MAX_VALUE, Memory, Space, Value, WriteError};
 
 use super::args::Args;
 use super::command::{Access, Command};
@@ -9,6 +9,7 @@ use super::cursors::Cursors;
 use super::keys::{Scan, require};
 use super::refusal::Refusal;
 use super::reply::Reply;
+use super::strings::Together;
 
 /// A command of fields.
 #[derive(Debug)]
@@ -72,7 +73,20 @@ impl Hashes {
         }
     }
 
-    pub(super) async fn run(self, space: &Space, cursors: &Cursors) -> Result<Reply, Refusal> {
+    /// Whether it takes more than one job for the writer: then nothing may be begun behind it before it is done.
+    pub(super) fn takes_steps(&self) -> bool {
+        match self {
+            Self::Set { fields, .. } => fields.iter().any(|(_, value)| value.len() > MAX_VALUE),
+            _ => false,
+        }
+    }
+
+    pub(super) async fn run(
+        self,
+        memory: &Memory,
+        space: &Space,
+        cursors: &Cursors,
+    ) -> Result<Reply, Refusal> {
         Ok(match self {
             Self::Set { key, fields } => Reply::count(space.set_fields(&key, fields).await?),
             Self::Get { key, field } => {
@@ -83,18 +97,19 @@ impl Hashes {
                 Reply::value(value)
             }
             Self::GetMany { key, fields } => {
-                let mut values = Vec::with_capacity(fields.len());
+                let mut values = Together::default();
                 for field in fields {
-                    values.push(Reply::value(space.field(&key, &field).await?));
+                    values.push(space.field(&key, &field).await?)?;
                 }
+                let values = values.0;
                 if values.iter().all(|value| *value == Reply::Null) {
                     require(space, &key, KeyKind::Fields).await?;
                 }
                 Reply::Array(values)
             }
             Self::GetAll(key) => {
-                let pair = |(field, value)| (Reply::Bytes(field), Reply::Bytes(value));
-                Reply::Map(fields(space, &key).await?.into_iter().map(pair).collect())
+                let (names, values) = whole(memory, fields(space, &key).await?).await?;
+                Reply::Map(names.into_iter().map(Reply::Bytes).zip(values).collect())
             }
             Self::Del { key, fields } => Reply::count(space.delete_fields(&key, fields).await?),
             Self::Len(key) => Reply::count(fields(space, &key).await?.len()),
@@ -104,13 +119,13 @@ impl Hashes {
                 }
                 total => Reply::Integer(total?),
             },
-            Self::Scan { key, scan } => scan_fields(space, cursors, &key, scan).await?,
+            Self::Scan { key, scan } => scan_fields(memory, space, cursors, &key, scan).await?,
         })
     }
 }
 
 /// The fields of a key that holds no other thing.
-async fn fields(space: &Space, key: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Refusal> {
+async fn fields(space: &Space, key: &[u8]) -> Result<Vec<(Bytes, Value)>, Refusal> {
     let fields = space.fields(key).await?;
     if fields.is_empty() {
         require(space, key, KeyKind::Fields).await?;
@@ -118,7 +133,23 @@ async fn fields(space: &Space, key: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Refusa
     Ok(fields)
 }
 
-async fn scan_fields(space: &Space, cursors: &Cursors, key: &[u8], scan: Scan) -> Result<Reply, Refusal> {
+/// The names of fields, and their values with all bytes.
+async fn whole(memory: &Memory, fields: Vec<(Bytes, Value)>) -> Result<(Vec<Bytes>, Vec<Reply>), Refusal> {
+    let (mut names, mut values) = (Vec::with_capacity(fields.len()), Together::default());
+    for (field, value) in fields {
+        names.push(field);
+        values.push(Some(memory.whole_value(value).await?))?;
+    }
+    Ok((names, values.0))
+}
+
+async fn scan_fields(
+    memory: &Memory,
+    space: &Space,
+    cursors: &Cursors,
+    key: &[u8],
+    scan: Scan,
+) -> Result<Reply, Refusal> {
     let after = cursors.resume(scan.cursor)?;
     let fields = fields(space, key).await?;
     // They are in order.
@@ -126,7 +157,8 @@ async fn scan_fields(space: &Space, cursors: &Cursors, key: &[u8], scan: Scan) -
     let page = fields.get(first..).unwrap_or_default();
     let page = page.get(..scan.count).unwrap_or(page);
     let last = page.last().filter(|_| first + page.len() < fields.len()).map(|(field, _)| field.clone());
-    let fitting = page.iter().filter(|(field, _)| scan.fits(field));
-    let found = fitting.flat_map(|(field, value)| [field.clone(), value.clone()]);
-    Ok(cursors.page(last, Reply::values(found)))
+    let fitting = page.iter().filter(|(field, _)| scan.fits(field)).cloned().collect();
+    let (names, values) = whole(memory, fitting).await?;
+    let found = names.into_iter().map(Reply::Bytes).zip(values).flat_map(|(name, value)| [name, value]);
+    Ok(cursors.page(last, found.collect()))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::poll_immediate;
-use starfish_memory::{Change, Condition, KeyKind, KeyRange, Lifetime, Space};
+use starfish_memory::{Change, Condition, KeyKind, KeyRange, Lifetime, Space, Value};
 use tokio::task::unconstrained;
 
 use super::args::Args;
@@ -117,13 +117,24 @@ impl Keys {
         }
     }
 
+    /// Whether it takes more than one job for the writer: then nothing may be begun behind it before it is done.
+    pub(super) async fn takes_steps(&self, space: &Space) -> Result<bool, Refusal> {
+        Ok(match self {
+            // A large value is written anew, from a copy.
+            Self::Expire { key, .. } | Self::Persist(key) => {
+                matches!(space.value(key).await?, Some(Value::Large(_)))
+            }
+            _ => false,
+        })
+    }
+
     pub(super) async fn run(self, space: &Space, cursors: &Cursors) -> Result<Reply, Refusal> {
         Ok(match self {
             Self::Del(keys) => delete(space, keys).await?,
             Self::Exists(keys) => {
                 let mut there = 0;
                 for key in keys {
-                    let is_there = space.get(&key).await?.is_some() || space.kind(&key).await?.is_some();
+                    let is_there = space.value(&key).await?.is_some() || space.kind(&key).await?.is_some();
                     there += usize::from(is_there);
                 }
                 Reply::count(there)
@@ -168,7 +179,7 @@ impl Scan {
 /// Fails if `key` holds something else than `wanted`.
 pub(super) async fn require(space: &Space, key: &[u8], wanted: KeyKind) -> Result<(), Refusal> {
     // Most keys that are written again hold a plain value, and that is known after one look.
-    if wanted == KeyKind::Value && space.get(key).await?.is_some() {
+    if wanted == KeyKind::Value && space.value(key).await?.is_some() {
         return Ok(());
     }
     match space.kind(key).await? {
@@ -216,16 +227,21 @@ async fn expire(space: &Space, key: &[u8], ms: i64) -> Result<Reply, Refusal> {
 }
 
 async fn persist(space: &Space, key: &[u8]) -> Result<Reply, Refusal> {
-    let (written, ()) = space
+    let (written, is_large) = space
         .modify(key, |before| {
-            let change = match before.filter(|before| before.expires_ms.is_some()) {
-                Some(before) => Change::Set { value: before.value.clone(), lifetime: Lifetime::Forever },
-                None => Change::Keep,
+            let change = match before.filter(|before| before.expires_ms.is_some()).map(|before| &before.value)
+            {
+                Some(Value::Inline(value)) => {
+                    (Change::Set { value: value.clone(), lifetime: Lifetime::Forever }, false)
+                }
+                Some(Value::Large(_)) => (Change::Keep, true),
+                None => (Change::Keep, false),
             };
-            Ok((change, ()))
+            Ok(change)
         })
         .await?;
-    Ok(Reply::Integer(written.is_some().into()))
+    let lasts = written.is_some() || (is_large && space.expire(key, Lifetime::Forever).await?);
+    Ok(Reply::Integer(lasts.into()))
 }
 
 async fn ttl(space: &Space, key: &[u8], unit_ms: u64) -> Result<Reply, Refusal> {

@@ -77,6 +77,16 @@ impl Engine {
         }
     }
 
+    /// Whether a command takes more than one job for the writer, so that one behind it could overtake it.
+    async fn takes_steps(&self, command: &Command) -> Result<bool, Refusal> {
+        match command {
+            Command::Keys(keys) => keys.takes_steps(&self.space).await,
+            Command::Strings(strings) => strings.takes_steps(&self.space).await,
+            Command::Hashes(hashes) => Ok(hashes.takes_steps()),
+            Command::Session(_) | Command::Channels(_) | Command::Sets(_) => Ok(false),
+        }
+    }
+
     async fn run(self: Arc<Self>, command: Command) -> Reply {
         let Self { memory, space, cursors, hub, writes: _ } = &*self;
         let done = match command {
@@ -85,7 +95,7 @@ impl Engine {
             Command::Channels(_) => Err(Refusal::Syntax),
             Command::Keys(keys) => keys.run(space, cursors).await,
             Command::Strings(strings) => strings.run(memory, space).await,
-            Command::Hashes(hashes) => hashes.run(space, cursors).await,
+            Command::Hashes(hashes) => hashes.run(memory, space, cursors).await,
             Command::Sets(sets) => sets.run(space).await,
         };
         done.unwrap_or_else(Reply::from)
@@ -140,6 +150,10 @@ impl Pipeline {
         keys: Vec<Bytes>,
         kind: Option<KeyKind>,
     ) {
+        let builds_on = matches!(&command, Command::Strings(strings) if strings.builds_on());
+        if builds_on && keys.iter().any(|key| self.writing.contains_key(key)) {
+            self.settle().await;
+        }
         // What a key holds is only known when writes of another kind are through.
         if keys.iter().any(|key| self.writing.get(key).is_some_and(|writing| *writing != kind)) {
             self.settle().await;
@@ -150,6 +164,15 @@ impl Pipeline {
                     return self.answer(refusal.into());
                 }
             }
+        }
+        match engine.takes_steps(&command).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.settle().await;
+                let reply = Box::pin(Arc::clone(engine).run(command)).await;
+                return self.answer(reply);
+            }
+            Err(refusal) => return self.answer(refusal.into()),
         }
         let n_jobs = u32::try_from(keys.len().min(MAX_KEYS)).unwrap_or(1);
         let permit = match Arc::clone(&engine.writes).try_acquire_many_owned(n_jobs) {

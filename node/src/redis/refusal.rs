@@ -35,6 +35,8 @@ pub(super) enum Refusal {
     Database,
     #[error("ERR invalid cursor: it is none, or so old that it was forgotten; begin again with 0")]
     Cursor,
+    #[error("ERR the values are longer than {0} bytes together: get them one by one")]
+    TooMuchTogether(u64),
     #[error("ERR more than {0} keys: use SCAN")]
     TooManyKeys(usize),
     #[error("ERR the pattern is longer than {0} bytes")]

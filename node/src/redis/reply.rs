@@ -48,6 +48,10 @@ impl Reply {
         Self::Integer(i64::try_from(count).unwrap_or(i64::MAX))
     }
 
+    pub(super) fn length(length: u64) -> Self {
+        Self::Integer(i64::try_from(length).unwrap_or(i64::MAX))
+    }
+
     /// A value, if there is one.
     pub(super) fn value(value: Option<Bytes>) -> Self {
         value.map_or(Self::Null, Self::Bytes)

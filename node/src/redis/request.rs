@@ -9,9 +9,9 @@ use bytes::{Buf, Bytes, BytesMut};
 const MAX_ARGS: usize = 2 * starfish_memory::MAX_BATCH_CELLS + 1;
 /// Bytes of one argument. More than the memory takes, so that a value that is too long is refused in words and not
 /// by the end of the connection.
-const MAX_ARG: usize = 1 << 20;
-/// Bytes of all arguments of one request: twice what one commit takes.
-const MAX_REQUEST: usize = 2 * starfish_memory::MAX_BATCH_BYTES;
+const MAX_ARG: usize = 65 << 20;
+/// Bytes of all arguments of one request: one such, and twice what one commit takes.
+const MAX_REQUEST: usize = MAX_ARG + 2 * starfish_memory::MAX_BATCH_BYTES;
 /// Who has not shown the password yet has no more to say than that.
 const MAX_STRANGERS_ARGS: usize = 10;
 /// The same for each of these arguments.
@@ -215,7 +215,7 @@ mod tests {
             ("*8194\r\n", ProtocolError::Args),
             ("*99999999999999999999\r\n", ProtocolError::Args),
             ("*x\r\n", ProtocolError::Args),
-            ("*1\r\n$1048577\r\n", ProtocolError::Arg),
+            ("*1\r\n$68157441\r\n", ProtocolError::Arg),
             ("*1\r\n$-1\r\n", ProtocolError::Arg),
             ("*1\r\n:1\r\n", ProtocolError::NoArg(b':')),
             ("*1\r\n$1\r\nab\r\n", ProtocolError::Unended),
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(read(&[b'*'; 40], true), Err(ProtocolError::Args));
         assert_eq!(read(b"*11\r\n", false), Err(ProtocolError::StrangersArgs));
         assert_eq!(read(b"*1\r\n$1025\r\n", false), Err(ProtocolError::StrangersArg));
-        let full = encoded(&vec![vec![0; MAX_ARG]; 9]);
+        let full = encoded(&vec![vec![0; MAX_ARG / 8]; 10]);
         assert_eq!(read(&full, true), Err(ProtocolError::Arg));
     }
 

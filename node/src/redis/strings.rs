@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use starfish_memory::{Change, Condition, KeyKind, Lifetime, Memory, Space};
+use starfish_memory::{Change, Condition, Entry, KeyKind, Lifetime, MAX_LARGE, MAX_VALUE, Memory, Space};
 
 use super::args::Args;
 use super::clock;
@@ -108,22 +108,46 @@ impl Strings {
         }
     }
 
+    /// Whether it takes more than one job for the writer: then nothing may be begun behind it before it is done.
+    pub(super) async fn takes_steps(&self, space: &Space) -> Result<bool, Refusal> {
+        Ok(match self {
+            Self::Set { value, .. } => value.len() > MAX_VALUE,
+            Self::SetMany(pairs) => pairs.iter().any(|(_, value)| value.len() > MAX_VALUE),
+            Self::Append { key, more } => {
+                let before = space.value(key).await?.map_or(0, |value| value.len());
+                before + more.len() as u64 > MAX_VALUE as u64
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether what it does depends on writes to its key that are under way.
+    pub(super) fn builds_on(&self) -> bool {
+        matches!(self, Self::Append { .. })
+    }
+
     pub(super) async fn run(self, memory: &Memory, space: &Space) -> Result<Reply, Refusal> {
         Ok(match self {
             Self::Get(key) => Reply::value(read(space, &key).await?),
             Self::GetMany(keys) => {
-                let mut values = Vec::with_capacity(keys.len());
+                let mut values = Together::default();
                 for key in keys {
-                    values.push(Reply::value(space.get(&key).await?));
+                    values.push(space.get(&key).await?)?;
                 }
-                Reply::Array(values)
+                Reply::Array(values.0)
             }
-            Self::Len(key) => Reply::count(read(space, &key).await?.map_or(0, |value| value.len())),
+            Self::Len(key) => match space.value(&key).await? {
+                Some(value) => Reply::length(value.len()),
+                None => {
+                    require(space, &key, KeyKind::Value).await?;
+                    Reply::count(0)
+                }
+            },
             Self::GetDel(key) => {
                 let outcome = space.remove(&key, Condition::Always).await?;
-                Reply::value(outcome.before.map(|before| before.value))
+                before(memory, outcome.before).await?
             }
-            Self::Set { key, value, how } => set(space, &key, value, how).await?,
+            Self::Set { key, value, how } => set(memory, space, &key, value, how).await?,
             Self::SetMany(pairs) => {
                 let mut batch = space.batch();
                 for (key, value) in pairs {
@@ -132,7 +156,7 @@ impl Strings {
                 memory.commit(batch).await?;
                 Reply::OK
             }
-            Self::Append { key, more } => Reply::count(space.append(&key, more).await?),
+            Self::Append { key, more } => Reply::length(space.append(&key, more).await?),
             Self::Incr { key, by } => Reply::Integer(space.incr(&key, by).await?),
             Self::IncrByFloat { key, by } => incr_by_float(space, &key, by).await?,
         })
@@ -171,7 +195,7 @@ impl How {
     }
 }
 
-async fn set(space: &Space, key: &[u8], value: Bytes, how: How) -> Result<Reply, Refusal> {
+async fn set(memory: &Memory, space: &Space, key: &[u8], value: Bytes, how: How) -> Result<Reply, Refusal> {
     let How { lifetime, condition, gives_before } = how;
     if how.is_plain() {
         let ttl = match lifetime {
@@ -185,7 +209,7 @@ async fn set(space: &Space, key: &[u8], value: Bytes, how: How) -> Result<Reply,
     }
     let outcome = space.put(key, value, lifetime.unwrap_or_default(), condition).await?;
     Ok(match (gives_before, outcome.version) {
-        (true, _) => Reply::value(outcome.before.map(|before| before.value)),
+        (true, _) => before(memory, outcome.before).await?,
         (false, Some(_)) => Reply::OK,
         (false, None) => Reply::Null,
     })
@@ -195,7 +219,12 @@ async fn incr_by_float(space: &Space, key: &[u8], by: f64) -> Result<Reply, Refu
     let (_, sum) = space
         .modify(key, move |before| {
             let sum = match before {
-                Some(before) => float(&before.value).ok_or(Refusal::NotAFloat).map(|value| value + by),
+                Some(before) => before
+                    .value
+                    .inline()
+                    .and_then(|value| float(value))
+                    .ok_or(Refusal::NotAFloat)
+                    .map(|value| value + by),
                 None => Ok(by),
             };
             Ok(match sum {
@@ -209,6 +238,29 @@ async fn incr_by_float(space: &Space, key: &[u8], by: f64) -> Result<Reply, Refu
         })
         .await?;
     sum.map(Reply::Bytes)
+}
+
+/// The value that was there before. Its bytes stay for a while.
+async fn before(memory: &Memory, before: Option<Entry>) -> Result<Reply, Refusal> {
+    match before {
+        Some(before) => Ok(Reply::Bytes(memory.whole_value(before.value).await?)),
+        None => Ok(Reply::Null),
+    }
+}
+
+/// Values that go into one answer: as long, all together, as one may be.
+#[derive(Default)]
+pub(super) struct Together(pub(super) Vec<Reply>, u64);
+
+impl Together {
+    pub(super) fn push(&mut self, value: Option<Bytes>) -> Result<(), Refusal> {
+        self.1 += value.as_ref().map_or(0, |value| value.len() as u64);
+        if self.1 > MAX_LARGE {
+            return Err(Refusal::TooMuchTogether(MAX_LARGE));
+        }
+        self.0.push(Reply::value(value));
+        Ok(())
+    }
 }
 
 /// The plain value of a key that holds no other thing.

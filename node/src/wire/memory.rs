@@ -11,9 +11,12 @@ pub struct KeyValueBody {
     /// The key.
     #[serde(with = "as_percent")]
     pub key: Bytes,
-    /// The value.
-    #[serde(with = "as_base64")]
-    pub value: Bytes,
+    /// The value; missing if it is too large to stand among others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Base64>,
+    /// Then how long it is, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// One key with what it holds.
@@ -24,9 +27,12 @@ pub struct KeyKindBody {
     pub key: Bytes,
     /// `value` (a plain value or counter), `fields` (a hash) or `members` (a set).
     pub kind: String,
-    /// The plain value.
+    /// The plain value; missing if it is too large to stand among others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Base64>,
+    /// Then how long it is, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// `POST /api/v1/mem/{space}/{key}/incr`.
@@ -45,15 +51,18 @@ pub struct Counted {
     pub value: i64,
 }
 
-/// A named field of a key, or what a batch does to it.
+/// A named field of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldBody {
     /// Its name.
     #[serde(with = "as_percent")]
     pub field: Bytes,
-    /// Its value.
-    #[serde(with = "as_base64")]
-    pub value: Bytes,
+    /// Its value; missing if it is too large to stand among others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Base64>,
+    /// Then how long it is, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// A member of a key.
@@ -104,7 +113,7 @@ pub struct Changed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Length {
     /// How long.
-    pub length: usize,
+    pub length: u64,
 }
 
 /// Whether there was something to delete.
@@ -126,6 +135,14 @@ pub enum WatchEvent {
         /// The value.
         #[serde(with = "as_base64")]
         value: Bytes,
+    },
+    /// The key has a value that is too large to be told.
+    Large {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// How long it is, in bytes.
+        bytes: u64,
     },
     /// The key is gone.
     Deleted {

@@ -1,10 +1,12 @@
 //! What a key holds besides its value: fields and members.
 
+use std::path::PathBuf;
+
 use clap::builder::NonEmptyStringValueParser;
 use starfish_node::client::RemoteSpace;
-use starfish_node::wire::{Base64, WriteBody};
+use starfish_node::wire::{Base64, FieldBody, WriteBody};
 
-use super::{Context, NOT_FOUND, found, print_bytes, readable};
+use super::{Context, NOT_FOUND, Source, found, print_bytes, print_value, readable};
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(super) enum Held {
@@ -16,14 +18,21 @@ pub(super) enum Held {
         /// Names and values, in turn.
         #[arg(required = true, allow_hyphen_values = true, value_names = ["FIELD", "VALUE"])]
         fields: Vec<String>,
+        /// Take the value of one field from this file. Comes before the key.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
-    /// Print a field of a key, or all of them as one JSON document; exit with 4 if there is none.
+    /// Print a field of a key, or all of them as one JSON document (of a value over 16 KiB its size); exit with 4 if there
+    /// is none.
     Hget {
         /// The key.
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// The field.
         field: Option<String>,
+        /// No newline: the bytes of the field and nothing else.
+        #[arg(long, requires = "field")]
+        raw: bool,
     },
     /// Delete fields of a key; exit with 4 if there was none of them.
     Hdel {
@@ -76,20 +85,27 @@ pub(super) enum Held {
 impl Held {
     pub(super) async fn run(self, context: &mut Context, space: &RemoteSpace) -> anyhow::Result<i32> {
         match self {
-            Self::Hset { key, fields } => set_fields(space, &key, fields).await?,
-            Self::Hget { key, field: Some(field) } => {
-                match space.field(key.as_bytes(), field.as_bytes()).await? {
-                    Some(value) => print_bytes(context, &value).await?,
+            Self::Hset { key, fields, file: None } => set_fields(space, &key, fields).await?,
+            Self::Hset { key, fields, file: Some(file) } => {
+                let [field] = fields.as_slice() else {
+                    anyhow::bail!("with --file there must be the name of one field");
+                };
+                anyhow::ensure!(!field.is_empty(), "a field must have a name");
+                let value = Source::File(file).open(context).await?;
+                space.set_field_streamed(key.as_bytes(), field.as_bytes(), value).await?;
+            }
+            Self::Hget { key, field: Some(field), raw } => {
+                match space.open_field(key.as_bytes(), field.as_bytes()).await? {
+                    Some(value) => print_value(context, value, raw).await?,
                     None => return Ok(NOT_FOUND),
                 }
             }
-            Self::Hget { key, field: None } => {
+            Self::Hget { key, field: None, .. } => {
                 let fields = space.fields(key.as_bytes()).await?;
                 if fields.is_empty() {
                     return Ok(NOT_FOUND);
                 }
-                let fields =
-                    fields.iter().map(|field| (readable(&field.field), readable(&field.value).into()));
+                let fields = fields.iter().map(|field| (readable(&field.field), shown(field)));
                 let object: serde_json::Map<String, serde_json::Value> = fields.collect();
                 context.print(serde_json::to_string(&object)?).await?;
             }
@@ -128,6 +144,14 @@ impl Held {
             }
         }
         Ok(0)
+    }
+}
+
+/// A field's value in JSON: text, or the size of a large one.
+fn shown(field: &FieldBody) -> serde_json::Value {
+    match &field.value {
+        Some(value) => readable(&value.0).into(),
+        None => serde_json::json!({ "bytes": field.bytes }),
     }
 }
 

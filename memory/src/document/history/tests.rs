@@ -98,7 +98,7 @@ impl Node {
 fn value_of(cell: &Cell) -> &Bytes {
     match &cell.content {
         Content::Value(value) => value,
-        Content::Tombstone => panic!("a tombstone"),
+        Content::Large(_) | Content::Tombstone => panic!("no value"),
     }
 }
 
