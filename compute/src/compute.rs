@@ -24,6 +24,7 @@ use crate::notice::{Capacity, short_name};
 use crate::output::OutputReader;
 use crate::pool::{Pool, WorkerStartError};
 use crate::report::{JobReport, JobSummary, summary_of_heard, summary_of_kept};
+use crate::schedule::{Cron, CronError, CronSpec, CronStatus};
 use crate::service::{Parts, Service};
 use crate::submit::{self, SubmitError};
 use crate::task::{JobId, TaskSpec};
@@ -145,6 +146,7 @@ pub struct Compute {
     service: Arc<Service>,
     batches: Arc<Batches>,
     functions: Arc<Functions>,
+    cron: Arc<Cron>,
     max_stdin_bytes: u64,
 }
 
@@ -182,10 +184,11 @@ impl Compute {
             links::start(&service, saying).await?;
             let functions = Functions::start(&service, memory, Arc::clone(&files))?;
             let batches = Batches::start(&service, memory, files)?;
-            Ok((batches, functions))
+            let cron = Cron::start(&service, &batches, &functions, memory)?;
+            Ok((batches, functions, cron))
         };
         match started.await {
-            Ok((batches, functions)) => Ok(Self { service, batches, functions, max_stdin_bytes }),
+            Ok((batches, functions, cron)) => Ok(Self { service, batches, functions, cron, max_stdin_bytes }),
             Err(error) => {
                 service.stop().await;
                 Err(error)
@@ -366,6 +369,21 @@ impl Compute {
         path: &'path str,
     ) -> Result<Option<(version::FunctionName, &'path str)>, FunctionError> {
         self.functions.route(path).await
+    }
+
+    /// Has a function called by the clock, on whichever node, from the next tick on.
+    pub async fn add_cron(&self, spec: CronSpec) -> Result<CronStatus, CronError> {
+        self.cron.add(spec).await
+    }
+
+    /// The swarm's cron lines, by name, and how they go.
+    pub async fn cron(&self) -> Result<Vec<CronStatus>, CronError> {
+        self.cron.list().await
+    }
+
+    /// Forgets a cron line. What it has fired goes on.
+    pub async fn remove_cron(&self, name: &version::FunctionName) -> Result<(), CronError> {
+        self.cron.remove(name).await
     }
 
     /// What confines this node's worker processes.

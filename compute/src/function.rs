@@ -15,6 +15,7 @@ pub mod choice;
 pub mod version;
 
 mod placing;
+mod program;
 mod protocol;
 mod remote;
 mod service;
@@ -22,6 +23,7 @@ mod stage;
 mod store;
 
 pub use placing::{CallError, Running};
+pub(crate) use program::ProgramError;
 pub use protocol::{CallSpec, Said};
 pub(crate) use service::Functions;
 pub use service::{DeployError, FunctionError, FunctionSpec};

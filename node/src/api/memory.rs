@@ -243,7 +243,9 @@ fn wire_event(event: starfish_memory::Event) -> WatchEvent {
 /// The space that the URL names; system spaces are not for users.
 pub(super) fn space(state: &Resource, segments: &Segments) -> Result<Space, ApiError> {
     let name = segments.text(1)?;
-    if ["sys", "fs", "jobs", "functions"].contains(&name) || starfish_memory::is_documents_space(name) {
+    if ["sys", "fs", "jobs", "functions", "schedule"].contains(&name)
+        || starfish_memory::is_documents_space(name)
+    {
         let message = format!("the space {name:?} belongs to the system");
         return Err(ApiError::new(StatusCode::FORBIDDEN, "system-space", message));
     }
