@@ -24,7 +24,9 @@ use crate::notice::{Capacity, short_name};
 use crate::output::OutputReader;
 use crate::pool::{Pool, WorkerStartError};
 use crate::report::{JobReport, JobSummary, summary_of_heard, summary_of_kept};
-use crate::schedule::{Cron, CronError, CronSpec, CronStatus};
+use crate::schedule::{
+    Cron, CronError, CronSpec, CronStatus, TriggerError, TriggerSpec, TriggerStatus, Watcher,
+};
 use crate::service::{Parts, Service};
 use crate::submit::{self, SubmitError};
 use crate::task::{JobId, TaskSpec};
@@ -147,6 +149,7 @@ pub struct Compute {
     batches: Arc<Batches>,
     functions: Arc<Functions>,
     cron: Arc<Cron>,
+    triggers: Arc<Watcher>,
     max_stdin_bytes: u64,
 }
 
@@ -185,10 +188,13 @@ impl Compute {
             let functions = Functions::start(&service, memory, Arc::clone(&files))?;
             let batches = Batches::start(&service, memory, files)?;
             let cron = Cron::start(&service, &batches, &functions, memory)?;
-            Ok((batches, functions, cron))
+            let triggers = Watcher::start(&service, &batches, &functions, memory)?;
+            Ok((batches, functions, cron, triggers))
         };
         match started.await {
-            Ok((batches, functions, cron)) => Ok(Self { service, batches, functions, cron, max_stdin_bytes }),
+            Ok((batches, functions, cron, triggers)) => {
+                Ok(Self { service, batches, functions, cron, triggers, max_stdin_bytes })
+            }
             Err(error) => {
                 service.stop().await;
                 Err(error)
@@ -384,6 +390,21 @@ impl Compute {
     /// Forgets a cron line. What it has fired goes on.
     pub async fn remove_cron(&self, name: &version::FunctionName) -> Result<(), CronError> {
         self.cron.remove(name).await
+    }
+
+    /// Has a function called, on whichever node, for each file or key that changes from now on.
+    pub async fn add_trigger(&self, spec: TriggerSpec) -> Result<TriggerStatus, TriggerError> {
+        self.triggers.add(spec).await
+    }
+
+    /// The swarm's triggers, by name, and how they go.
+    pub async fn triggers(&self) -> Result<Vec<TriggerStatus>, TriggerError> {
+        self.triggers.list().await
+    }
+
+    /// Forgets a trigger. What it has fired goes on.
+    pub async fn remove_trigger(&self, name: &version::FunctionName) -> Result<(), TriggerError> {
+        self.triggers.remove(name).await
     }
 
     /// What confines this node's worker processes.

@@ -72,6 +72,16 @@ pub struct Entry {
     pub inode: String,
 }
 
+/// The last thing that happened to an entry: it got its content, or got to where it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Changed {
+    /// Grows with every change of the entry, and is the same wherever it is asked for.
+    pub version: String,
+    /// When, in milliseconds since the Unix epoch by the clock of who did it. A [`mtime_ms`](Entry::mtime_ms) is what
+    /// somebody says; this is not.
+    pub at_ms: u64,
+}
+
 /// Attributes to give to an entry; `None` leaves one as it is (or as its default for a new entry).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
@@ -144,6 +154,13 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 
     /// Changes attributes.
     async fn set_attributes(&self, path: &VfsPath, attributes: Attributes) -> Result<Entry, VfsError>;
+
+    /// What happened to an entry last, itself or a directory that it is in being moved included; `None` where that is not
+    /// known.
+    async fn changed(&self, path: &VfsPath) -> Result<Option<Changed>, VfsError> {
+        let _ = path;
+        Ok(None)
+    }
 
     /// Waits until what was written to `path` outlives this node, as far as there are others to keep it; not for
     /// ever, since those may be gone. Where contents are kept once, there is nothing to wait for.

@@ -33,7 +33,7 @@ pub use self::{
         KeyValueBody, Length, MemberBody, WatchEvent, WriteBody,
     },
     problem::{Problem, ProblemBody},
-    schedule::{CronEntry, CronRequest, FiringLine},
+    schedule::{CronEntry, CronRequest, FiringLine, TriggerEntry, TriggerRequest},
     share::{Share, ShareRequest},
     vfs::{IoKind, WirePathError, WireVfsError},
 };

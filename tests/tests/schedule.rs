@@ -102,3 +102,119 @@ fn what_cannot_be_called_by_the_clock_is_said() {
     assert_eq!(why, "no function exit");
     assert_eq!(node.request("GET", "/api/v1/mem/schedule").send().status, 403, "it belongs to the system");
 }
+
+/// Waits until a node knows a trigger, and knows for long enough what was there before.
+#[track_caller]
+fn wait_trigger(node: &Node, name: &str) {
+    wait_until("the trigger is known", || {
+        node.json(["on"]).as_array().is_some_and(|all| all.iter().any(|trigger| trigger["name"] == name))
+    });
+}
+
+/// What the calls of a trigger said, sorted, once there are so many.
+#[track_caller]
+fn calls(node: &Node, name: &str, many: usize) -> Vec<String> {
+    let mut all: Vec<_> = wait_for(&format!("{name} was called {many} times"), || {
+        let said = said(node, name);
+        (said.len() >= many).then(|| said.into_values().collect())
+    });
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn each_file_that_comes_or_changes_is_seen_to_once_also_when_a_node_dies() {
+    let swarm = Swarm::start(3);
+    let [a, b, c] = [0, 1, 2].map(|index| swarm.node(index));
+    a.ok(["deploy", "cat", &swarm.scratch().guest("cat")]);
+    a.ok(["mkdir", "-p", "/inbox/before", "/inbox/one", "/inbox/two[2]", "/inbox/last", "/outside"]);
+    a.feed(["put", "-", "/inbox/before/in.txt"], "not this one\n").ok();
+    a.ok(["on", "add", "mail", "--file", "/inbox/**/*.txt", "cat"]);
+    wait_trigger(c, "mail");
+    c.feed(["put", "-", "/inbox/one/in.txt"], "first\n").ok();
+    c.feed(["put", "-", "/inbox/two[2]/in.txt"], "second\n").ok();
+    c.feed(["put", "-", "/inbox/three.csv"], "not this one\n").ok();
+    assert_eq!(calls(b, "mail", 2), ["first\n", "second\n"]);
+
+    b.feed(["put", "-", "/inbox/one/in.txt"], "changed\n").ok();
+    assert_eq!(calls(c, "mail", 3), ["changed\n", "first\n", "second\n"]);
+    c.feed(["put", "-", "/outside/in.txt"], "moved in\n").ok();
+    c.ok(["mv", "/outside", "/inbox/outside"]);
+    assert_eq!(calls(c, "mail", 4)[2], "moved in\n");
+
+    // Who wrote it dies before it could do much.
+    c.feed(["put", "--wait", "local", "-", "/inbox/last/in.txt"], "last\n").ok();
+    wait_until("another one knows of it", || b.run(["cat", "/inbox/last/in.txt"]).text() == "last\n");
+    c.kill9();
+    assert_eq!(calls(b, "mail", 5), ["changed\n", "first\n", "last\n", "moved in\n", "second\n"]);
+    let about = || a.json(["on"])[0]["last"]["about"].clone();
+    wait_until("the last one is named", || about() == "/inbox/last/in.txt");
+    a.ok(["on", "rm", "mail"]);
+    a.feed(["put", "-", "/inbox/one/in.txt"], "ignored\n").ok();
+    a.ok(["mkdir", "/other"]);
+    a.ok(["on", "add", "--file", "/other/in.txt", "other", "cat"]);
+    a.feed(["put", "-", "/other/in.txt"], "new\n").ok();
+    assert_eq!(calls(a, "other", 1), ["new\n"]);
+    assert_eq!(calls(a, "mail", 5).len(), 5, "what is removed listens no more, and nothing was called twice");
+}
+
+#[test]
+fn keys_call_with_their_value_and_of_a_burst_the_last_counts() {
+    let swarm = Swarm::start(2);
+    let (here, there) = (swarm.node(0), swarm.node(1));
+    for name in ["upper", "echo", "environ"] {
+        here.ok(["deploy", name, &swarm.scratch().guest(name)]);
+    }
+    here.ok(["mem", "set", "sensors/old", "9"]);
+    here.ok(["on", "add", "--key", "sensors/*", "shout", "upper"]);
+    here.ok(["on", "add", "--key", "sensors/b", "name", "echo", "x"]);
+    here.ok(["on", "add", "--key", "sensors/a", "why", "environ"]);
+    wait_trigger(there, "why");
+    for value in 0..20 {
+        there.ok(["mem", "set", "sensors/a", &format!("warm {value}")]);
+    }
+    there.ok(["mem", "set", "sensors/b", "cold"]);
+    wait_until("the last value was seen to", || {
+        said(there, "shout").values().any(|said| said == "WARM 19")
+            && said(there, "shout").values().any(|said| said == "COLD")
+    });
+    let n_calls = said(there, "shout").len();
+    assert!(n_calls < 10, "twenty values in a moment were {n_calls} calls");
+    assert_eq!(calls(here, "name", 1), ["sensors/b\n"]);
+    let why = calls(here, "why", 1);
+    assert!(why.iter().all(|why| why.starts_with("STARFISH_CHANGE=written\nSTARFISH_VERSION=")), "{why:?}");
+    here.ok(["mem", "del", "sensors/a"]);
+    wait_until("a deletion is a change", || {
+        said(there, "why").values().any(|said| said.contains("STARFISH_CHANGE=deleted"))
+    });
+}
+
+#[test]
+fn a_function_that_could_call_itself_for_ever_is_not_called() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    node.ok(["mkdir", "-p", "/in/deep", "/out"]);
+    let [write, cat] = ["write", "cat"].map(|name| swarm.scratch().guest(name));
+    node.ok(["deploy", "--dir", "/in/deep", "write", &write]);
+    let refused = node.run(["on", "add", "--file", "/in/**", "x", "write"]);
+    assert!(refused.code == 1 && refused.stderr.contains("would call itself"), "{refused:?}");
+    assert_eq!(node.run(["on", "add", "--file", "/in/**", "x", "nobody"]).code, 4);
+    assert_eq!(node.run(["on", "rm", "x"]).code, 4);
+    assert_ne!(node.run(["on", "add", "x", "write"]).code, 0, "it must listen to something");
+    assert_ne!(node.run(["on", "add", "--key", "a*b", "x", "write"]).code, 0);
+    assert_ne!(node.run(["on", "add", "--key", "a", "--space", "jobs", "x", "write"]).code, 0);
+    assert_ne!(node.run(["on", "add", "--file", "/.jobs/**", "x", "write"]).code, 0);
+    node.ok(["on", "add", "--file", "/out/**", "x", "write"]);
+
+    // A version that may comes later: then it is not called either.
+    node.ok(["deploy", "f", &cat]);
+    node.ok(["on", "add", "--file", "/in/*.txt", "y", "f"]);
+    node.ok(["deploy", "--dir", "/in", "f", &cat]);
+    node.feed(["put", "-", "/in/a.txt"], "a\n").ok();
+    let why = wait_for("it says why", || {
+        let all = node.json(["on"]);
+        let y = all.as_array()?.iter().find(|trigger| trigger["name"] == "y")?.clone();
+        y["last"]["outcome"]["failed"]["reason"].as_str().map(str::to_owned)
+    });
+    assert!(why.contains("would call itself"), "{why}");
+}

@@ -1,7 +1,7 @@
 //! `starfish cron`: functions that run by the clock.
 
 use starfish_node::compute::Phase;
-use starfish_node::wire::{CronEntry, CronRequest, FiringLine};
+use starfish_node::wire::{CronRequest, FiringLine};
 
 use super::Context;
 use super::jobs::{short, word};
@@ -34,7 +34,7 @@ enum Action {
         /// When, such as '0 3 * * SUN'.
         schedule: String,
         /// The function, and its arguments: everything behind it is its own.
-        #[arg(value_names = ["FUNCTION", "ARGS"], num_args = 1.., required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(value_names = ["FUNCTION", "ARGS"], num_args = 1.., required = true, trailing_var_arg = true)]
         command: Vec<String>,
     },
     /// List the lines: when each fires next, and how its last time went.
@@ -85,7 +85,7 @@ async fn list(context: &mut Context, json: bool) -> anyhow::Result<()> {
             last,
             job,
             state,
-            calls(line),
+            calls(line.function.as_str(), &line.args),
         ]);
     }
     if !lines.is_empty() {
@@ -95,7 +95,7 @@ async fn list(context: &mut Context, json: bool) -> anyhow::Result<()> {
 }
 
 /// When something was run last, as which job, and how it went.
-fn told(last: &FiringLine) -> (String, String, String) {
+pub(super) fn told(last: &FiringLine) -> (String, String, String) {
     let job = last.job.map_or_else(|| "-".to_owned(), |job| short(&job.to_string()));
     let state = match (last.phase, &last.outcome) {
         (Some(Phase::Failed), Some(outcome)) => outcome.to_string(),
@@ -109,9 +109,7 @@ fn at(moment: Option<u64>) -> String {
     moment.map_or_else(|| "never".to_owned(), human::time_to_the_second)
 }
 
-fn calls(line: &CronEntry) -> String {
-    std::iter::once(line.function.as_str())
-        .chain(line.args.iter().map(String::as_str))
-        .collect::<Vec<_>>()
-        .join(" ")
+/// A function and its arguments.
+pub(super) fn calls(function: &str, args: &[String]) -> String {
+    std::iter::once(function).chain(args.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")
 }

@@ -20,6 +20,7 @@ mod jobs;
 mod leave;
 mod mem;
 mod mount;
+mod on;
 mod peers;
 mod put;
 mod revoke;
@@ -139,6 +140,8 @@ pub enum Verb {
     Undeploy(function::Undeploy),
     /// Have functions called by the clock.
     Cron(cron::Cron),
+    /// Have functions called when a file or key changes.
+    On(on::On),
     /// List the node's background work.
     Workers(status::Workers),
     /// Measure a swarm on this machine against the machine itself.
@@ -266,6 +269,7 @@ fn start(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>
         Verb::Rollback(rollback) => rollback.run(context).boxed(),
         Verb::Undeploy(undeploy) => undeploy.run(context).boxed(),
         Verb::Cron(cron) => cron.run(context).boxed(),
+        Verb::On(on) => on.run(context).boxed(),
         Verb::Workers(workers) => workers.run(context).boxed(),
         Verb::Bench(bench) => bench.run(context).boxed(),
         Verb::Shell(shell) => shell.run(context).boxed(),

@@ -39,20 +39,31 @@ impl Functions {
         Ok(self.store.all().await?.contains_key(name))
     }
 
-    /// The version of a function that calls get, and its program.
+    /// The version of a function that calls get.
+    pub(crate) async fn current_version(&self, name: &FunctionName) -> Result<Version, ProgramError> {
+        Ok(self.current(name).await?.1)
+    }
+
+    async fn current(&self, name: &FunctionName) -> Result<(VersionId, Version), ProgramError> {
+        let all = self.store.all().await?;
+        let function =
+            all.get(name).and_then(|function| Some((function.current, function.current()?.clone())));
+        function.ok_or_else(|| ProgramError::NotFound(name.clone()))
+    }
+
+    /// The same, and its program.
     pub(crate) async fn current_program(
         &self,
         name: &FunctionName,
     ) -> Result<(Version, Bytes), ProgramError> {
-        let all = self.store.all().await?;
-        let function = all.get(name).and_then(|function| Some((function.current, function.current()?)));
-        let (id, version) = function.ok_or_else(|| ProgramError::NotFound(name.clone()))?;
+        let (id, version) = self.current(name).await?;
         let programs = &self.service.programs;
         if !programs.has(version.module).await {
             let program = self.store.fetch(name, id, version.module).await?;
             programs.put(version.module, program).await?;
         }
-        Ok((version.clone(), programs.get(version.module).await?))
+        let program = programs.get(version.module).await?;
+        Ok((version, program))
     }
 }
 

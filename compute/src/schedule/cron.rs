@@ -8,9 +8,9 @@ use starfish_memory::Memory;
 use tracing::{info, warn};
 
 use super::due::{self, Now};
-use super::launch::Launch;
+use super::launch::{self, Launch, MAX_ARGS_BYTES};
 use super::line::{BadSchedule, CronLine, Firing, Schedule, rfc3339};
-use super::store::{Lines, ScheduleStoreError, Store};
+use super::store::{All, Known, ScheduleStoreError, Store};
 use super::turn;
 use crate::batch::Batches;
 use crate::compute::StartError;
@@ -20,7 +20,6 @@ use crate::in_words;
 use crate::report::JobReport;
 use crate::runner::unix_ms;
 use crate::service::Service;
-use crate::task::MAX_ARGUMENT_BYTES;
 
 /// Lines of a swarm. With [`KEPT_FIRINGS`] each, their jobs stay below what a swarm keeps.
 const MAX_LINES: usize = 128;
@@ -28,9 +27,6 @@ const MAX_LINES: usize = 128;
 const KEPT_FIRINGS: u64 = 50;
 const KEEP_MIN: Duration = Duration::from_secs(60);
 const KEEP_MAX: Duration = Duration::from_secs(24 * 3600);
-/// The record of a line is a value of memory.
-const MAX_ARGS_BYTES: usize = 8 << 10;
-const _: () = assert!(MAX_ARGS_BYTES < MAX_ARGUMENT_BYTES);
 /// How often ticks are looked for: no tick fires later than that for want of a look.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -91,7 +87,7 @@ pub(crate) struct Cron {
     service: Arc<Service>,
     batches: Arc<Batches>,
     functions: Arc<Functions>,
-    store: Store,
+    store: Store<CronLine>,
     began: Instant,
     /// Ticks that need no further look, by line.
     settled: Mutex<BTreeMap<FunctionName, BTreeSet<u64>>>,
@@ -121,9 +117,7 @@ impl Cron {
     pub(crate) async fn add(&self, spec: CronSpec) -> Result<CronStatus, CronError> {
         let CronSpec { name, schedule, function, args } = spec;
         let parsed: Schedule = schedule.parse()?;
-        if args.iter().map(|arg| arg.len() + 1).sum::<usize>() > MAX_ARGS_BYTES
-            || args.iter().any(|arg| arg.contains('\0'))
-        {
+        if !launch::are_sound(&args) {
             return Err(CronError::Arguments);
         }
         if !self.functions.exists(&function).await.map_err(ScheduleStoreError::from)? {
@@ -152,8 +146,8 @@ impl Cron {
 
     pub(crate) async fn list(&self) -> Result<Vec<CronStatus>, CronError> {
         let (all, now) = (self.store.all().await.map_err(ScheduleStoreError::from)?, unix_ms());
-        let status = |(name, known): (&FunctionName, &super::store::Known)| {
-            let (line, last) = (known.line.clone(), known.last.clone());
+        let status = |(name, known): (&FunctionName, &Known<CronLine>)| {
+            let (line, last) = (known.record.clone(), known.last.clone());
             let next_ms = line.schedule.parse::<Schedule>().ok().and_then(|schedule| schedule.next(now));
             let job = last.as_ref().and_then(|last| self.batches.report_here(last.job.as_ref().ok()?));
             CronStatus { name: name.clone(), line, next_ms, last, job }
@@ -163,7 +157,7 @@ impl Cron {
 
     async fn keep_time(self: Arc<Self>) {
         // Parsed once a line, and again when memory has news.
-        let mut parsed: (Arc<Lines>, Vec<(FunctionName, Schedule)>) = Default::default();
+        let mut parsed: (Arc<All<CronLine>>, Vec<(FunctionName, Schedule)>) = Default::default();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let lines = match self.store.all().await {
@@ -176,14 +170,14 @@ impl Cron {
             if !Arc::ptr_eq(&lines, &parsed.0) {
                 let schedules = lines
                     .iter()
-                    .filter_map(|(name, known)| Some((name.clone(), known.line.schedule.parse().ok()?)));
+                    .filter_map(|(name, known)| Some((name.clone(), known.record.schedule.parse().ok()?)));
                 parsed = (Arc::clone(&lines), schedules.collect());
                 self.settled().retain(|name, _| lines.contains_key(name));
             }
             let now = Now { unix_ms: unix_ms(), up_ms: millis(self.began.elapsed()) };
             for (name, schedule) in &parsed.1 {
                 if let Some(known) = lines.get(name) {
-                    self.see_to(name, &known.line, schedule, now);
+                    self.see_to(name, &known.record, schedule, now);
                 }
             }
         }
@@ -219,11 +213,10 @@ impl Cron {
     async fn fire(&self, name: &FunctionName, line: &CronLine, tick: u64, keep: Duration) {
         let job = line.job(name, tick);
         let launch = Launch {
-            name: name.to_string(),
-            function: line.function.clone(),
             args: line.args.clone(),
             env: vec![("STARFISH_TICK".to_owned(), rfc3339(tick))],
             keep,
+            ..Launch::new(name, line.function.clone())
         };
         let fired = launch.run(job, &self.functions, &self.batches).await;
         let job = match fired {
@@ -239,11 +232,11 @@ impl Cron {
                 Err(why)
             }
         };
-        let firing = Firing { due_ms: tick, at_ms: unix_ms(), by: self.service.me, job };
+        let firing = Firing { due_ms: tick, at_ms: unix_ms(), by: self.service.me, job, about: None };
         // Of two that fire at about the same time, the later tick is the last one.
         let is_newest = match self.store.all().await {
             Ok(lines) => lines.get(name).is_some_and(|known| {
-                known.line.tag == line.tag && known.last.as_ref().is_none_or(|last| last.due_ms <= tick)
+                known.record.tag == line.tag && known.last.as_ref().is_none_or(|last| last.due_ms <= tick)
             }),
             Err(_) => false,
         };

@@ -3,10 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::{BatchError, BatchSpec, Batches};
+use starfish_fs::path::VfsPath;
+
+use crate::batch::{BatchError, BatchSpec, Batches, Input, Items};
 use crate::function::version::FunctionName;
 use crate::function::{Functions, ProgramError};
-use crate::task::{JobId, Module};
+use crate::task::{Access, JobId, MAX_ARGUMENT_BYTES, Module};
+
+/// The arguments of what runs by itself: they are kept in a value of memory.
+pub(crate) const MAX_ARGS_BYTES: usize = 8 << 10;
+const _: () = assert!(MAX_ARGS_BYTES < MAX_ARGUMENT_BYTES);
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -17,8 +23,12 @@ pub(crate) struct Launch {
     pub(crate) args: Vec<String>,
     /// What it is told beside the function's own variables.
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) items: Items,
+    pub(crate) input: Input,
     /// How long its results are kept.
     pub(crate) keep: Duration,
+    /// A folder that the function must not be able to write to.
+    pub(crate) keep_out: Option<VfsPath>,
 }
 
 /// Why nothing was run.
@@ -26,11 +36,48 @@ pub(crate) struct Launch {
 pub(crate) enum LaunchError {
     #[error(transparent)]
     Program(#[from] ProgramError),
+    #[error("{0} may write to {1}, where it would call itself for ever (--allow-loop lets it)")]
+    Loop(FunctionName, VfsPath),
     #[error(transparent)]
     Batch(#[from] BatchError),
 }
 
+/// Whether these can be the arguments of what runs by itself.
+pub(crate) fn are_sound(args: &[String]) -> bool {
+    args.iter().map(|arg| arg.len() + 1).sum::<usize>() <= MAX_ARGS_BYTES
+        && !args.iter().any(|arg| arg.contains('\0'))
+}
+
+/// Whether a function is there, and one that cannot write to this folder.
+pub(crate) async fn check(
+    function: &FunctionName,
+    keep_out: Option<&VfsPath>,
+    functions: &Functions,
+) -> Result<(), LaunchError> {
+    let version = functions.current_version(function).await?;
+    let Some(folder) = keep_out else { return Ok(()) };
+    let mut writable = version.grants.iter().filter(|grant| grant.access == Access::ReadWrite);
+    match writable.find(|grant| grant.path.starts_with(folder) || folder.starts_with(&grant.path)) {
+        Some(grant) => Err(LaunchError::Loop(function.clone(), grant.path.clone())),
+        None => Ok(()),
+    }
+}
+
 impl Launch {
+    /// One call of a function, with nothing.
+    pub(crate) fn new(name: &FunctionName, function: FunctionName) -> Self {
+        Self {
+            name: name.to_string(),
+            function,
+            args: Vec::new(),
+            env: Vec::new(),
+            items: Items::One,
+            input: Input::Empty,
+            keep: Duration::ZERO,
+            keep_out: None,
+        }
+    }
+
     /// Has the current version of the function run as the job of this id, unless there is or was one. Says whether it is
     /// new.
     pub(crate) async fn run(
@@ -39,13 +86,16 @@ impl Launch {
         functions: &Functions,
         batches: &Arc<Batches>,
     ) -> Result<bool, LaunchError> {
-        let Self { name, function, args, env, keep } = self;
+        let Self { name, function, args, env, items, input, keep, keep_out } = self;
+        check(&function, keep_out.as_ref(), functions).await?;
         let (version, program) = functions.current_program(&function).await?;
         let spec = BatchSpec {
             args,
             env: [version.env, env].concat(),
             grants: version.grants,
             limits: version.limits,
+            items,
+            input,
             keep,
             cached: false,
             ..BatchSpec::new(name, Module::Bytes(program))

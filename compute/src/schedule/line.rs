@@ -136,6 +136,8 @@ pub struct Firing {
     pub by: PeerId,
     /// The job that runs it, or why it could not be run.
     pub job: Result<JobId, String>,
+    /// The path or key that has changed, for a trigger.
+    pub about: Option<String>,
 }
 
 #[cfg(test)]

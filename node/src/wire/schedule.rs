@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use starfish_compute::function::version::FunctionName;
-use starfish_compute::schedule::{CronStatus, Firing};
+use starfish_compute::schedule::{CronStatus, Firing, Source, TriggerStatus};
 use starfish_compute::task::JobId;
 use starfish_compute::{Outcome, Phase};
 use starfish_dht::PeerId;
@@ -41,6 +41,43 @@ pub struct CronEntry {
     pub last: Option<FiringLine>,
 }
 
+/// `PUT /api/v1/on/{name}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TriggerRequest {
+    /// What to listen to.
+    pub source: Source,
+    /// The function to call.
+    pub function: FunctionName,
+    /// The arguments of each call, before the path or key.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Whether the function may be one that can write to where it listens.
+    #[serde(default)]
+    pub allow_loop: bool,
+}
+
+/// One of `GET /api/v1/on`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriggerEntry {
+    /// Its name.
+    pub name: FunctionName,
+    /// What it listens to.
+    pub source: Source,
+    /// The function that it calls.
+    pub function: FunctionName,
+    /// The arguments of each call, before the path or key.
+    pub args: Vec<String>,
+    /// Whether the function may be one that can write to where it listens.
+    pub allow_loop: bool,
+    /// Where it was added.
+    pub by: PeerId,
+    /// When, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// When it was fired last, if it was.
+    pub last: Option<FiringLine>,
+}
+
 /// One time that a function was run by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FiringLine {
@@ -56,6 +93,8 @@ pub struct FiringLine {
     pub phase: Option<Phase>,
     /// How it ended, likewise; or why it could not be run.
     pub outcome: Option<Outcome>,
+    /// The path or key that has changed, for a trigger.
+    pub about: Option<String>,
 }
 
 impl From<CronStatus> for CronEntry {
@@ -76,15 +115,33 @@ impl From<CronStatus> for CronEntry {
     }
 }
 
+impl From<TriggerStatus> for TriggerEntry {
+    fn from(status: TriggerStatus) -> Self {
+        let TriggerStatus { name, trigger, last, job } = status;
+        let last =
+            last.map(|last| FiringLine::new(last, job.as_ref().map(|job| (job.phase, job.outcome.clone()))));
+        Self {
+            name,
+            source: trigger.source,
+            function: trigger.function,
+            args: trigger.args,
+            allow_loop: trigger.allow_loop,
+            by: trigger.by,
+            since_ms: trigger.since_ms,
+            last,
+        }
+    }
+}
+
 impl FiringLine {
     fn new(firing: Firing, stands: Option<(Phase, Option<Outcome>)>) -> Self {
-        let Firing { due_ms, at_ms, by, job } = firing;
+        let Firing { due_ms, at_ms, by, job, about } = firing;
         let (phase, outcome) = stands.map_or((None, None), |(phase, outcome)| (Some(phase), outcome));
         match job {
-            Ok(job) => Self { due_ms, at_ms, by, job: Some(job), phase, outcome },
+            Ok(job) => Self { due_ms, at_ms, by, job: Some(job), phase, outcome, about },
             Err(reason) => {
                 let (phase, outcome) = (Some(Phase::Failed), Some(Outcome::Failed { reason }));
-                Self { due_ms, at_ms, by, job: None, phase, outcome }
+                Self { due_ms, at_ms, by, job: None, phase, outcome, about }
             }
         }
     }
