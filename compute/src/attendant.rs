@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
-use starfish_memory::{Condition, KeyKind, KeyRange, Lifetime, Memory, Space, Stamp};
+use starfish_memory::{Condition, KeyKind, KeyRange, Lifetime, Memory, Space, Stamp, Value};
 
 use self::exchange::Exchanges;
 use self::http_client::HttpClient;
@@ -67,7 +67,7 @@ impl Attendant {
                 if access == Access::ReadOnly && writes(&about) {
                     return Told::Denied;
                 }
-                look_into(&space, about).await.unwrap_or_else(Told::Failed)
+                look_into(&self.outside.memory, &space, about).await.unwrap_or_else(Told::Failed)
             }
             Ask::Send { exchange, head } => self.send(exchange, *head).await,
             Ask::Part { exchange, part: Chunk(part) } => self.exchanges.send_part(exchange, part).await,
@@ -91,15 +91,15 @@ fn writes(about: &Bucket) -> bool {
     }
 }
 
-async fn look_into(space: &Space, about: Bucket) -> Result<Told, String> {
+async fn look_into(memory: &Memory, space: &Space, about: Bucket) -> Result<Told, String> {
     fn failed(error: impl std::error::Error + 'static) -> String {
         in_words(&error)
     }
     let told = match about {
         Bucket::Open => Told::Done,
         Bucket::Get { key } => {
-            let value = space.get(key.as_bytes()).await.map_err(failed)?;
-            Told::Value(value.map(short_enough).transpose()?)
+            let value = space.value(key.as_bytes()).await.map_err(failed)?;
+            Told::Value(whole(memory, value).await?)
         }
         Bucket::Set { key, value: Chunk(value) } => {
             space.set(key.as_bytes(), value, None).await.map_err(failed)?;
@@ -109,15 +109,13 @@ async fn look_into(space: &Space, about: Bucket) -> Result<Told, String> {
             space.delete(key.as_bytes()).await.map_err(failed)?;
             Told::Done
         }
-        Bucket::Exists { key } => Told::Yes(space.get(key.as_bytes()).await.map_err(failed)?.is_some()),
+        Bucket::Exists { key } => Told::Yes(space.value(key.as_bytes()).await.map_err(failed)?.is_some()),
         Bucket::Keys { after } => keys(space, after).await?,
         Bucket::Increment { key, by } => Told::Number(space.incr(key.as_bytes(), by).await.map_err(failed)?),
         Bucket::Versioned { key } => {
             let entry = space.entry(key.as_bytes()).await.map_err(failed)?;
-            let versioned = |entry: starfish_memory::Entry| {
-                Ok::<_, String>((entry.version.to_string(), short_enough(entry.value)?))
-            };
-            Told::Versioned(entry.map(versioned).transpose()?)
+            let (version, value) = entry.map(|entry| (entry.version.to_string(), entry.value)).unzip();
+            Told::Versioned(version.zip(whole(memory, value).await?))
         }
         Bucket::Swap { key, version, value: Chunk(value) } => {
             let condition = match version {
@@ -131,13 +129,17 @@ async fn look_into(space: &Space, about: Bucket) -> Result<Told, String> {
     Ok(told)
 }
 
-fn short_enough(value: Bytes) -> Result<Chunk, String> {
-    match value.len() {
-        0..=MAX_ASKED_VALUE => Ok(Chunk(value)),
-        _ => {
-            Err(format!("the value is longer than the {} KiB that a program is given", MAX_ASKED_VALUE >> 10))
-        }
+/// The bytes of a value, unless it is too long for a guest.
+async fn whole(memory: &Memory, value: Option<Value>) -> Result<Option<Chunk>, String> {
+    let Some(value) = value else { return Ok(None) };
+    if value.len() > MAX_ASKED_VALUE as u64 {
+        return Err(format!(
+            "the value is longer than the {} KiB that a program is given",
+            MAX_ASKED_VALUE >> 10
+        ));
     }
+    let bytes = memory.whole_value(value).await.map_err(|error| in_words(&error))?;
+    Ok(Some(Chunk(bytes)))
 }
 
 /// A page of keys that are text and have a value. Others have no name here.

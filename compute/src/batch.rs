@@ -37,6 +37,7 @@ mod upkeep;
 
 pub use definition::{BatchSpec, Card, End, Ending, Input, Items, Progress, Retries};
 pub use glob::GlobError;
+pub(crate) use glob::{base_of, find, literal};
 pub use receipt::{Said, SliceReceipt, TaskResult};
 pub use results::{Ended, OutputStream, Results, ResultsError};
 pub(crate) use service::Batches;

@@ -25,6 +25,9 @@ use crate::notice::{Capacity, short_name};
 use crate::output::OutputReader;
 use crate::pool::{Pool, WorkerStartError};
 use crate::report::{JobReport, JobSummary, summary_of_heard, summary_of_kept};
+use crate::schedule::{
+    Cron, CronError, CronSpec, CronStatus, TriggerError, TriggerSpec, TriggerStatus, Watcher,
+};
 use crate::service::{Parts, Service};
 use crate::submit::{self, SubmitError};
 use crate::task::{JobId, TaskSpec};
@@ -152,6 +155,8 @@ pub struct Compute {
     service: Arc<Service>,
     batches: Arc<Batches>,
     functions: Arc<Functions>,
+    cron: Arc<Cron>,
+    triggers: Arc<Watcher>,
     max_stdin_bytes: u64,
 }
 
@@ -193,10 +198,14 @@ impl Compute {
             let functions = Functions::start(&service, memory, Arc::clone(&files))?;
             outside.set_functions(&functions);
             let batches = Batches::start(&service, memory, files)?;
-            Ok((batches, functions))
+            let cron = Cron::start(&service, &batches, &functions, memory)?;
+            let triggers = Watcher::start(&service, &batches, &functions, memory)?;
+            Ok((batches, functions, cron, triggers))
         };
         match started.await {
-            Ok((batches, functions)) => Ok(Self { service, batches, functions, max_stdin_bytes }),
+            Ok((batches, functions, cron, triggers)) => {
+                Ok(Self { service, batches, functions, cron, triggers, max_stdin_bytes })
+            }
             Err(error) => {
                 service.stop().await;
                 Err(error)
@@ -377,6 +386,36 @@ impl Compute {
         path: &'path str,
     ) -> Result<Option<(version::FunctionName, &'path str)>, FunctionError> {
         self.functions.route(path).await
+    }
+
+    /// Has a function called by the clock, on whichever node, from the next tick on.
+    pub async fn add_cron(&self, spec: CronSpec) -> Result<CronStatus, CronError> {
+        self.cron.add(spec).await
+    }
+
+    /// The swarm's cron lines, by name, and how they go.
+    pub async fn cron(&self) -> Result<Vec<CronStatus>, CronError> {
+        self.cron.list().await
+    }
+
+    /// Forgets a cron line. What it has fired goes on.
+    pub async fn remove_cron(&self, name: &version::FunctionName) -> Result<(), CronError> {
+        self.cron.remove(name).await
+    }
+
+    /// Has a function called, on whichever node, for each file or key that changes from now on.
+    pub async fn add_trigger(&self, spec: TriggerSpec) -> Result<TriggerStatus, TriggerError> {
+        self.triggers.add(spec).await
+    }
+
+    /// The swarm's triggers, by name, and how they go.
+    pub async fn triggers(&self) -> Result<Vec<TriggerStatus>, TriggerError> {
+        self.triggers.list().await
+    }
+
+    /// Forgets a trigger. What it has fired goes on.
+    pub async fn remove_trigger(&self, name: &version::FunctionName) -> Result<(), TriggerError> {
+        self.triggers.remove(name).await
     }
 
     /// What confines this node's worker processes.

@@ -16,6 +16,7 @@ pub mod version;
 
 mod answer;
 mod placing;
+mod program;
 mod protocol;
 mod remote;
 mod service;
@@ -24,6 +25,7 @@ mod store;
 
 pub use answer::{Answer, AnswerError};
 pub use placing::{CallError, Running};
+pub(crate) use program::ProgramError;
 pub use protocol::{CallSpec, Said};
 pub(crate) use service::Functions;
 pub use service::{DeployError, FunctionError, FunctionSpec};

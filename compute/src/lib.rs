@@ -8,7 +8,8 @@
 //! Reading order: [`task`] for the words, [`board`] for the rules (pure), `keeper` and `runner` for the two
 //! ends of an attempt, `pool` and [`worker`] for the two ends of the pipe to a guest's process, `sandbox` and
 //! [`jail`] for what a guest meets there. [`batch`] is many tasks at once, [`function`] programs that have a name; both
-//! take slots that the board lends.
+//! take slots that the board lends. [`schedule`] runs functions by the
+//! clock and when something changes.
 //!
 //! What is deliberately absent: a node never runs guest code in its own process, and never takes compiled code
 //! from anybody.
@@ -22,6 +23,7 @@ pub mod function;
 pub mod notice;
 pub mod reach;
 pub mod report;
+pub mod schedule;
 
 mod compute;
 mod feed;
@@ -34,6 +36,7 @@ mod service;
 mod spool;
 mod staging;
 mod submit;
+mod unread;
 mod wire;
 
 mod ask;

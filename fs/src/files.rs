@@ -47,8 +47,9 @@ use crate::repair::{Pace, Repair};
 use crate::scrub;
 use crate::store::{Limits, Store};
 use crate::tree::store::TreeStore;
+use crate::tree::version::millis;
 use crate::tree::{Found, Inode, Miss, Tree};
-use crate::vfs::{Attributes, ByteStream, Entry, Parents, Removal, Vfs, VfsError};
+use crate::vfs::{Attributes, ByteStream, Changed, Entry, Parents, Removal, Vfs, VfsError};
 use desk::OpenDesk;
 use flight::Flights;
 use lock::Locks;
@@ -374,6 +375,16 @@ pub(crate) fn now_ms() -> u64 {
 impl Vfs for Files {
     async fn stat(&self, path: &VfsPath) -> Result<Entry, VfsError> {
         self.entry(&self.resolve(path, Last::Keep)?).map_err(|error| about(error, path))
+    }
+
+    async fn changed(&self, path: &VfsPath) -> Result<Option<Changed>, VfsError> {
+        let at = self.resolve(path, Last::Keep)?;
+        let stamp = {
+            let tree = self.inner.tree.read();
+            tree.changed(find(&tree, &at).map_err(|error| about(error, path))?.inode())
+        };
+        let version = format!("{:016x}-{}", stamp.time, data_encoding::HEXLOWER.encode(&stamp.author));
+        Ok(Some(Changed { version, at_ms: millis(stamp) }))
     }
 
     async fn list(&self, path: &VfsPath) -> Result<Vec<Entry>, VfsError> {

@@ -72,6 +72,16 @@ pub struct Entry {
     pub inode: String,
 }
 
+/// The last thing that happened to an entry: it got its content, or got to where it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Changed {
+    /// Grows with every change of the entry, and is the same wherever it is asked for.
+    pub version: String,
+    /// When, in milliseconds since the Unix epoch by the clock of who did it. A [`mtime_ms`](Entry::mtime_ms) is what
+    /// somebody says; this is not.
+    pub at_ms: u64,
+}
+
 /// Attributes to give to an entry; `None` leaves one as it is (or as its default for a new entry).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
@@ -148,6 +158,13 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     /// How many of a file's bytes are on this machine: what a reader here need not wait for others for.
     async fn bytes_here(&self, path: &VfsPath) -> Result<u64, VfsError> {
         Ok(self.stat(path).await?.size)
+    }
+
+    /// What happened to an entry last, itself or a directory that it is in being moved included; `None` where that is not
+    /// known.
+    async fn changed(&self, path: &VfsPath) -> Result<Option<Changed>, VfsError> {
+        let _ = path;
+        Ok(None)
     }
 
     /// Waits until what was written to `path` outlives this node, as far as there are others to keep it; not for

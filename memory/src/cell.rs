@@ -108,6 +108,13 @@ pub struct Stamp {
     pub author: Author,
 }
 
+impl Stamp {
+    /// When, in milliseconds since the Unix epoch.
+    pub fn unix_ms(&self) -> u64 {
+        crate::clock::unix_ms(self.time)
+    }
+}
+
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}-{}", self.time, self.author)

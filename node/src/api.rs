@@ -21,6 +21,7 @@ mod memory;
 mod node;
 mod object;
 pub(crate) mod route;
+mod schedule;
 pub(crate) mod serve;
 
 use std::sync::{Arc, OnceLock};
@@ -91,6 +92,7 @@ fn table(services: &Services) -> Vec<Route> {
     table.extend(jobs::routes(&jobs));
     table.extend(batches::routes(&jobs));
     table.extend(functions::routes(&jobs));
+    table.extend(schedule::routes(&jobs));
     table.extend(gateway::routes(&tree, control));
     let _ = document.set(Bytes::from(route::openapi(&table).to_string()));
     table

@@ -10,6 +10,7 @@ mod functions;
 mod jobs;
 mod memory;
 mod node;
+mod schedule;
 mod share;
 
 use std::io;

@@ -9,6 +9,7 @@ mod functions;
 mod jobs;
 mod memory;
 mod problem;
+mod schedule;
 mod share;
 mod vfs;
 
@@ -32,6 +33,7 @@ pub use self::{
         KeyValueBody, Length, MemberBody, WatchEvent, WriteBody,
     },
     problem::{Problem, ProblemBody},
+    schedule::{CronEntry, CronRequest, FiringLine, TriggerEntry, TriggerRequest},
     share::{Share, ShareRequest},
     vfs::{IoKind, WirePathError, WireVfsError},
 };

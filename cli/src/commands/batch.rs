@@ -342,7 +342,7 @@ async fn show_progress(context: &mut Context, job: JobId) -> anyhow::Error {
 }
 
 /// A pattern of absolute paths, from one that may be relative to where the shell stands.
-fn absolute(cwd: &VfsPath, pattern: &str) -> anyhow::Result<String> {
+pub(super) fn absolute(cwd: &VfsPath, pattern: &str) -> anyhow::Result<String> {
     Ok(if pattern.starts_with('/') {
         pattern.to_owned()
     } else {

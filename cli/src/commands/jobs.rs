@@ -250,7 +250,7 @@ fn tasks(job: &JobSummary) -> String {
     }
 }
 
-fn word(phase: Phase) -> &'static str {
+pub(super) fn word(phase: Phase) -> &'static str {
     match phase {
         Phase::Pending => "pending",
         Phase::Running => "running",
@@ -261,6 +261,6 @@ fn word(phase: Phase) -> &'static str {
 }
 
 /// Enough of an id to tell jobs apart.
-fn short(id: &str) -> String {
+pub(super) fn short(id: &str) -> String {
     id.chars().take(8).collect()
 }

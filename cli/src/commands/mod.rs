@@ -7,6 +7,7 @@
 mod batch;
 mod bench;
 mod completions;
+mod cron;
 mod df;
 mod doc;
 mod down;
@@ -19,6 +20,7 @@ mod jobs;
 mod leave;
 mod mem;
 mod mount;
+mod on;
 mod peers;
 mod put;
 mod revoke;
@@ -136,6 +138,10 @@ pub enum Verb {
     Rollback(function::Rollback),
     /// Forget a function with all of its versions.
     Undeploy(function::Undeploy),
+    /// Have functions called by the clock.
+    Cron(cron::Cron),
+    /// Have functions called when a file or key changes.
+    On(on::On),
     /// List the node's background work.
     Workers(status::Workers),
     /// Measure a swarm on this machine against the machine itself.
@@ -262,6 +268,8 @@ fn start(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>
         Verb::Functions(functions) => functions.run(context).boxed(),
         Verb::Rollback(rollback) => rollback.run(context).boxed(),
         Verb::Undeploy(undeploy) => undeploy.run(context).boxed(),
+        Verb::Cron(cron) => cron.run(context).boxed(),
+        Verb::On(on) => on.run(context).boxed(),
         Verb::Workers(workers) => workers.run(context).boxed(),
         Verb::Bench(bench) => bench.run(context).boxed(),
         Verb::Shell(shell) => shell.run(context).boxed(),

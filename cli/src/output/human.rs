@@ -57,6 +57,11 @@ pub fn time(at_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minutes / 60 % 24, minutes % 60)
 }
 
+/// `2026-11-21 15:52:07` in UTC, likewise.
+pub fn time_to_the_second(at_ms: u64) -> String {
+    format!("{}:{:02}", time(at_ms), at_ms / 1000 % 60)
+}
+
 /// This moment in milliseconds since the Unix epoch.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
@@ -122,6 +123,8 @@ pub enum Input {
     Empty,
     /// A file of the tree, as it is when the batch is submitted.
     File(VfsPath),
+    /// These bytes.
+    Bytes(Bytes),
     /// What another batch prints, all of its tasks in order. It begins when that one has ended well.
     OutputOf(JobId),
 }

@@ -225,7 +225,8 @@ impl Known {
     }
 }
 
-fn score(job: &JobId, peer: &PeerId) -> [u8; 32] {
+/// How near the front a node is in the rendezvous order of a job: the greatest is the first.
+pub(crate) fn score(job: &JobId, peer: &PeerId) -> [u8; 32] {
     *blake3::Hasher::new().update(&job.0).update(&peer.to_bytes()).finalize().as_bytes()
 }
 

@@ -6,6 +6,9 @@ use starfish_fs::vfs::{Kind, Vfs, VfsError};
 
 use super::definition::MAX_LISTED;
 
+/// What stands for something else in a pattern, or begins that.
+const SPECIAL: [char; 5] = ['*', '?', '[', '{', '\\'];
+
 /// Why a pattern names no files.
 #[derive(Debug, thiserror::Error)]
 pub enum GlobError {
@@ -49,6 +52,9 @@ pub(crate) async fn find(
     let glob =
         glob.map_err(|source| GlobError::Pattern { pattern: pattern.to_owned(), source })?.compile_matcher();
     let base = base_of(pattern)?;
+    if !pattern.contains(SPECIAL) {
+        return Ok((base, vec![one(vfs, pattern).await?]));
+    }
     let tree = |source| GlobError::Tree { pattern: pattern.to_owned(), source };
     let (mut found, mut folders) = (Vec::new(), vec![base.clone()]);
     while let Some(folder) = folders.pop() {
@@ -76,9 +82,25 @@ pub(crate) async fn find(
     Ok((base, found))
 }
 
+/// The one file that a pattern without wildcards names.
+async fn one(vfs: &dyn Vfs, path: &str) -> Result<(VfsPath, String), GlobError> {
+    let parsed = VfsPath::parse(path).map_err(|error| GlobError::Path(path.to_owned(), error))?;
+    match vfs.stat(&parsed).await {
+        Ok(entry) if entry.kind == Kind::File => Ok((parsed, entry.hash.unwrap_or_default())),
+        Ok(_) | Err(VfsError::NotFound { .. }) => Err(GlobError::Nothing(path.to_owned())),
+        Err(source) => Err(GlobError::Tree { pattern: path.to_owned(), source }),
+    }
+}
+
+/// The pattern that means this path and nothing else.
+pub(crate) fn literal(path: &str) -> String {
+    let escaped = |letter: char| SPECIAL.contains(&letter).then_some('\\').into_iter().chain([letter]);
+    path.chars().flat_map(escaped).collect()
+}
+
 /// The deepest folder that a pattern names without wildcards.
-fn base_of(pattern: &str) -> Result<VfsPath, GlobError> {
-    let plain = pattern.find(['*', '?', '[', '{', '\\']).map_or(pattern, |at| &pattern[..at]);
+pub(crate) fn base_of(pattern: &str) -> Result<VfsPath, GlobError> {
+    let plain = pattern.find(SPECIAL).map_or(pattern, |at| &pattern[..at]);
     let folder = plain.rfind('/').map_or("", |at| &plain[..=at]);
     VfsPath::parse(folder).map_err(|error| GlobError::Path(pattern.to_owned(), error))
 }
@@ -108,6 +130,19 @@ mod tests {
         assert_eq!(find("/data/x/?.log").await, ("/data/x".into(), "/data/x/c.log".into()));
         assert_eq!(find("/data/.*.log").await, ("/data".into(), "/data/.hidden.log".into()));
         assert_eq!(find("/data/{a,b}.*").await.1, "/data/a.log /data/b.txt");
+    }
+
+    #[tokio::test]
+    async fn a_path_with_special_letters_has_a_pattern_of_its_own() {
+        let vfs = MemVfs::new();
+        for path in ["/a*b[1].txt", "/aXb1.txt", "/plain.txt"] {
+            let path = VfsPath::parse(path).unwrap();
+            vfs.write(&path, stream_of(&b"x"[..]), Attributes::default()).await.unwrap();
+        }
+        for path in ["/a*b[1].txt", "/plain.txt"] {
+            let (_, found) = find(&vfs, &literal(path)).await.unwrap();
+            assert_eq!(found.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), [path]);
+        }
     }
 
     #[tokio::test]

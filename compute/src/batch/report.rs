@@ -46,7 +46,7 @@ impl Batches {
     }
 
     /// All that this node knows about a batch.
-    pub(super) fn report_here(&self, job: &JobId) -> Option<JobReport> {
+    pub(crate) fn report_here(&self, job: &JobId) -> Option<JobReport> {
         let docket = self.docket();
         let known = docket.get(job)?;
         let kept = self.desks().lock();

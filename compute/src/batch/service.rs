@@ -25,7 +25,7 @@ use super::report::BATCH_REPORT_PROTOCOL;
 use super::results::{Results, ResultsError};
 use super::slice::SLICE_PROTOCOL;
 use super::store::{BatchStoreError, News, SPACE, Store};
-use super::submit::{self, BatchError};
+use super::submit::{self, BatchError, Prepared};
 use crate::board::Millis;
 use crate::compute::{StartError, new_id};
 use crate::links::LinkError;
@@ -105,13 +105,37 @@ impl Batches {
         {
             return Ok((same, true));
         }
+        let job = new_id(self.me(), &prepared.digest.0);
+        self.post(job, prepared).await?;
+        Ok((job, false))
+    }
+
+    /// The batch of this id, unless there is or was one: whoever submits it, and however many do, it is one batch. Says
+    /// whether it is new. What was forgotten long ago (memory's horizon) is new again.
+    pub(crate) async fn submit_once(
+        self: &Arc<Self>,
+        job: JobId,
+        spec: BatchSpec,
+    ) -> Result<bool, BatchError> {
+        if !self.store.cells(Some(job)).await?.is_empty() {
+            return Ok(false);
+        }
+        let programs = &self.service.programs;
+        let prepared = submit::prepare(spec, self.me(), self.unix_ms(), &self.store, programs).await?;
+        self.post(job, prepared).await
+    }
+
+    /// Makes a batch everybody's, and keeps it; unless somebody else has made it meanwhile.
+    async fn post(self: &Arc<Self>, job: JobId, prepared: Prepared) -> Result<bool, BatchError> {
         if self.docket().iter().count() >= MAX_BATCHES {
             return Err(BatchError::Full);
         }
-        let job = new_id(self.me(), &prepared.digest.0);
-        if let Err(error) = prepared.keep(job, &self.store, programs).await {
+        if let Err(error) = prepared.keep(job, &self.store, &self.service.programs).await {
             self.discard(job).await;
             return Err(error);
+        }
+        if !self.store.cells(Some(job)).await?.is_empty() {
+            return Ok(false);
         }
         // Nobody can be at work on it yet, so its desk need not wait for receipts.
         let card = prepared.card;
@@ -124,7 +148,7 @@ impl Batches {
         // Whoever submits it asks for it next.
         self.apply(job, News::Card(card));
         self.wake();
-        Ok((job, false))
+        Ok(true)
     }
 
     /// A batch with this definition that ended well.
@@ -137,6 +161,9 @@ impl Batches {
     }
 
     async fn discard(&self, job: JobId) {
+        if self.is_known(&job) {
+            return;
+        }
         if let Err(error) = self.store.forget(job).await {
             debug!(%job, %error, "something is left of a job that was not accepted");
         }

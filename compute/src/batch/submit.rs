@@ -2,7 +2,7 @@
 
 use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
-use starfish_fs::vfs::{Vfs, VfsError};
+use starfish_fs::vfs::{Vfs, VfsError, stream_of};
 
 use super::definition::{
     BatchSpec, Card, Definition, Input, Items, Kept, KeptInput, MAX_AFTER, MAX_ITEM_BYTES, MAX_LISTED,
@@ -89,6 +89,7 @@ pub(crate) async fn prepare(
     let input = match &spec.input {
         Input::Empty => KeptInput::Empty,
         Input::File(path) => KeptInput::File(digest_of_file(path, &*store.files).await?),
+        Input::Bytes(bytes) => KeptInput::File(Digest::of(bytes)),
         Input::OutputOf(of) => {
             after.push(*of);
             KeptInput::OutputOf(*of)
@@ -131,6 +132,9 @@ impl Prepared {
         if let Input::File(path) = &self.input {
             let content = store.files.read(path, 0..u64::MAX).await.map_err(BatchError::Input)?;
             store.put_file(job, "stdin", content).await?;
+        }
+        if let Input::Bytes(bytes) = &self.input {
+            store.put_file(job, "stdin", stream_of(bytes.clone())).await?;
         }
         let program = programs.get(self.definition.call.module).await;
         let program = program.map_err(|error| SubmitError::Disk(std::io::Error::other(error)))?;

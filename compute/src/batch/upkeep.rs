@@ -61,7 +61,7 @@ impl Batches {
         }
     }
 
-    fn is_known(&self, job: &JobId) -> bool {
+    pub(super) fn is_known(&self, job: &JobId) -> bool {
         self.docket().get(job).is_some()
     }
 

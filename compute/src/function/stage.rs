@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use starfish_fs::vfs::VfsError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use super::protocol::{CallSpec, Said};
-use super::store::{FunctionStoreError, Store};
+use super::store::Store;
 use super::version::{Version, VersionId};
 use crate::in_words;
 use crate::order::ResponseHead;
@@ -22,10 +20,6 @@ use crate::task::{Call, Digest, Outcome, OutputFrame};
 
 /// Pieces of output on their way; each holds up to 64 KiB.
 const QUEUE: usize = 8;
-/// How long the tree may be behind the record of a function.
-const TREE_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked at meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A call on this node.
 pub(super) struct Stage {
@@ -98,24 +92,11 @@ impl Stage {
     async fn prepare(&self) -> Result<String, String> {
         let (programs, module) = (&self.service.programs, self.version.module);
         if !programs.has(module).await {
-            let program = self.fetch().await.map_err(|error| in_words(&error))?;
+            let program = self.store.fetch(&self.spec.name, self.id, module).await;
+            let program = program.map_err(|error| in_words(&error))?;
             programs.put(module, program).await.map_err(|error| in_words(&error))?;
         }
         programs.artifact(module, &self.service.pool).await.map_err(|error| in_words(&error))
-    }
-
-    async fn fetch(&self) -> Result<Bytes, FunctionStoreError> {
-        let deadline = tokio::time::Instant::now() + TREE_PATIENCE;
-        loop {
-            match self.store.program(&self.spec.name, self.id, self.version.module).await {
-                Err(FunctionStoreError::Files(VfsError::NotFound { .. }))
-                    if tokio::time::Instant::now() < deadline =>
-                {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-                fetched => return fetched,
-            }
-        }
     }
 
     fn call(&self) -> Call {

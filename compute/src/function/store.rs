@@ -4,16 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use starfish_fs::path::{PathError, VfsPath};
 use starfish_fs::vfs::{Attributes, Parents, Removal, Vfs, VfsError, collect, stream_of};
-use starfish_memory::{Cell, Memory, Observer, ReadError, Space, SpaceError, WriteError};
+use starfish_memory::{Cell, Memory, ReadError, Space, SpaceError, WriteError};
 
 use super::version::{Function, FunctionName, Version, VersionId};
 use crate::batch::definition::{decode, encode};
 use crate::task::{Digest, MAX_MODULE_BYTES};
+use crate::unread::Unread;
 
 /// The space of the swarm's memory that functions have.
 const SPACE: &str = "functions";
@@ -56,39 +56,25 @@ pub(crate) struct Store {
     memory: Memory,
     space: Space,
     pub(crate) files: Arc<dyn Vfs>,
-    changed: Arc<Changed>,
+    unread: Arc<Unread>,
     known: tokio::sync::Mutex<Arc<Known>>,
-}
-
-/// Whether memory has news of functions that were not read yet.
-#[derive(Debug)]
-struct Changed(AtomicBool);
-
-impl Observer for Changed {
-    fn applied(&self, cells: &[Cell]) {
-        if cells.iter().any(|cell| &*cell.space == SPACE) {
-            self.0.store(true, Ordering::Release);
-        }
-    }
 }
 
 impl Store {
     pub(crate) fn open(memory: &Memory, files: Arc<dyn Vfs>) -> Result<Self, SpaceError> {
         let space = memory.space(SPACE)?;
-        let changed = Arc::new(Changed(AtomicBool::new(true)));
-        memory.observe(Arc::clone(&changed) as Arc<dyn Observer>);
-        Ok(Self { memory: memory.clone(), space, files, changed, known: Default::default() })
+        let unread = Unread::watch(memory, SPACE);
+        Ok(Self { memory: memory.clone(), space, files, unread, known: Default::default() })
     }
 
     /// All functions, as memory has them now.
     pub(crate) async fn all(&self) -> Result<Arc<Known>, ReadError> {
         let mut known = self.known.lock().await;
-        // Taken back before memory is read, so that what is written meanwhile is read the next time.
-        if self.changed.0.swap(false, Ordering::AcqRel) {
+        if self.unread.take() {
             match self.read().await {
                 Ok(read) => *known = Arc::new(read),
                 Err(error) => {
-                    self.changed.0.store(true, Ordering::Release);
+                    self.unread.again();
                     return Err(error);
                 }
             }

@@ -129,6 +129,13 @@ impl Tree {
         self.nodes.get(&inode).is_some_and(|node| node.content.stamp >= stamp)
     }
 
+    /// The latest stamp of an inode's content, and of the places of it and of the directories above it.
+    pub(crate) fn changed(&self, inode: Inode) -> Stamp {
+        let chain = self.chain(inode);
+        let places = chain.iter().filter_map(|(inode, _)| Some(self.nodes.get(inode)?.place.stamp));
+        places.chain(chain.first().map(|(_, content)| *content)).max().unwrap_or_default()
+    }
+
     /// An inode and the directories above it, with the stamps of their contents.
     pub(crate) fn chain(&self, inode: Inode) -> Vec<(Inode, Stamp)> {
         let mut chain = Vec::new();

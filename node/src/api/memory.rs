@@ -256,11 +256,17 @@ fn wire_event(event: starfish_memory::Event) -> WatchEvent {
 /// The space that the URL names; system spaces are not for users.
 pub(super) fn space(state: &Resource, segments: &Segments) -> Result<Space, ApiError> {
     let name = segments.text(1)?;
+    not_of_the_system(name)?;
+    state.memory.space(name).map_err(|error| ApiError::bad_request("bad-space", error.to_string()))
+}
+
+/// What the system keeps is not for users.
+pub(super) fn not_of_the_system(name: &str) -> Result<(), ApiError> {
     if starfish_compute::reach::is_internal_space(name) {
         let message = format!("the space {name:?} belongs to the system");
         return Err(ApiError::new(StatusCode::FORBIDDEN, "system-space", message));
     }
-    state.memory.space(name).map_err(|error| ApiError::bad_request("bad-space", error.to_string()))
+    Ok(())
 }
 
 impl From<ReadError> for ApiError {

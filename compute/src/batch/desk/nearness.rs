@@ -92,16 +92,16 @@ fn common(near: &Range<u64>, open: &RangeSet<u64>) -> Option<Range<u64>> {
 mod tests {
     use super::*;
 
-    fn set(ranges: &[Range<u64>]) -> RangeSet<u64> {
-        ranges.iter().cloned().collect()
+    fn run(range: Range<u64>) -> RangeSet<u64> {
+        std::iter::once(range).collect()
     }
 
     #[test]
     fn a_node_gets_what_it_has_then_what_nobody_has_and_then_waits_for_the_rest() {
         let ([one, other], mut nearness) = ([(); 2].map(|()| PeerId::random()), Nearness::default());
-        nearness.note(one, set(&[10..20]));
-        nearness.note(other, set(&[0..5]));
-        let mut open = set(&[0..30]);
+        nearness.note(one, run(10..20));
+        nearness.note(other, run(0..5));
+        let mut open = run(0..30);
         assert_eq!(nearness.choose(0, one, &open), Some((10..20, End::Front)));
         open.remove(10..20);
         assert_eq!(nearness.choose(0, one, &open), Some((5..10, End::Front)), "nobody has these");
@@ -116,8 +116,8 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_node_that_is_gone() {
         let ([one, other], mut nearness) = ([(); 2].map(|()| PeerId::random()), Nearness::default());
-        nearness.note(other, set(&[0..5]));
-        let open = set(&[0..5]);
+        nearness.note(other, run(0..5));
+        let open = run(0..5);
         assert_eq!(nearness.choose(0, one, &open), None);
         nearness.forget(&other);
         assert_eq!(nearness.choose(1, one, &open), Some((0..5, End::Front)));
