@@ -9,7 +9,6 @@ use crate::gather::Segments;
 use crate::hash::BlobHash;
 use crate::store::{Kind, Store};
 use crate::tree::store::{Edits, TreeStore};
-use crate::tree::version::Retention;
 use crate::tree::{Inode, Stamp};
 use crate::vfs::VfsError;
 
@@ -67,9 +66,9 @@ pub(crate) async fn collect(
 async fn live(tree: &TreeStore, segments: &Segments) -> io::Result<HashSet<BlobHash>> {
     let files: Vec<_> = tree.read().files().collect();
     let mut live = HashSet::new();
+    let retention = tree.retention().await.map_err(io::Error::other)?;
     for (inode, _) in files {
-        let (kept, gone) =
-            tree.retained(inode, now_ms(), Retention::default()).await.map_err(io::Error::other)?;
+        let (kept, gone) = tree.retained(inode, now_ms(), retention).await.map_err(io::Error::other)?;
         forget(tree, inode, &gone).await.map_err(io::Error::other)?;
         let of_file = segments_of_all(kept, segments).await.map_err(io::Error::other)?;
         live.extend(of_file.into_iter().flatten().map(|segment| segment.hash));

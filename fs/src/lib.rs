@@ -44,4 +44,5 @@ pub use handover::HandoverError;
 pub use hash::{BlobHash, HashError};
 pub use path::{PathError, VfsPath};
 pub use peers::wire::Shortfall;
+pub use tree::version::{MAX_VERSIONS, Retention};
 pub use vfs::{Vfs, VfsError};

@@ -1,5 +1,7 @@
 //! Jobs of many tasks, over real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use serde_json::Value;
 use starfish_tests::{Chance, Node, Start, Swarm, wait_for, wait_until};
 

@@ -202,3 +202,22 @@ fn what_a_file_was_is_listed_and_restored_on_another_node() {
     assert_eq!(here.ok(["snapshot", "ls"]), "before\n");
     assert_eq!(here.ok(["cat", "/.snapshots/before"]), "two\n");
 }
+
+#[test]
+fn how_many_versions_are_kept_is_said_for_the_whole_swarm() {
+    let swarm = swarm(2);
+    let (here, there) = (swarm.node(0), swarm.node(1));
+    for text in ["one\n", "two\n", "three\n", "four\n"] {
+        here.feed(["put", "-", "/notes"], text).ok();
+    }
+    assert_eq!(here.ok(["retention"]), "versions are kept for 30d, 32 of a file\n");
+    assert_eq!(here.ok(["retention", "--count", "1"]), "versions are kept for 30d, 1 of a file\n");
+    wait_until("it is known there", || there.json(["retention"])["count"] == 1);
+    wait_until("one version is left beside the file", || {
+        there.json(["log", "/notes"]).as_array().is_some_and(|versions| versions.len() == 2)
+    });
+    let version = there.json(["log", "/notes"])[1]["id"].as_str().unwrap().to_owned();
+    there.ok(["restore", &format!("/notes@{version}")]);
+    assert_eq!(there.ok(["cat", "/notes"]), "three\n");
+    assert_ne!(here.run(["retention", "--count", "1001"]).code, 0);
+}

@@ -100,6 +100,8 @@ pub enum Verb {
     Log(versions::Log),
     /// Make a file what it was.
     Restore(versions::Restore),
+    /// Say, or set, how long the swarm keeps what files were before.
+    Retention(versions::Retention),
     /// Keep a folder as it is now under a name.
     Snapshot(versions::Snapshot),
     /// Mount the tree on an empty folder, for every program to use.
@@ -249,6 +251,7 @@ fn start(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>
         Verb::Df(df) => df.run(context).boxed(),
         Verb::Log(log) => log.run(context).boxed(),
         Verb::Restore(restore) => restore.run(context).boxed(),
+        Verb::Retention(retention) => retention.run(context).boxed(),
         Verb::Snapshot(snapshot) => snapshot.run(context).boxed(),
         Verb::Mount(mount) => mount.run(context).boxed(),
         Verb::Umount(umount) => umount.run(context).boxed(),

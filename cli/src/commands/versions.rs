@@ -1,8 +1,11 @@
 //! `starfish log`, `starfish restore` and `starfish snapshot`: what files were before.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 
 use super::Context;
+use super::task::{millis, parse_duration};
 use crate::output::human;
 use crate::output::table::Table;
 use crate::shell::fs::path::VfsPath;
@@ -13,7 +16,8 @@ const SNAPSHOTS: &str = "/.snapshots";
 
 /// List what a file is and was.
 ///
-/// Versions are kept for 30 days, and no more than 32 of a file; also those of a file that was removed.
+/// Versions are kept for 30 days, and no more than 32 of a file, unless `starfish retention` says otherwise; also those of
+/// a file that was removed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Log {
     /// The file.
@@ -32,6 +36,24 @@ pub struct Restore {
     /// The file, and (the beginning of) a version's id from `starfish log`.
     #[arg(value_name = "PATH@VERSION")]
     what: String,
+}
+
+/// Say, or set, how long the swarm keeps what files were before.
+///
+/// It holds for all nodes and for versions that are there already: what has had its time is forgotten within the hour, and its
+/// space is freed. Snapshots are kept until they are removed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:\n  starfish retention --age 90d --count 100")]
+pub struct Retention {
+    /// Keep a version for this long after it was replaced or removed, such as 12h or 90d.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    age: Option<Duration>,
+    /// Keep so many versions of a file at the most, up to 1000; 0 for none.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(..=1000))]
+    count: Option<u32>,
+    /// As one JSON document.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Keep a folder as it is now under a name, list what is kept, or let it go.
@@ -90,6 +112,24 @@ impl Restore {
             .rsplit_once('@')
             .context("a version is named as PATH@VERSION; see starfish log PATH")?;
         context.client.restore(&context.cwd.resolve(path)?, version).await?;
+        Ok(0)
+    }
+}
+
+impl Retention {
+    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        let mut retention = context.client.retention().await?;
+        if self.age.is_some() || self.count.is_some() {
+            retention.age_ms = self.age.map_or(retention.age_ms, millis);
+            retention.count = self.count.unwrap_or(retention.count);
+            context.client.set_retention(retention).await?;
+        }
+        if self.json {
+            context.print_json(&retention).await?;
+        } else {
+            let age = human::duration(Duration::from_millis(retention.age_ms));
+            context.print(format!("versions are kept for {age}, {} of a file", retention.count)).await?;
+        }
         Ok(0)
     }
 }

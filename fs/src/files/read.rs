@@ -15,7 +15,6 @@ use crate::manifest::{MAX_MANIFEST, Manifest, ManifestError, Segment, Slice};
 use crate::path::VfsPath;
 use crate::tree::cell::{Body, Content, FileContent};
 use crate::tree::store::TreeStore;
-use crate::tree::version::Retention;
 use crate::tree::{Found, Inode};
 use crate::vfs::{ByteStream, VfsError};
 
@@ -122,8 +121,8 @@ pub(crate) async fn all_segments_of(
     inode: Inode,
     segments: &Segments,
 ) -> Result<Option<Vec<Segment>>, String> {
-    let retained = tree.retained(inode, super::now_ms(), Retention::default()).await;
-    let (contents, _) = retained.map_err(|error| error.to_string())?;
+    let retained = async { tree.retained(inode, super::now_ms(), tree.retention().await?).await };
+    let (contents, _) = retained.await.map_err(|error| error.to_string())?;
     segments_of_all(contents, segments).await
 }
 

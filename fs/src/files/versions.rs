@@ -8,7 +8,7 @@ use crate::links::Last;
 use crate::path::VfsPath;
 use crate::tree::cell::FileContent;
 use crate::tree::store::Edits;
-use crate::tree::version::{Retention, expired, millis};
+use crate::tree::version::{MAX_VERSIONS, Retention, expired, millis};
 use crate::tree::{Content, Found, Inode, Mode, Place, Stamp};
 use crate::vfs::{Entry, Parents, Vfs, VfsError};
 
@@ -98,6 +98,18 @@ impl Files {
         }
     }
 
+    /// How long the swarm keeps what files were before.
+    pub async fn retention(&self) -> Result<Retention, VfsError> {
+        self.inner.tree.retention().await
+    }
+
+    /// Keeps what files were before for so long, and no more than [`MAX_VERSIONS`], in all of the swarm. What has had its time by then is forgotten within
+    /// the hour.
+    pub async fn set_retention(&self, retention: Retention) -> Result<(), VfsError> {
+        let count = retention.count.min(MAX_VERSIONS);
+        self.inner.tree.set_retention(Retention { count, ..retention }).await
+    }
+
     async fn all_versions(&self, path: &VfsPath) -> Result<Vec<Kept>, VfsError> {
         let at = self.resolve(path, Last::Follow)?;
         let inodes = self.inner.tree.read().trace(&at);
@@ -130,7 +142,7 @@ impl Files {
         }
         let now = now_ms();
         let until: Vec<u64> = all.iter().map(|found| found.version.until_ms.unwrap_or(now)).collect();
-        let gone = expired(&until, now, Retention::default());
+        let gone = expired(&until, now, self.inner.tree.retention().await?);
         Ok(all.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(found, _)| found).collect())
     }
 }

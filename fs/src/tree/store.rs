@@ -27,6 +27,11 @@ const MAX_BATCH_BYTES: usize = 512 * 1024;
 /// How often the tree is waited for, when what is read is being replaced all the time.
 const MAX_CATCH_UPS: usize = 8;
 
+/// Where memory keeps what holds for the whole swarm.
+const SETTINGS: &str = "sys";
+/// There, how long old contents are kept.
+const RETENTION: &[u8] = b"files/retention";
+
 /// The tree of this node, and the way to change it.
 #[derive(Clone, Debug)]
 pub(crate) struct TreeStore {
@@ -199,6 +204,26 @@ impl TreeStore {
             .iter()
             .filter_map(|(field, value)| Some((version::stamp_of(field)?, Old::decode(value.inline()?)?)));
         Ok(old.collect())
+    }
+
+    /// How long old contents are kept. What cannot be understood counts as if it were not there.
+    pub(crate) async fn retention(&self) -> Result<Retention, VfsError> {
+        let kept =
+            self.settings()?.get(RETENTION).await.map_err(|error| failed("read the retention", error))?;
+        let retention = kept.and_then(|bytes| postcard::from_bytes(&bytes).ok());
+        Ok(retention.filter(Retention::is_sound).unwrap_or_default())
+    }
+
+    /// Keeps old contents for so long from now on, in all of the swarm.
+    pub(crate) async fn set_retention(&self, retention: Retention) -> Result<(), VfsError> {
+        let bytes =
+            postcard::to_stdvec(&retention).map_err(|error| failed("write the retention down", error))?;
+        self.settings()?.set(RETENTION, bytes.into(), None).await.map_err(not_changed)?;
+        Ok(())
+    }
+
+    fn settings(&self) -> Result<Space, VfsError> {
+        self.memory.space(SETTINGS).map_err(|error| failed("open the settings", error))
     }
 
     /// All contents of an inode that are to be kept: the one that holds, or held until it was removed, and those before

@@ -20,18 +20,29 @@ pub(crate) struct Old {
     pub(crate) until_ms: u64,
 }
 
-/// How long old contents are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Retention {
+/// The most old contents of a file that can be asked for: each is a cell of memory on every node.
+pub const MAX_VERSIONS: u32 = 1000;
+
+/// How long old contents are kept: in all of the swarm alike, since what one node forgets is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
     /// After this many milliseconds they may go, ...
-    pub(crate) age_ms: u64,
-    /// ... and of one file no more than so many are kept.
-    pub(crate) count: usize,
+    pub age_ms: u64,
+    /// ... and of one file no more than so many are kept, up to [`MAX_VERSIONS`].
+    pub count: u32,
 }
 
 impl Default for Retention {
+    /// 30 days and 32.
     fn default() -> Self {
         Self { age_ms: 30 * 24 * 3600 * 1000, count: 32 }
+    }
+}
+
+impl Retention {
+    /// What is written down may come from anybody.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.count <= MAX_VERSIONS
     }
 }
 
@@ -69,7 +80,7 @@ pub(crate) fn expired(until_ms: &[u64], now_ms: u64, retention: Retention) -> Ve
     let mut expired = vec![false; until_ms.len()];
     for (rank, position) in newest.into_iter().enumerate() {
         let is_old = now_ms.saturating_sub(until_ms[position]) > retention.age_ms;
-        expired[position] = is_old || rank >= retention.count;
+        expired[position] = is_old || rank >= retention.count as usize;
     }
     expired
 }

@@ -66,6 +66,10 @@ pub(super) fn usage_routes(files: &starfish_fs::Files) -> Vec<Route> {
         Route::new(Verb::Get, "/api/v1/fs/versions", "What a file is and was", files, versions)
             .query(&[("path", "absolute path in the tree")])
             .gives(Content::Json("[{id, size, hash, since_ms, until_ms}]")),
+        Route::new(Verb::Get, "/api/v1/fs/retention", "How long versions are kept", files, retention)
+            .gives(Content::Json("{age_ms, count}")),
+        Route::new(Verb::Post, "/api/v1/fs/retention", "Keep versions for so long", files, set_retention)
+            .takes(Content::Json("{age_ms, count}")),
         Route::new(Verb::Post, "/api/v1/fs/restore", "Make a file what it was", files, restore)
             .takes(Content::Json("{path, version}"))
             .gives(Content::Json("Entry")),
@@ -100,6 +104,24 @@ async fn versions(
     query: Query,
 ) -> Result<axum::Json<Vec<starfish_fs::Version>>, ApiError> {
     Ok(axum::Json(files.versions(&path(&query)?).await?))
+}
+
+async fn retention(
+    State(files): State<starfish_fs::Files>,
+) -> Result<axum::Json<starfish_fs::Retention>, ApiError> {
+    Ok(axum::Json(files.retention().await?))
+}
+
+async fn set_retention(
+    State(files): State<starfish_fs::Files>,
+    Json(retention): Json<starfish_fs::Retention>,
+) -> Result<StatusCode, ApiError> {
+    if retention.count > starfish_fs::MAX_VERSIONS {
+        let message = format!("of a file, {} versions are kept at the most", starfish_fs::MAX_VERSIONS);
+        return Err(ApiError::bad_request("too-many-versions", message));
+    }
+    files.set_retention(retention).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn restore(

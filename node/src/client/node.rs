@@ -54,6 +54,16 @@ impl Client {
         self.get(&format!("/api/v1/fs/versions?path={}", percent::encode(path.as_str().as_bytes()))).await
     }
 
+    /// How long the swarm keeps versions.
+    pub async fn retention(&self) -> Result<starfish_fs::Retention, ClientError> {
+        self.get("/api/v1/fs/retention").await
+    }
+
+    /// Has the swarm keep versions for so long.
+    pub async fn set_retention(&self, retention: starfish_fs::Retention) -> Result<(), ClientError> {
+        self.order("/api/v1/fs/retention", &retention).await
+    }
+
     /// Makes a file what it was in a version.
     pub async fn restore(&self, path: &VfsPath, version: &str) -> Result<Entry, ClientError> {
         let request = RestoreRequest { path: path.clone(), version: version.to_owned() };
