@@ -9,6 +9,7 @@
 
 mod figure;
 mod files;
+mod functions;
 mod memory;
 mod start;
 mod swarm;
@@ -103,6 +104,8 @@ impl Bench {
         if self.wants(Part::Compute) {
             progress.say("tasks").await?;
             tasks::tasks(&swarm, &mut figures).await?;
+            progress.say("functions").await?;
+            functions::functions(&root.join("functions"), &mut figures).await?;
         }
         // At the end: nobody is left to answer for the others.
         if self.wants(Part::Fs) {

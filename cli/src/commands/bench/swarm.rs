@@ -43,18 +43,27 @@ impl Swarm {
     pub(super) async fn found(root: &Path) -> anyhow::Result<(Self, Start)> {
         let mut swarm = Self { root: root.to_owned(), nodes: Vec::new() };
         let start = Instant::now();
-        swarm.spawn(None).await?;
+        swarm.spawn(None, &[]).await?;
         let ready = start.elapsed();
         Ok((swarm, Start { ready, joined: ready }))
     }
 
     /// Adds a node with a fresh ticket of the founder.
     pub(super) async fn add(&mut self) -> anyhow::Result<Start> {
+        self.add_with(&[]).await
+    }
+
+    /// Adds a node that runs no tasks itself.
+    pub(super) async fn add_without_slots(&mut self) -> anyhow::Result<Start> {
+        self.add_with(&[("STARFISH_SLOTS", "0")]).await
+    }
+
+    async fn add_with(&mut self, settings: &[(&str, &str)]) -> anyhow::Result<Start> {
         let others = self.nodes.len();
         let founder = self.client(0).clone();
         let ticket = founder.invite(&InviteRequest::default()).await?.ticket;
         let start = Instant::now();
-        let newcomer = self.spawn(Some(&ticket)).await?;
+        let newcomer = self.spawn(Some(&ticket), settings).await?;
         let ready = start.elapsed();
         wait_until("the newcomer to be a member", || async {
             Ok(founder.status().await?.n_alive >= others && newcomer.status().await?.n_alive >= 1)
@@ -102,12 +111,13 @@ impl Swarm {
         .await;
     }
 
-    async fn spawn(&mut self, ticket: Option<&str>) -> anyhow::Result<Client> {
+    async fn spawn(&mut self, ticket: Option<&str>, settings: &[(&str, &str)]) -> anyhow::Result<Client> {
         let home = self.root.join(format!("node-{}", self.nodes.len()));
         let dir = DataDir::new(home);
         dir.create()?;
         let log = dir.path().join("node.log");
-        let child = command(&dir, &log, ticket)?.spawn().context("cannot start a node")?;
+        let mut command = command(&dir, &log, ticket)?;
+        let child = command.envs(settings.iter().copied()).spawn().context("cannot start a node")?;
         self.nodes.push(Running { client: Client::new(dir), child });
         let node = self.nodes.last_mut().context("it was just added")?;
         let start = Instant::now();
@@ -148,7 +158,7 @@ fn command(dir: &DataDir, log: &Path, ticket: Option<&str>) -> anyhow::Result<Co
     Ok(command)
 }
 
-async fn wait_until<F, Fut>(what: &str, mut condition: F) -> anyhow::Result<()>
+pub(super) async fn wait_until<F, Fut>(what: &str, mut condition: F) -> anyhow::Result<()>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = anyhow::Result<bool>>,

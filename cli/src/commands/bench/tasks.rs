@@ -15,7 +15,7 @@ use super::figure::{Figure, Value};
 use super::swarm::Swarm;
 
 /// Prints `hello, swarm`: the sample `hello.wat` of `compute`, assembled.
-const HELLO: &[u8] = include_bytes!("hello.wasm");
+pub(super) const HELLO: &[u8] = include_bytes!("hello.wasm");
 /// Tasks one after the other.
 const IN_TURN: usize = 50;
 /// Tasks from many clients.
