@@ -115,9 +115,9 @@ impl Program {
         let Some(Want { import, what }) = self.wants.iter().find(lacks) else { return Ok(()) };
         let grants = match what {
             Wanted::Buckets => "mem:SPACE",
-            Wanted::Requests => "http:HOST or fn:NAME",
+            Wanted::Requests => "http:HOST, or fn:NAME",
         };
-        Err(format!("it asks for {import}, which is not granted to it (a grant of {grants} would)"))
+        Err(format!("it asks for {import}, which is not granted to it (--grant {grants})"))
     }
 
     /// Lets it answer an HTTP request.
