@@ -52,9 +52,11 @@ pub(crate) async fn collect(
             after = Some(*last);
             let dead = page.iter().filter(|(hash, meta)| !live.contains(hash) && meta.since <= before);
             for (hash, meta) in dead {
-                store.remove(kind, *hash).await?;
-                freed.items += 1;
-                freed.bytes += meta.stored;
+                // It may have been added anew since it was looked at.
+                if store.remove_if(kind, *hash, move |meta| meta.since <= before).await? {
+                    freed.items += 1;
+                    freed.bytes += meta.stored;
+                }
             }
         }
     }

@@ -137,7 +137,18 @@ impl Store {
 
     /// Removes an item whole.
     pub(crate) async fn remove(&self, kind: Kind, hash: BlobHash) -> io::Result<()> {
-        self.run(move |items| items.remove(kind, &hash)).await
+        self.remove_if(kind, hash, |_| true).await.map(drop)
+    }
+
+    /// Removes an item whole if `may_go` says so, of what it is at that moment: nobody can add it in between. Says
+    /// whether it went.
+    pub(crate) async fn remove_if(
+        &self,
+        kind: Kind,
+        hash: BlobHash,
+        may_go: impl FnOnce(&Meta) -> bool + Send + 'static,
+    ) -> io::Result<bool> {
+        self.run(move |items| items.remove_if(kind, &hash, may_go)).await
     }
 
     /// Some items of one kind in the order of their hashes, after `after`; fewer than `max` at the end.

@@ -97,7 +97,7 @@ impl Round<'_> {
         for ((segment, cut), held) in segments.iter().zip(cuts).zip(&held) {
             let mut sent = match cut {
                 Ok(cut) => self.judge(&cut, &answers, held),
-                Err(why) => Sent { segment: *segment, why, full: Vec::new() },
+                Err(why) => Sent { segment: *segment, why: Some(why), full: Vec::new() },
             };
             if sent.why.is_none()
                 && let Err(error) = self.store.release(segment.hash).await
@@ -122,25 +122,33 @@ impl Round<'_> {
         (0..segments.len()).map(of).collect()
     }
 
-    /// Reads a segment and makes its shards. An error without words: there is nothing to do for it.
-    async fn cut(&self, segment: Segment, held: &Holdings) -> Result<Cut, Option<String>> {
-        if !self.store.is_kept(&segment.hash).unwrap_or(true) {
-            return Err(None);
+    /// Reads a segment and makes its shards. An error says why that cannot be.
+    async fn cut(&self, segment: Segment, held: &Holdings) -> Result<Cut, String> {
+        if !self.store.is_kept(&segment.hash).unwrap_or(true) && self.is_durable(&segment, held) {
+            // It was another file's as well, and others keep enough of it by now.
+            return Ok(Cut { segment, shares: Vec::new() });
         }
         let shares = shares(&segment, self.view, &self.full, held)
-            .ok_or_else(|| Some("too few members have room".to_owned()))?;
+            .ok_or_else(|| "too few members have room".to_owned())?;
         if shares.is_empty() {
             return Ok(Cut { segment, shares: Vec::new() });
         }
         let bytes = match self.store.get(segment.hash).await {
             Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(Some(format!("segment {} is damaged here", segment.hash.short()))),
-            Err(error) => return Err(Some(format!("the store failed: {error}"))),
+            Ok(None) => return Err(format!("segment {} is lost or damaged here", segment.hash.short())),
+            Err(error) => return Err(format!("the store failed: {error}")),
         };
         match cut(bytes, shares).await {
             Some(shares) => Ok(Cut { segment, shares }),
-            None => Err(Some(format!("segment {} cannot be coded", segment.hash.short()))),
+            None => Err(format!("segment {} cannot be coded", segment.hash.short())),
         }
+    }
+
+    /// Whether members hold enough of a segment.
+    fn is_durable(&self, segment: &Segment, held: &Holdings) -> bool {
+        let held: Vec<IndexSet> =
+            self.view.peers().map(|peer| held.get(&peer).copied().unwrap_or_default()).collect();
+        health(Code::of(segment.len.into()).k(), &held).is_durable
     }
 
     async fn give(&self, peer: PeerId, bundles: &[(BlobHash, Bundle)]) -> Vec<(BlobHash, Kept)> {

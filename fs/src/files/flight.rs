@@ -1,14 +1,14 @@
 //! Segments of writes under way: those of a write that fails are removed again, unless another write needs them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::hash::BlobHash;
 use crate::store::{Kind, Store};
 
-/// All writes under way on this node.
-#[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<HashMap<BlobHash, Flight>>);
+/// All writes under way on this node. A cheap handle.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flights(Arc<Mutex<HashMap<BlobHash, Flight>>>);
 
 /// A segment that some writes have added.
 #[derive(Debug, Default)]
@@ -18,12 +18,14 @@ struct Flight {
     was_here: bool,
     /// One of them is a file by now.
     is_needed: bool,
+    /// All of them have failed, and the segment is about to be removed: unless another write comes first.
+    is_leaving: bool,
 }
 
 /// The segments of one write. Dropped before [`Landing::land`], they go.
 #[derive(Debug)]
 pub(super) struct Landing<'a> {
-    flights: &'a Flights,
+    flights: Flights,
     store: &'a Store,
     segments: HashSet<BlobHash>,
     has_landed: bool,
@@ -31,7 +33,17 @@ pub(super) struct Landing<'a> {
 
 impl Flights {
     pub(super) fn begin<'a>(&'a self, store: &'a Store) -> Landing<'a> {
-        Landing { flights: self, store, segments: HashSet::new(), has_landed: false }
+        Landing { flights: self.clone(), store, segments: HashSet::new(), has_landed: false }
+    }
+
+    /// Whether a segment that a failed write has left is to go still. If so, it is forgotten here.
+    fn let_go(&self, segment: &BlobHash) -> bool {
+        let mut flights = self.lock();
+        let is_leaving = flights.get(segment).is_some_and(|flight| flight.is_leaving);
+        if is_leaving {
+            flights.remove(segment);
+        }
+        is_leaving
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<BlobHash, Flight>> {
@@ -47,10 +59,11 @@ impl Landing<'_> {
         }
         let mut flights = self.flights.lock();
         let flight = flights.entry(segment).or_default();
-        if flight.writes == 0 {
+        if flight.writes == 0 && !flight.is_leaving {
             // A store that does not answer is better left alone.
             flight.was_here = self.store.has(&segment).unwrap_or(true);
         }
+        flight.is_leaving = false;
         flight.writes += 1;
     }
 
@@ -68,24 +81,68 @@ impl Drop for Landing<'_> {
             let Some(flight) = flights.get_mut(segment) else { continue };
             flight.is_needed |= self.has_landed;
             flight.writes -= 1;
-            if flight.writes == 0 {
-                if !flight.is_needed && !flight.was_here {
-                    orphans.push(*segment);
-                }
+            if flight.writes > 0 {
+                continue;
+            }
+            if flight.is_needed || flight.was_here {
                 flights.remove(segment);
+            } else {
+                flight.is_leaving = true;
+                orphans.push(*segment);
             }
         }
         drop(flights);
         if orphans.is_empty() {
             return;
         }
-        let store = self.store.clone();
+        let (store, flights) = (self.store.clone(), self.flights.clone());
         tokio::spawn(async move {
             for orphan in orphans {
-                if let Err(error) = store.remove(Kind::Whole, orphan).await {
+                // Asked at the moment of its removal: a write that has come since finds it here, and counts on it.
+                let flights = flights.clone();
+                let removed = store.remove_if(Kind::Whole, orphan, move |_| flights.let_go(&orphan)).await;
+                if let Err(error) = removed {
                     tracing::debug!(segment = %orphan.short(), %error, "left for the collector");
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::store::Limits;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_failed_write_leaves_stays_if_another_write_has_come_to_need_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Limits { quota: u64::MAX, cache: 0 }).await.unwrap();
+        let flights = Flights::default();
+        for round in 0..200_u32 {
+            let bytes = Bytes::from(round.to_le_bytes().repeat(1000));
+            let segment = BlobHash::of(&bytes);
+            let mut failing = flights.begin(&store);
+            failing.add(segment);
+            store.add(segment, bytes.clone(), false).await.unwrap();
+            drop(failing);
+            let mut again = flights.begin(&store);
+            again.add(segment);
+            store.add(segment, bytes, false).await.unwrap();
+            again.land();
+            tokio::task::yield_now().await;
+            assert!(store.get(segment).await.unwrap().is_some(), "round {round}");
+        }
+        let mut failing = flights.begin(&store);
+        let bytes = Bytes::from_static(b"of nobody else");
+        let segment = BlobHash::of(&bytes);
+        failing.add(segment);
+        store.add(segment, bytes, false).await.unwrap();
+        drop(failing);
+        while store.has(&segment).unwrap() || !flights.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -9,6 +9,8 @@ use starfish_dht::testing::{TestSwarm, wait_until};
 use super::tests::{Node, at, sample, segment};
 use super::*;
 use crate::code::Code;
+use crate::durable::Job;
+use crate::manifest::Segment;
 use crate::peers::serve::Desk;
 use crate::peers::wire::{Kept, Want};
 use crate::store::{Bundle, Kind};
@@ -248,6 +250,27 @@ async fn a_liar_is_found_by_the_hash_and_passed_over() {
     }
     // Somebody may have had enough before the liar answered.
     assert!(!named.is_empty() && named.iter().all(|peer| *peer == liar), "{named:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_neither_here_nor_elsewhere_is_not_called_durable() {
+    let bench = Bench::start(3).await;
+    let node = bench.node(0);
+    node.put("/f", sample(900_000)).await;
+    bench.durable().await;
+    let segment = segment(node, "/f").await;
+    for node in bench.alive() {
+        for kind in [Kind::Whole, Kind::Shards] {
+            node.files.inner.store.remove(kind, segment).await.unwrap();
+        }
+    }
+    let segments = vec![Segment { hash: segment, len: 900_000 }];
+    let path = VfsPath::parse("/f").unwrap();
+    node.files.inner.publisher.add(Job { path: path.clone(), segments, names: Vec::new() });
+    wait_until("it is said to be lost", SOON, || async {
+        node.files.waiting(&path).why.is_some_and(|why| why.contains("lost"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,8 @@ use crate::index_set::IndexSet;
 
 /// Locks that all hashes share, so that two changes of one item never meet.
 const LOCKS: usize = 64;
+/// What is added again is noted as new if it is older than this, in seconds: far less than the collector lets things be.
+const RENEW_AFTER: u64 = 60;
 /// Damaged items that are remembered; repair finds the rest when it looks.
 const MAX_DAMAGE: usize = 10_000;
 /// Of a small disk this share is left free, ...
@@ -60,7 +62,7 @@ impl Items {
         match old {
             Some(old) if is_cached || !old.is_cached => {
                 lock(&self.recency).touch(hash);
-                return Ok(());
+                return self.renew(Kind::Whole, hash, &old);
             }
             _ => {}
         }
@@ -107,7 +109,9 @@ impl Items {
         let _guard = self.lock_item(segment);
         let old = self.disk.meta(Kind::Shards, segment)?;
         let bundle = match self.read_bundle(segment, old.as_ref())? {
-            Some(present) if present.indices().union(&bundle.indices()) == present.indices() => return Ok(()),
+            Some(present) if present.indices().union(&bundle.indices()) == present.indices() => {
+                return old.map_or(Ok(()), |old| self.renew(Kind::Shards, segment, &old));
+            }
             Some(present) => present.merge(bundle),
             None => bundle,
         };
@@ -140,12 +144,30 @@ impl Items {
         }
     }
 
-    pub(super) fn remove(&self, kind: Kind, hash: &BlobHash) -> io::Result<()> {
+    fn remove(&self, kind: Kind, hash: &BlobHash) -> io::Result<()> {
+        self.remove_if(kind, hash, |_| true).map(drop)
+    }
+
+    pub(super) fn remove_if(
+        &self,
+        kind: Kind,
+        hash: &BlobHash,
+        may_go: impl FnOnce(&Meta) -> bool,
+    ) -> io::Result<bool> {
         let _guard = self.lock_item(hash);
-        match self.disk.meta(kind, hash)? {
-            Some(meta) => self.forget(kind, hash, &meta),
-            None => Ok(()),
+        let gone = self.disk.meta(kind, hash)?.filter(may_go);
+        match &gone {
+            Some(meta) => self.forget(kind, hash, meta).map(|()| true),
+            None => Ok(false),
         }
+    }
+
+    /// Somebody counts on what is here as if it had just been added, so it counts as new. Called with its lock.
+    fn renew(&self, kind: Kind, hash: &BlobHash, meta: &Meta) -> io::Result<()> {
+        if meta.is_cached || now().saturating_sub(meta.since) < RENEW_AFTER {
+            return Ok(());
+        }
+        self.disk.write_meta(kind, hash, &Meta { since: now(), ..meta.clone() })
     }
 
     fn read_bundle(&self, segment: &BlobHash, meta: Option<&Meta>) -> io::Result<Option<Bundle>> {
