@@ -65,6 +65,8 @@ pub struct Link {
     pub address: Multiaddr,
     /// The latest round trip, once measured.
     pub round_trip: Option<Duration>,
+    /// Since when it is there.
+    pub since: Instant,
 }
 
 impl Link {

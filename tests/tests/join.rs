@@ -55,6 +55,22 @@ fn a_swarm_forms_again_without_a_ticket_in_either_order() {
 }
 
 #[test]
+fn a_node_that_is_killed_and_started_again_at_once_is_heard_by_the_others() {
+    let swarm = Swarm::start_as([1, 0].map(|slots| Start::default().with_slots(slots)));
+    let (there, here) = (swarm.node(0), swarm.node(1));
+    let hello = swarm.scratch().guest("hello");
+    for _ in 0..2 {
+        here.kill9();
+        here.restart();
+        // What is announced by gossip has to reach the only node that can run it.
+        assert_eq!(here.ok(["run", &hello]), "hello, swarm\n");
+        here.ok(["mem", "set", "back", "again"]);
+        wait_until("the key is known there", || there.run(["mem", "get", "back"]).stdout == b"again\n");
+        here.ok(["mem", "del", "back"]);
+    }
+}
+
+#[test]
 fn the_founder_may_be_gone_for_good() {
     let mut swarm = Swarm::start(3);
     swarm.node(0).ok(["mem", "set", "legacy", "kept"]);
