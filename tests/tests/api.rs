@@ -55,6 +55,25 @@ fn bodies_are_what_they_should_be_or_refused() {
 }
 
 #[test]
+fn a_parameter_that_nobody_knows_is_refused() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    node.ok(["mem", "set", "key", "value"]);
+    for (method, path) in [
+        ("PUT", "/api/v1/mem/default/key?if_absent=true"),
+        ("GET", "/api/v1/mem/default?perfix=k"),
+        ("GET", "/api/v1/watch/default?prefxi=k"),
+        ("GET", "/api/v1/status?verbose"),
+        ("GET", "/api/v1/mem/default?limit=1&limit=2"),
+    ] {
+        let answer = node.request(method, path).send();
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+    }
+    assert_eq!(node.ok(["mem", "get", "key"]), "value\n");
+    assert_eq!(node.request("GET", "/api/v1/mem/default?prefix=k&limit=1").send().status, 200);
+}
+
+#[test]
 fn metrics_are_there_for_prometheus() {
     let swarm = Swarm::start(2);
     let metrics = swarm.node(0).request("GET", "/metrics").send();

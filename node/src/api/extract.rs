@@ -48,6 +48,24 @@ impl Query {
         self.0.iter().find(|(known, _)| known == name.as_bytes()).map(|(_, value)| value.as_slice())
     }
 
+    /// Whether every parameter is one of those that are `known`, and there once.
+    pub(super) fn check(&self, known: &[(&str, &str)]) -> Result<(), ApiError> {
+        for (at, (name, _)) in self.0.iter().enumerate() {
+            let name = String::from_utf8_lossy(name);
+            if !known.iter().any(|(known, _)| *known == name) {
+                let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+                let there_are = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
+                let message = format!("unknown parameter {name:?}: {there_are}");
+                return Err(ApiError::bad_request("unknown-parameter", message));
+            }
+            if self.0[..at].iter().any(|(before, _)| before.as_slice() == name.as_bytes()) {
+                let message = format!("the parameter {name} is there twice");
+                return Err(ApiError::bad_request("bad-query", message));
+            }
+        }
+        Ok(())
+    }
+
     /// The value as text.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
         let Some(value) = self.bytes(name) else { return Ok(None) };

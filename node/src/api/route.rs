@@ -1,10 +1,16 @@
 //! The table of routes: the router and the OpenAPI document are both made from it, so they agree.
 
 use axum::Router;
+use axum::extract::Request;
 use axum::handler::Handler;
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, on};
 use http::Method;
 use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::extract::Query;
 
 /// One method on one path.
 pub(crate) struct Route {
@@ -139,9 +145,17 @@ fn answer(gives: Content) -> Value {
     }
 }
 
-/// The router of the table.
+/// The router of the table. A parameter that a route does not know is refused: whoever sent it meant something by it.
 pub(crate) fn router(table: Vec<Route>) -> Router {
-    table.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler))
+    table.into_iter().fold(Router::new(), |router, Route { path, query: known, handler, .. }| {
+        let check = move |query: Result<Query, ApiError>, request: Request, next: Next| async move {
+            match query.and_then(|query| query.check(known)) {
+                Ok(()) => next.run(request).await,
+                Err(error) => error.into_response(),
+            }
+        };
+        router.route(path, handler.route_layer(middleware::from_fn(check)))
+    })
 }
 
 /// The OpenAPI document of the table.
