@@ -43,6 +43,7 @@ fn values_are_any_bytes_and_keys_are_listed() {
     assert_eq!(node.ok(["mem", "get", "Ключ"]), "\n");
     assert_eq!(node.ok(["mem", "ls", "--quiet"]), "bytes/any\nminus\nКлюч\n");
     assert_eq!(node.ok(["mem", "ls", "--quiet", "bytes/"]), "bytes/any\n");
+    assert_eq!(node.json(["mem", "ls", "bytes/"])[0]["key"], "bytes/any", "as other commands take it");
     let too_long = node.feed(["mem", "set", "long"], vec![b'x'; (64 << 20) + 1]);
     assert_eq!(too_long.code, 1);
     assert!(too_long.stderr.contains("67108864 are allowed"), "{}", too_long.stderr);

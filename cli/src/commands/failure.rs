@@ -34,6 +34,11 @@ pub struct NotFound(pub String);
 #[error("{0} was not run")]
 pub struct NotRun(pub String);
 
+/// A program was run, but what it said could not be passed on.
+#[derive(Debug, thiserror::Error)]
+#[error("what the program says cannot be written")]
+pub struct Unheard(#[source] pub std::io::Error);
+
 /// Neither a verb nor a built-in of the shell.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}: no such verb")]
@@ -44,9 +49,14 @@ pub struct NoSuchVerb(pub String);
 #[error("the node did not start, since the swarm does not let it in:\n{0}")]
 pub struct NotLetIn(pub String);
 
+/// What went wrong with `program`, if it was not run.
+pub(super) fn not_run(error: anyhow::Error, program: &str) -> anyhow::Error {
+    if error.is::<Unheard>() { error } else { error.context(NotRun(program.to_owned())) }
+}
+
 /// The status that this error ends a verb with.
 pub fn status(error: &anyhow::Error) -> i32 {
-    let otherwise = if error.is::<NotRun>() { NOT_RUN } else { FAILED };
+    let otherwise = if error.is::<NotRun>() || error.is::<Unheard>() { NOT_RUN } else { FAILED };
     error.chain().find_map(of_cause).unwrap_or(otherwise)
 }
 

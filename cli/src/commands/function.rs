@@ -6,7 +6,7 @@ use starfish_node::wire::DeployRequest;
 use tokio_util::io::ReaderStream;
 
 use super::Context;
-use super::failure::NotRun;
+use super::failure::not_run;
 use super::run::{print_all, status_of};
 use super::task::{self, Allowance};
 use crate::output::human;
@@ -96,7 +96,7 @@ impl Deploy {
 impl Call {
     pub(super) async fn run(self, context: Context) -> anyhow::Result<i32> {
         let (name, args) = self.command.split_first().context("no function")?;
-        Self::run_function(name, args, context).await.with_context(|| NotRun(name.clone()))
+        Self::run_function(name, args, context).await.map_err(|error| not_run(error, name))
     }
 
     async fn run_function(name: &str, args: &[String], context: Context) -> anyhow::Result<i32> {

@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use starfish_node::client::{Precondition, RemoteLifetime, RemoteSpace, RemoteValue};
-use starfish_node::wire::{Base64, WatchEvent, WriteBody};
+use starfish_node::wire::{Base64, KeyKindBody, WatchEvent, WriteBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
@@ -133,7 +133,7 @@ enum Action {
         /// Not this key and those behind it.
         #[arg(long, value_name = "KEY")]
         to: Option<String>,
-        /// As one JSON document.
+        /// As one JSON document, values in base64, and keys as well if they are no text.
         #[arg(long)]
         json: bool,
         /// Keys alone, one a line.
@@ -167,7 +167,8 @@ enum Action {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(multiple = false)]
 struct Condition {
-    /// Only if there is no such key.
+    /// Only if there is no such key, as far as this node knows: two nodes may both find none, and then the later write
+    /// counts. So it is no lock across nodes.
     #[arg(long)]
     if_absent: bool,
     /// Only if there is one.
@@ -399,7 +400,7 @@ async fn list(
         }
     }
     if json {
-        return context.print_json(&all).await;
+        return context.print_json(&all.into_iter().map(Listed::from).collect::<Vec<_>>()).await;
     }
     if !all.is_empty() {
         let mut table = Table::default();
@@ -418,6 +419,37 @@ async fn list(
         context.print(table.to_string().trim_end()).await?;
     }
     Ok(())
+}
+
+/// One key of `mem ls --json`: as other commands take it.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    key: Key,
+    kind: String,
+    /// In base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Base64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Key {
+    Text { key: String },
+    Bytes { key_base64: Base64 },
+}
+
+impl From<KeyKindBody> for Listed {
+    fn from(body: KeyKindBody) -> Self {
+        let KeyKindBody { key, kind, value, bytes } = body;
+        let key = match std::str::from_utf8(&key) {
+            Ok(text) => Key::Text { key: text.to_owned() },
+            Err(_) => Key::Bytes { key_base64: Base64(key) },
+        };
+        Self { key, kind, value, bytes }
+    }
 }
 
 /// Text as it is, and what would disturb a terminal escaped.

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
 use super::Context;
-use super::failure::{NOT_RUN, NotRun};
+use super::failure::{NOT_RUN, Unheard, not_run};
 use super::task::{self, TaskOptions};
 use crate::shell::{Io, Output};
 
@@ -45,7 +45,7 @@ pub struct Run {
 impl Run {
     pub(super) async fn run(self, context: Context) -> anyhow::Result<i32> {
         let (program, args) = self.command.split_first().context("no program")?;
-        self.run_task(program, args, context).await.with_context(|| NotRun(program.clone()))
+        self.run_task(program, args, context).await.map_err(|error| not_run(error, program))
     }
 
     async fn run_task(&self, program: &str, args: &[String], mut context: Context) -> anyhow::Result<i32> {
@@ -106,12 +106,12 @@ pub(super) async fn print_all(
     loop {
         match output.next().await? {
             OutputFrame::Stdout(bytes) => {
-                stdout.write_all(&bytes).await?;
-                stdout.flush().await?;
+                stdout.write_all(&bytes).await.map_err(Unheard)?;
+                stdout.flush().await.map_err(Unheard)?;
             }
             OutputFrame::Stderr(bytes) => {
-                stderr.write_all(&bytes).await?;
-                stderr.flush().await?;
+                stderr.write_all(&bytes).await.map_err(Unheard)?;
+                stderr.flush().await.map_err(Unheard)?;
             }
             OutputFrame::Exit(outcome) => return Ok(outcome),
         }

@@ -131,8 +131,10 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
+        // What nothing came of is nothing to go on with.
+        let is_empty = || self.file.metadata().is_ok_and(|file| file.len() == 0);
         if !self.is_finished
-            && self.resumed.is_none()
+            && (self.resumed.is_none() || is_empty())
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::debug!(path = %self.path.display(), %error, "unfinished file not removed");
