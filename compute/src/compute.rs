@@ -17,12 +17,14 @@ use crate::feed::StdinWriter;
 use crate::function::{
     self, CallSpec, DeployError, FunctionError, FunctionSpec, Functions, Running, version,
 };
+use crate::id::EventId;
 use crate::jail::JailReport;
 use crate::keeper::Job;
 use crate::links::{self, LinkError};
 use crate::notice::{Capacity, short_name};
 use crate::output::OutputReader;
 use crate::pool::{Pool, WorkerStartError};
+use crate::process::{self, ProcessError, ProcessName, ProcessStatus, Processes, SendSpec, Sent};
 use crate::report::{JobReport, JobSummary, summary_of_heard, summary_of_kept};
 use crate::schedule::{
     Cron, CronError, CronSpec, CronStatus, TriggerError, TriggerSpec, TriggerStatus, Watcher,
@@ -150,6 +152,7 @@ pub struct Compute {
     functions: Arc<Functions>,
     cron: Arc<Cron>,
     triggers: Arc<Watcher>,
+    processes: Arc<Processes>,
     max_stdin_bytes: u64,
 }
 
@@ -189,11 +192,12 @@ impl Compute {
             let batches = Batches::start(&service, memory, files)?;
             let cron = Cron::start(&service, &batches, &functions, memory)?;
             let triggers = Watcher::start(&service, &batches, &functions, memory)?;
-            Ok((batches, functions, cron, triggers))
+            let processes = Processes::start(&service, &batches, &functions, memory)?;
+            Ok((batches, functions, cron, triggers, processes))
         };
         match started.await {
-            Ok((batches, functions, cron, triggers)) => {
-                Ok(Self { service, batches, functions, cron, triggers, max_stdin_bytes })
+            Ok((batches, functions, cron, triggers, processes)) => {
+                Ok(Self { service, batches, functions, cron, triggers, processes, max_stdin_bytes })
             }
             Err(error) => {
                 service.stop().await;
@@ -405,6 +409,39 @@ impl Compute {
     /// Forgets a trigger. What it has fired goes on.
     pub async fn remove_trigger(&self, name: &version::FunctionName) -> Result<(), TriggerError> {
         self.triggers.remove(name).await
+    }
+
+    /// Begins a process, whose events this function handles.
+    pub async fn spawn(
+        &self,
+        name: ProcessName,
+        function: version::FunctionName,
+    ) -> Result<(), ProcessError> {
+        self.processes.spawn(name, function).await
+    }
+
+    /// Sends an event to a process. On return it is on this disk, and on that of another node if there is one.
+    pub async fn send(&self, event: SendSpec) -> Result<Sent, ProcessError> {
+        self.processes.send(event).await
+    }
+
+    /// What came of an event that was sent, as soon as it was handled.
+    pub async fn answer(
+        &self,
+        process: &ProcessName,
+        event: EventId,
+    ) -> Result<process::Answer, ProcessError> {
+        self.processes.answer(process, event).await
+    }
+
+    /// The swarm's processes, by name, and how they go.
+    pub fn processes(&self) -> Vec<ProcessStatus> {
+        self.processes.list()
+    }
+
+    /// Ends a process, and forgets its state and all of its events.
+    pub async fn end_process(&self, name: &ProcessName) -> Result<(), ProcessError> {
+        self.processes.kill(name).await
     }
 
     /// What confines this node's worker processes.

@@ -1,6 +1,8 @@
 //! Programs for the sandbox: the samples of `compute`, in binary form.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
@@ -46,6 +48,22 @@ pub fn http_service() -> Vec<u8> {
         Ok(ComponentEncoder::default().module(&module)?.encode()?)
     };
     build().unwrap_or_else(|error| panic!("the service cannot be built: {error}"))
+}
+
+/// The folder of the samples in real languages: built before, or built now, below `target`, with whatever compilers are
+/// here.
+#[track_caller]
+pub fn built_samples(target: &str) -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("STARFISH_SAMPLES") {
+            return folder.into();
+        }
+        let folder = Path::new(target).join("samples");
+        let status = Command::new(samples().join("build")).arg(&folder).status();
+        assert!(status.is_ok_and(|status| status.success()), "what cannot be built is no error");
+        folder
+    })
 }
 
 fn samples() -> PathBuf {

@@ -249,7 +249,7 @@ pub(super) fn space(state: &Resource, segments: &Segments) -> Result<Space, ApiE
 
 /// What the system keeps is not for users.
 pub(super) fn not_of_the_system(name: &str) -> Result<(), ApiError> {
-    if ["sys", "fs", "jobs", "functions", "schedule"].contains(&name)
+    if ["sys", "fs", "jobs", "functions", "schedule", "processes"].contains(&name)
         || starfish_memory::is_documents_space(name)
     {
         let message = format!("the space {name:?} belongs to the system");
