@@ -43,7 +43,7 @@ impl Processes {
     pub(super) async fn attend(&self, name: &ProcessName) {
         let mut losses: Option<(EventId, usize)> = None;
         while self.is_mine(name) {
-            let Some(next) = self.next(name) else { return };
+            let Some(next) = self.next(name) else { break };
             let lost = losses.filter(|(id, _)| *id == next.id).map_or(0, |(_, lost)| lost);
             match self.handle(name, &next, lost).await {
                 Ok(()) => drop(self.stuck().remove(name)),
@@ -59,6 +59,7 @@ impl Processes {
             }
             self.hear();
         }
+        self.stuck().remove(name);
     }
 
     fn next(&self, name: &ProcessName) -> Option<Next> {

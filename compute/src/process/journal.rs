@@ -32,7 +32,7 @@ pub(crate) struct Journal {
     snapshot: Option<(Stamp, Snapshot)>,
     /// All events that are kept, with the tag of the process that they are for.
     events: HashMap<EventId, (Stamp, u64)>,
-    sealed: BTreeMap<EventId, Vec<EventId>>,
+    sealed: BTreeMap<EventId, (Stamp, Vec<EventId>)>,
     handled: HashSet<EventId>,
     waiting: BTreeSet<(Stamp, EventId)>,
     /// A list that the state names has not come yet.
@@ -53,7 +53,7 @@ impl Journal {
             }
             Field::Sealed(id) => {
                 match value.and_then(decode::<Vec<EventId>>).filter(|list| list_id(list) == id) {
-                    Some(list) => drop(self.sealed.insert(id, list)),
+                    Some(list) => drop(self.sealed.insert(id, (stamp, list))),
                     None => drop(self.sealed.remove(&id)),
                 }
                 if self.is_torn {
@@ -81,8 +81,7 @@ impl Journal {
         let (Some((_, old)), Some((_, new))) = (before, &self.snapshot) else { return self.sort() };
         // Mostly a state follows from the one before: then only the last events are new.
         let added = new.sealed.strip_prefix(&old.sealed[..]);
-        let lists =
-            added.map(|added| added.iter().map(|(id, _)| self.sealed.get(id)).collect::<Option<Vec<_>>>());
+        let lists = added.map(|added| added.iter().map(|(id, _)| self.list(id)).collect::<Option<Vec<_>>>());
         let Some(Some(lists)) = lists else { return self.sort() };
         let fresh: HashSet<EventId> = lists.into_iter().flatten().chain(&new.open).copied().collect();
         if self.is_torn || old.tag != new.tag || !old.open.iter().all(|id| fresh.contains(id)) {
@@ -102,7 +101,7 @@ impl Journal {
         let (handled, waiting, is_torn) = {
             let snapshot = self.snapshot();
             let lists = snapshot.into_iter().flat_map(|snapshot| &snapshot.sealed);
-            let lists: Option<Vec<_>> = lists.map(|(id, _)| self.sealed.get(id)).collect();
+            let lists: Option<Vec<_>> = lists.map(|(id, _)| self.list(id)).collect();
             let open = snapshot.into_iter().flat_map(|snapshot| &snapshot.open);
             let known = lists.iter().flatten().copied().flatten();
             let handled: HashSet<EventId> = known.chain(open).copied().collect();
@@ -181,8 +180,8 @@ impl Journal {
         let mut writes = Vec::new();
         let mut snapshot = self.snapshot().cloned().unwrap_or_default();
         snapshot.tag = self.tag().unwrap_or_default();
-        snapshot.handled += 1;
-        snapshot.failed += u64::from(outcome.is_err());
+        snapshot.handled = snapshot.handled.saturating_add(1);
+        snapshot.failed = snapshot.failed.saturating_add(u64::from(outcome.is_err()));
         (snapshot.by, snapshot.at_ms) = (Some(by), at_ms);
         snapshot.open.push(event);
         if let Some(state) = state {
@@ -194,19 +193,36 @@ impl Journal {
             writes.push((Field::Sealed(id), Some(encode(&list)?)));
             snapshot.sealed.push((id, at_ms));
         }
-        let keep_ms = u64::try_from(KEEP_FOR.as_millis()).unwrap_or(u64::MAX);
-        let oldest = snapshot.sealed.first().copied();
-        if let Some((id, last_ms)) = oldest
-            && (last_ms.saturating_add(keep_ms) < at_ms || snapshot.sealed.len() > MAX_SEALED)
-        {
-            snapshot.sealed.remove(0);
-            let list = self.sealed.get(&id).into_iter().flatten();
-            writes.extend(list.flat_map(|id| [(Field::Event(*id), None), (Field::Answer(*id), None)]));
-            writes.push((Field::Sealed(id), None));
-        }
+        self.let_go(&mut snapshot, at_ms, &mut writes);
         writes.push((Field::Answer(event), Some(encode(&Answer { outcome, by, at_ms })?)));
         writes.push((Field::State, Some(encode(&snapshot)?)));
         Ok(writes)
+    }
+
+    /// Drops the oldest list, with its events, when its time is over; and a list of the same age that an owner wrote whose state did not
+    /// win.
+    fn let_go(&self, snapshot: &mut Snapshot, at_ms: u64, writes: &mut Vec<Write>) {
+        let keep_ms = u64::try_from(KEEP_FOR.as_millis()).unwrap_or(u64::MAX);
+        let is_old = |last_ms: u64| last_ms.saturating_add(keep_ms) < at_ms;
+        if let Some((id, last_ms)) = snapshot.sealed.first().copied()
+            && (is_old(last_ms) || snapshot.sealed.len() > MAX_SEALED)
+        {
+            snapshot.sealed.remove(0);
+            let list = self.list(&id).into_iter().flatten();
+            writes.extend(list.flat_map(|id| [(Field::Event(*id), None), (Field::Answer(*id), None)]));
+            writes.push((Field::Sealed(id), None));
+            return;
+        }
+        let is_named = |id: &EventId| snapshot.sealed.iter().any(|(named, _)| named == id);
+        let mut others =
+            self.sealed.iter().filter(|(id, (stamp, _))| is_old(stamp.unix_ms()) && !is_named(id));
+        if let Some((id, _)) = others.next() {
+            writes.push((Field::Sealed(*id), None));
+        }
+    }
+
+    fn list(&self, id: &EventId) -> Option<&Vec<EventId>> {
+        self.sealed.get(id).map(|(_, list)| list)
     }
 }
 

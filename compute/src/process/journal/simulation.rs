@@ -82,7 +82,8 @@ impl Swarm {
         let Some(event) = journal.next() else { return false };
         let before = journal.snapshot().map(|snapshot| snapshot.state.clone()).unwrap_or_default();
         let state = [&before[..], &event.0[..2]].concat();
-        let writes = journal.handled(event, Some(state), Ok(Vec::new()), (me, self.clock)).unwrap();
+        let now_ms = Stamp { time: self.clock, author: Author::of(&me) }.unix_ms();
+        let writes = journal.handled(event, Some(state), Ok(Vec::new()), (me, now_ms)).unwrap();
         self.write(at, writes);
         true
     }
@@ -152,7 +153,7 @@ fn lists_are_sealed_shared_and_dropped_in_time() {
     assert_eq!(swarm.replicas[1].journal.pending(), 0);
 
     // A day later the first list goes, with its events; the others stay.
-    swarm.clock += 24 * 3_600_000;
+    swarm.clock += (24 * 3600 + 1) << 32;
     swarm.send(1);
     assert!(swarm.handle(1));
     swarm.sync(1, 0);
@@ -166,6 +167,27 @@ fn lists_are_sealed_shared_and_dropped_in_time() {
         );
         assert_eq!(replica.journal.snapshot().unwrap().handled, (SEAL_AT * 3 + 6) as u64);
     }
+}
+
+#[test]
+fn the_lists_of_a_state_that_did_not_win_go_as_well() {
+    let mut swarm = Swarm::new(2, 4);
+    for (at, events) in [(0, SEAL_AT), (1, SEAL_AT + 1)] {
+        for _ in 0..events {
+            swarm.send(at);
+            swarm.handle(at);
+        }
+    }
+    swarm.sync(0, 1);
+    while swarm.handle(1) {}
+    let lists = |swarm: &Swarm| swarm.replicas[1].journal.sealed.len();
+    assert_eq!(lists(&swarm), 3, "one of node 0, and two of node 1, which has handled all");
+    swarm.clock += (25 * 3600) << 32;
+    for _ in 0..4 {
+        swarm.send(1);
+        assert!(swarm.handle(1));
+    }
+    assert_eq!(lists(&swarm), 0);
 }
 
 #[test]
