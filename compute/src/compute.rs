@@ -1,5 +1,7 @@
 //! The handle that the rest of a node uses.
 
+mod standing;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,18 +19,15 @@ use crate::feed::StdinWriter;
 use crate::function::{
     self, CallSpec, DeployError, FunctionError, FunctionSpec, Functions, Running, version,
 };
-use crate::id::EventId;
 use crate::jail::JailReport;
 use crate::keeper::Job;
 use crate::links::{self, LinkError};
 use crate::notice::{Capacity, short_name};
 use crate::output::OutputReader;
 use crate::pool::{Pool, WorkerStartError};
-use crate::process::{self, ProcessError, ProcessName, ProcessStatus, Processes, SendSpec, Sent};
+use crate::process::Processes;
 use crate::report::{JobReport, JobSummary, summary_of_heard, summary_of_kept};
-use crate::schedule::{
-    Cron, CronError, CronSpec, CronStatus, TriggerError, TriggerSpec, TriggerStatus, Watcher,
-};
+use crate::schedule::{Cron, Watcher};
 use crate::service::{Parts, Service};
 use crate::submit::{self, SubmitError};
 use crate::task::{JobId, TaskSpec};
@@ -379,69 +378,6 @@ impl Compute {
         path: &'path str,
     ) -> Result<Option<(version::FunctionName, &'path str)>, FunctionError> {
         self.functions.route(path).await
-    }
-
-    /// Has a function called by the clock, on whichever node, from the next tick on.
-    pub async fn add_cron(&self, spec: CronSpec) -> Result<CronStatus, CronError> {
-        self.cron.add(spec).await
-    }
-
-    /// The swarm's cron lines, by name, and how they go.
-    pub async fn cron(&self) -> Result<Vec<CronStatus>, CronError> {
-        self.cron.list().await
-    }
-
-    /// Forgets a cron line. What it has fired goes on.
-    pub async fn remove_cron(&self, name: &version::FunctionName) -> Result<(), CronError> {
-        self.cron.remove(name).await
-    }
-
-    /// Has a function called, on whichever node, for each file or key that changes from now on.
-    pub async fn add_trigger(&self, spec: TriggerSpec) -> Result<TriggerStatus, TriggerError> {
-        self.triggers.add(spec).await
-    }
-
-    /// The swarm's triggers, by name, and how they go.
-    pub async fn triggers(&self) -> Result<Vec<TriggerStatus>, TriggerError> {
-        self.triggers.list().await
-    }
-
-    /// Forgets a trigger. What it has fired goes on.
-    pub async fn remove_trigger(&self, name: &version::FunctionName) -> Result<(), TriggerError> {
-        self.triggers.remove(name).await
-    }
-
-    /// Begins a process, whose events this function handles.
-    pub async fn spawn(
-        &self,
-        name: ProcessName,
-        function: version::FunctionName,
-    ) -> Result<(), ProcessError> {
-        self.processes.spawn(name, function).await
-    }
-
-    /// Sends an event to a process. On return it is on this disk, and on that of another node if there is one.
-    pub async fn send(&self, event: SendSpec) -> Result<Sent, ProcessError> {
-        self.processes.send(event).await
-    }
-
-    /// What came of an event that was sent, as soon as it was handled.
-    pub async fn answer(
-        &self,
-        process: &ProcessName,
-        event: EventId,
-    ) -> Result<process::Answer, ProcessError> {
-        self.processes.answer(process, event).await
-    }
-
-    /// The swarm's processes, by name, and how they go.
-    pub fn processes(&self) -> Vec<ProcessStatus> {
-        self.processes.list()
-    }
-
-    /// Ends a process, and forgets its state and all of its events.
-    pub async fn end_process(&self, name: &ProcessName) -> Result<(), ProcessError> {
-        self.processes.kill(name).await
     }
 
     /// What confines this node's worker processes.
