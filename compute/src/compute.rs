@@ -1,5 +1,7 @@
 //! The handle that the rest of a node uses.
 
+mod standing;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,10 +26,9 @@ use crate::links::{self, LinkError};
 use crate::notice::{Capacity, short_name};
 use crate::output::OutputReader;
 use crate::pool::{Pool, WorkerStartError};
+use crate::process::Processes;
 use crate::report::{JobReport, JobSummary, summary_of_heard, summary_of_kept};
-use crate::schedule::{
-    Cron, CronError, CronSpec, CronStatus, TriggerError, TriggerSpec, TriggerStatus, Watcher,
-};
+use crate::schedule::{Cron, Watcher};
 use crate::service::{Parts, Service};
 use crate::submit::{self, SubmitError};
 use crate::task::{JobId, TaskSpec};
@@ -157,6 +158,7 @@ pub struct Compute {
     functions: Arc<Functions>,
     cron: Arc<Cron>,
     triggers: Arc<Watcher>,
+    processes: Arc<Processes>,
     max_stdin_bytes: u64,
 }
 
@@ -200,11 +202,12 @@ impl Compute {
             let batches = Batches::start(&service, memory, files)?;
             let cron = Cron::start(&service, &batches, &functions, memory)?;
             let triggers = Watcher::start(&service, &batches, &functions, memory)?;
-            Ok((batches, functions, cron, triggers))
+            let processes = Processes::start(&service, &batches, &functions, memory)?;
+            Ok((batches, functions, cron, triggers, processes))
         };
         match started.await {
-            Ok((batches, functions, cron, triggers)) => {
-                Ok(Self { service, batches, functions, cron, triggers, max_stdin_bytes })
+            Ok((batches, functions, cron, triggers, processes)) => {
+                Ok(Self { service, batches, functions, cron, triggers, processes, max_stdin_bytes })
             }
             Err(error) => {
                 service.stop().await;
@@ -386,36 +389,6 @@ impl Compute {
         path: &'path str,
     ) -> Result<Option<(version::FunctionName, &'path str)>, FunctionError> {
         self.functions.route(path).await
-    }
-
-    /// Has a function called by the clock, on whichever node, from the next tick on.
-    pub async fn add_cron(&self, spec: CronSpec) -> Result<CronStatus, CronError> {
-        self.cron.add(spec).await
-    }
-
-    /// The swarm's cron lines, by name, and how they go.
-    pub async fn cron(&self) -> Result<Vec<CronStatus>, CronError> {
-        self.cron.list().await
-    }
-
-    /// Forgets a cron line. What it has fired goes on.
-    pub async fn remove_cron(&self, name: &version::FunctionName) -> Result<(), CronError> {
-        self.cron.remove(name).await
-    }
-
-    /// Has a function called, on whichever node, for each file or key that changes from now on.
-    pub async fn add_trigger(&self, spec: TriggerSpec) -> Result<TriggerStatus, TriggerError> {
-        self.triggers.add(spec).await
-    }
-
-    /// The swarm's triggers, by name, and how they go.
-    pub async fn triggers(&self) -> Result<Vec<TriggerStatus>, TriggerError> {
-        self.triggers.list().await
-    }
-
-    /// Forgets a trigger. What it has fired goes on.
-    pub async fn remove_trigger(&self, name: &version::FunctionName) -> Result<(), TriggerError> {
-        self.triggers.remove(name).await
     }
 
     /// What confines this node's worker processes.

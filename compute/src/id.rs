@@ -62,6 +62,11 @@ identifier!(
     16
 );
 identifier!(
+    /// Names an event of a process: whoever sends it makes it up, so that one that is sent again is the same.
+    EventId,
+    16
+);
+identifier!(
     /// BLAKE3 of some content.
     Digest,
     32

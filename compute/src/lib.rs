@@ -9,7 +9,7 @@
 //! ends of an attempt, `pool` and [`worker`] for the two ends of the pipe to a guest's process, `sandbox` and
 //! [`jail`] for what a guest meets there. [`batch`] is many tasks at once, [`function`] programs that have a name; both
 //! take slots that the board lends. [`schedule`] runs functions by the
-//! clock and when something changes.
+//! clock and when something changes, [`process`] keeps state with handlers that outlives its nodes.
 //!
 //! What is deliberately absent: a node never runs guest code in its own process, and never takes compiled code
 //! from anybody.
@@ -21,6 +21,7 @@ pub mod batch;
 pub mod board;
 pub mod function;
 pub mod notice;
+pub mod process;
 pub mod reach;
 pub mod report;
 pub mod schedule;
@@ -58,6 +59,7 @@ mod component_test;
 
 pub use compute::{Compute, ComputeOptions, JobError, StartError};
 pub use feed::StdinWriter;
+pub use id::EventId;
 pub use links::LinkError;
 pub use order::{RequestHead, ResponseHead};
 pub use output::OutputReader;

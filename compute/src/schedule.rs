@@ -24,6 +24,7 @@ pub mod turn;
 
 mod cron;
 mod launch;
+mod scan;
 mod store;
 mod watch;
 

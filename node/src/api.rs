@@ -20,6 +20,7 @@ mod keys;
 mod memory;
 mod node;
 mod object;
+mod processes;
 pub(crate) mod route;
 mod schedule;
 pub(crate) mod serve;
@@ -93,6 +94,7 @@ fn table(services: &Services) -> Vec<Route> {
     table.extend(batches::routes(&jobs));
     table.extend(functions::routes(&jobs));
     table.extend(schedule::routes(&jobs));
+    table.extend(processes::routes(&jobs));
     table.extend(gateway::routes(&tree, control));
     let _ = document.set(Bytes::from(route::openapi(&table).to_string()));
     table

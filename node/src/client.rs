@@ -10,6 +10,7 @@ mod functions;
 mod jobs;
 mod memory;
 mod node;
+mod processes;
 mod schedule;
 mod share;
 

@@ -9,6 +9,7 @@ mod functions;
 mod jobs;
 mod memory;
 mod problem;
+mod processes;
 mod schedule;
 mod share;
 mod vfs;
@@ -33,6 +34,7 @@ pub use self::{
         KeyValueBody, Length, MemberBody, WatchEvent, WriteBody,
     },
     problem::{Problem, ProblemBody},
+    processes::{EventAnswer, EventSent, ProcessLine, SpawnRequest},
     schedule::{CronEntry, CronRequest, FiringLine, TriggerEntry, TriggerRequest},
     share::{Share, ShareRequest},
     vfs::{IoKind, WirePathError, WireVfsError},

@@ -41,7 +41,7 @@ mod swarm;
 mod tree;
 mod wait;
 
-pub use self::guest::as_component;
+pub use self::guest::{as_component, built_samples};
 pub use self::http::{Answer, Request};
 pub use self::lan::Lan;
 pub use self::leash::Leash;

@@ -8,31 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 
 use serde_json::Value;
-use starfish_tests::{Chance, Node, Output, Swarm, as_component, wait_until};
-
-/// Where the samples are: built before, or built now with whatever compilers are here.
-fn built() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        if let Some(folder) = std::env::var_os("STARFISH_SAMPLES") {
-            return folder.into();
-        }
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("samples");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compute/samples/build");
-        let status = Command::new(script).arg(&folder).status().unwrap();
-        assert!(status.success(), "what cannot be built is no error");
-        folder
-    })
-}
+use starfish_tests::{Chance, Node, Output, Swarm, as_component, built_samples, wait_until};
 
 /// A sample as it was built, a module; none where its compiler is not there, which is said.
 fn module(swarm: &Swarm, name: &str) -> Option<String> {
-    let Ok(module) = fs::read(built().join(name).with_extension("wasm")) else {
+    let Ok(module) = fs::read(built_samples(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("wasm"))
+    else {
         println!("skipped: {name} is not built here");
         return None;
     };

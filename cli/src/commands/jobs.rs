@@ -66,10 +66,11 @@ pub struct Retry {
     id: String,
 }
 
-/// End a job.
+/// End a job, or a process with its state and all of its events.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Kill {
-    /// Its id, or a unique beginning of it.
+    /// The id of a job, or a unique beginning of it; or the name of a process, which goes first.
+    #[arg(value_name = "JOB|PROCESS")]
     id: String,
 }
 
@@ -158,6 +159,11 @@ impl Retry {
 
 impl Kill {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        if self.is_process(&context).await? {
+            context.client.end_process(&self.id).await?;
+            context.io.stderr.line(format!("process {} is ended", self.id)).await?;
+            return Ok(0);
+        }
         let before = context.client.job(&self.id).await?;
         if let Some(outcome) = before.outcome {
             let line = format!("job {} has ended already: {outcome}", short(&before.id.to_string()));
@@ -167,6 +173,13 @@ impl Kill {
         let id = context.client.kill(&self.id).await?;
         context.io.stderr.line(format!("job {} is ended", short(&id.to_string()))).await?;
         Ok(0)
+    }
+}
+
+impl Kill {
+    async fn is_process(&self, context: &Context) -> anyhow::Result<bool> {
+        let processes = context.client.processes().await?;
+        Ok(processes.iter().any(|process| process.name.as_str() == self.id))
     }
 }
 

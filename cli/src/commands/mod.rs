@@ -22,6 +22,7 @@ mod mem;
 mod mount;
 mod on;
 mod peers;
+mod process;
 mod put;
 mod revoke;
 mod run;
@@ -128,7 +129,7 @@ pub enum Verb {
     Wait(jobs::Wait),
     /// Run the failed tasks of a job again.
     Retry(jobs::Retry),
-    /// End a job.
+    /// End a job or a process.
     Kill(jobs::Kill),
     /// Give a WASM program a name, by which every node can call it.
     Deploy(Box<function::Deploy>),
@@ -144,6 +145,12 @@ pub enum Verb {
     Cron(cron::Cron),
     /// Have functions called when a file or key changes.
     On(on::On),
+    /// Begin a process: state that outlives nodes, and a function that handles its events.
+    Spawn(process::Spawn),
+    /// Send an event to a process.
+    Send(process::Send),
+    /// List the swarm's processes, or show one.
+    Ps(process::Ps),
     /// List the node's background work.
     Workers(status::Workers),
     /// Measure a swarm on this machine against the machine itself.
@@ -273,6 +280,9 @@ fn start(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>
         Verb::Undeploy(undeploy) => undeploy.run(context).boxed(),
         Verb::Cron(cron) => cron.run(context).boxed(),
         Verb::On(on) => on.run(context).boxed(),
+        Verb::Spawn(spawn) => spawn.run(context).boxed(),
+        Verb::Send(send) => send.run(context).boxed(),
+        Verb::Ps(ps) => ps.run(context).boxed(),
         Verb::Workers(workers) => workers.run(context).boxed(),
         Verb::Bench(bench) => bench.run(context).boxed(),
         Verb::Shell(shell) => shell.run(context).boxed(),

@@ -30,9 +30,7 @@ pub struct FunctionName(String);
 
 /// It cannot be the name of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a function's name is 1 to {MAX_NAME} letters, digits, '-', '_' and '.', the first a letter or digit"
-)]
+#[error("a name is 1 to {MAX_NAME} letters, digits, '-', '_' and '.', the first a letter or digit")]
 pub struct BadName;
 
 impl FunctionName {

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use starfish_fs::vfs::{Vfs, VfsError};
-use starfish_memory::{Cell, Memory, Observer, ReadError, SpaceError};
+use starfish_fs::vfs::Vfs;
+use starfish_memory::{Cell, Memory, Observer, SpaceError};
 use tracing::{debug, info, warn};
 
 use super::burst::{Burst, Change};
 use super::due::{Now, SETTLE};
 use super::launch::{self, Launch, LaunchError, MAX_ARGS_BYTES};
 use super::line::Firing;
+use super::scan;
 use super::store::{Known, ScheduleStoreError, Store};
 use super::trigger::{BadSource, Source, Trigger};
 use super::turn;
@@ -269,69 +270,20 @@ impl Watcher {
         }
         let began = Instant::now();
         let found = match &known.record.source {
-            Source::Files(pattern) => self.files(pattern).await,
-            Source::Keys { space, pattern } => {
-                self.keys(space, pattern).await.map_err(|error| in_words(&error))
-            }
+            Source::Files(pattern) => scan::files(&*self.files, pattern).await,
+            Source::Keys { space, pattern } => scan::keys(&self.memory, space, pattern).await,
         };
         watched.looked = Some((Instant::now(), began.elapsed()));
         match found {
-            Ok(found) if found.len() <= MAX_WATCHED => {
+            Ok(found) => {
                 watched.is_stale = false;
+                if found.len() > MAX_WATCHED {
+                    return warn!(%name, "a trigger listens to more than {MAX_WATCHED} things, and does not fire");
+                }
                 watched.burst.look(self.now(), &known.since, found);
             }
-            Ok(_) => warn!(%name, "a trigger listens to more than {MAX_WATCHED} things, and does not fire"),
             Err(why) => debug!(%name, why, "cannot look at what a trigger listens to"),
         }
-    }
-
-    async fn files(&self, pattern: &str) -> Result<Vec<Change>, String> {
-        let found = match batch::find(&*self.files, pattern).await {
-            Ok((_, found)) => found,
-            Err(GlobError::Nothing(_) | GlobError::Tree { source: VfsError::NotFound { .. }, .. }) => {
-                Vec::new()
-            }
-            Err(error) => return Err(in_words(&error)),
-        };
-        let mut changes = Vec::new();
-        for (path, _) in found {
-            if let Ok(Some(changed)) = self.files.changed(&path).await {
-                let (version, at_ms) = (changed.version, changed.at_ms);
-                changes.push(Change { subject: path.to_string(), version, at_ms, is_deleted: false });
-            }
-        }
-        Ok(changes)
-    }
-
-    async fn keys(&self, space: &str, pattern: &str) -> Result<Vec<Change>, ReadError> {
-        let Ok(space) = self.memory.space(space) else { return Ok(Vec::new()) };
-        let (beginning, is_exact) = match pattern.strip_suffix('*') {
-            Some(beginning) => (beginning.to_owned(), false),
-            None => (pattern.to_owned(), true),
-        };
-        let read = move || {
-            let mut found: BTreeMap<String, Change> = BTreeMap::new();
-            let now = unix_ms();
-            space.for_each_cell(beginning.as_bytes(), &mut |cell| {
-                let Ok(key) = std::str::from_utf8(&cell.key) else { return };
-                if is_exact && key != beginning {
-                    return;
-                }
-                let (version, is_deleted) = (cell.stamp.to_string(), cell.live(now).is_none());
-                let change = found.entry(key.to_owned()).or_insert_with(|| Change {
-                    subject: key.to_owned(),
-                    version: String::new(),
-                    at_ms: 0,
-                    is_deleted: true,
-                });
-                change.is_deleted &= is_deleted;
-                if version > change.version {
-                    (change.version, change.at_ms) = (version, cell.stamp.unix_ms());
-                }
-            })?;
-            Ok(found.into_values().collect())
-        };
-        tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Ok(Vec::new()))
     }
 
     /// Fires the changes that are due and this node's own.

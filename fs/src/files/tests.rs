@@ -72,6 +72,33 @@ async fn the_tree_does_what_every_file_system_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_has_changed_when_it_is_written_or_gets_to_where_it_is() {
+    let swarm = TestSwarm::start(2).await;
+    let (here, there) =
+        (Node::start(swarm.network(0).clone()).await, Node::start(swarm.network(1).clone()).await);
+    let changed = async |path: &str| here.files.changed(&at(path)).await.unwrap().unwrap();
+    here.put("/a", "one").await;
+    let written = changed("/a").await;
+    here.files.set_attributes(&at("/a"), Attributes { mode: Some(0o600), mtime_ms: Some(5) }).await.unwrap();
+    assert_eq!(changed("/a").await, written, "that is no change of it");
+    there.sees("/a").await;
+    assert_eq!(
+        there.files.changed(&at("/a")).await.unwrap(),
+        Some(written.clone()),
+        "it is the same everywhere"
+    );
+    here.put("/a", "two").await;
+    let replaced = changed("/a").await;
+    assert!(replaced > written && replaced.at_ms >= written.at_ms);
+    here.files.mkdir(&at("/d"), Parents::Create).await.unwrap();
+    here.files.rename(&at("/a"), &at("/d/a")).await.unwrap();
+    let moved = changed("/d/a").await;
+    assert!(moved > replaced);
+    here.files.rename(&at("/d"), &at("/e")).await.unwrap();
+    assert!(changed("/e/a").await > moved, "a directory takes along what is in it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_put_on_one_node_is_read_on_one_that_joins_later() {
     let mut swarm = TestSwarm::start(2).await;
     swarm.wait_connected().await;

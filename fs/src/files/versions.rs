@@ -140,10 +140,13 @@ impl Files {
                 all.push(found(inode, stamp, file, old.mode, Some(old.until_ms)));
             }
         }
-        let now = now_ms();
-        let until: Vec<u64> = all.iter().map(|found| found.version.until_ms.unwrap_or(now)).collect();
-        let gone = expired(&until, now, self.inner.tree.retention().await?);
-        Ok(all.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(found, _)| found).collect())
+        // What it is now is no old version, and does not count as one.
+        let (now, old): (Vec<Kept>, Vec<Kept>) =
+            all.into_iter().partition(|found| found.version.until_ms.is_none());
+        let until: Vec<u64> = old.iter().filter_map(|found| found.version.until_ms).collect();
+        let gone = expired(&until, now_ms(), self.inner.tree.retention().await?);
+        let kept = old.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(found, _)| found);
+        Ok(now.into_iter().chain(kept).collect())
     }
 }
 
