@@ -102,7 +102,7 @@ impl Outbox {
 fn weight(cell: &Cell) -> usize {
     let value = match &cell.content {
         crate::Content::Value(value) => value.len(),
-        crate::Content::Tombstone | crate::Content::Large(_) => 0,
+        crate::Content::Tombstone | crate::Content::Large(_) | crate::Content::Kept(_) => 0,
     };
     size_of::<Cell>() + cell.key.len() + cell.field.len() + value
 }

@@ -22,6 +22,7 @@ use crate::{
     memory::Shared,
     store::{Change, IndexEntry, ReadError, Taken},
     value::{BlobName, MAX_LARGE},
+    versions,
 };
 
 /// Jobs that wait for the writer. Beyond this, those who write wait for room.
@@ -162,9 +163,16 @@ where
         let Some(update) = self.update.take() else { return Vec::new() };
         match update(view) {
             Ok((drafts, answer)) => {
+                let kept = match versions::beside(view, view.shared.author, &drafts) {
+                    Ok(kept) => kept,
+                    Err(error) => {
+                        self.outcome = Err(error.into());
+                        return Vec::new();
+                    }
+                };
                 let stamp = Stamp { time: view.shared.clock.tick(), author: view.shared.author };
                 self.outcome = Ok((stamp, answer));
-                drafts.into_iter().map(|draft| draft.stamped(stamp)).collect()
+                drafts.into_iter().chain(kept).map(|draft| draft.stamped(stamp)).collect()
             }
             Err(error) => {
                 self.outcome = Err(error);
@@ -322,18 +330,7 @@ pub(crate) struct View<'a> {
 impl View<'_> {
     /// All cells of a key.
     pub(crate) fn cells(&self, space: &SpaceName, key: &[u8]) -> Result<Vec<Cell>, ReadError> {
-        let prefix = codec::key_prefix(space, key);
-        let mut cells = BTreeMap::new();
-        for cell in self.shared.store.scan(&prefix, &prefix) {
-            let cell = cell?;
-            cells.insert(cell.field.clone(), cell);
-        }
-        let pending =
-            self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
-        for cell in pending.filter_map(|(_, slot)| slot.current.as_ref()) {
-            cells.insert(cell.field.clone(), cell.clone());
-        }
-        Ok(cells.into_values().collect())
+        self.cells_from(space, key, &[])
     }
 
     /// Whether earlier jobs of the group write a cell of a key whose field is such.
@@ -357,6 +354,31 @@ impl View<'_> {
             Some(slot) => Ok(slot.current.clone()),
             None => self.shared.store.cell(&address),
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        self.shared
+    }
+
+    /// The cells of a key whose fields begin so.
+    pub(crate) fn cells_from(
+        &self,
+        space: &SpaceName,
+        key: &[u8],
+        field: &[u8],
+    ) -> Result<Vec<Cell>, ReadError> {
+        let prefix = codec::address(space, key, field);
+        let mut cells = BTreeMap::new();
+        for cell in self.shared.store.scan(&prefix, &prefix) {
+            let cell = cell?;
+            cells.insert(cell.field.clone(), cell);
+        }
+        let pending =
+            self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
+        for cell in pending.filter_map(|(_, slot)| slot.current.as_ref()) {
+            cells.insert(cell.field.clone(), cell.clone());
+        }
+        Ok(cells.into_values().collect())
     }
 
     /// The cells that decide what a key is worth.

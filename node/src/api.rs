@@ -22,6 +22,7 @@ mod node;
 mod object;
 pub(crate) mod route;
 pub(crate) mod serve;
+mod spaces;
 
 use std::sync::{Arc, OnceLock};
 
@@ -86,6 +87,7 @@ fn table(services: &Services) -> Vec<Route> {
     let memory = memory::Resource { memory, stopping: stopping.clone() };
     table.extend(memory::routes(&memory));
     table.extend(keys::routes(&memory));
+    table.extend(spaces::routes(&memory));
     table.extend(docs::routes(&control.documents));
     let jobs = jobs::Resource { compute, stopping };
     table.extend(jobs::routes(&jobs));
