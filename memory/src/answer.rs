@@ -12,9 +12,9 @@ use crate::{
     clock::now_ms,
     codec::Digest,
     intake::{self, Authorship},
-    memory::Memory,
+    memory::{Memory, Shared},
     reconcile::RoundError,
-    replica::{self, Outgoing},
+    replica::{self, Outgoing, Sent},
     wire::{Link, LinkError, MAX_WANTED, Request, Response},
 };
 
@@ -24,7 +24,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let link = Link::new(stream, &memory.shared().counters);
-    let mut answerer = Answerer { memory, peer, link, compared: None };
+    let mut answerer = Answerer { memory, peer, link, compared: None, sent: Sent::default() };
     loop {
         let frame = match answerer.link.receive().await {
             Ok(frame) => frame,
@@ -40,6 +40,7 @@ struct Answerer<'a, S> {
     peer: PeerId,
     link: Link<'a, S>,
     compared: Option<Compared>,
+    sent: Sent,
 }
 
 /// A set under comparison.
@@ -96,16 +97,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answerer<'_, S> {
             return self.refuse().await;
         }
         let (shared, floor) = (self.memory.shared(), self.floor());
-        let outgoing =
-            replica::blocking(shared, move |shared| replica::page_of(shared, &digests, floor)).await?;
-        self.send(&outgoing).await
+        let sent = std::mem::take(&mut self.sent);
+        let read = move |shared: &Shared| replica::page_of(shared, &digests, floor, sent);
+        let outgoing = replica::blocking(shared, read).await?;
+        self.send(outgoing).await
     }
 
     async fn pull(&mut self, shard: u8, after: Option<Digest>) -> Result<(), RoundError> {
         let (shared, floor) = (self.memory.shared(), self.floor());
-        let outgoing =
-            replica::blocking(shared, move |shared| replica::page_after(shared, shard, after, floor)).await?;
-        self.send(&outgoing).await
+        let sent = std::mem::take(&mut self.sent);
+        let read = move |shared: &Shared| replica::page_after(shared, shard, after, floor, sent);
+        let outgoing = replica::blocking(shared, read).await?;
+        self.send(outgoing).await
     }
 
     async fn take(&mut self, page: &[u8]) -> Result<(), RoundError> {
@@ -121,10 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answerer<'_, S> {
         self.memory.shared().horizon.floor(&self.peer, now_ms())
     }
 
-    async fn send(&mut self, outgoing: &Outgoing) -> Result<(), RoundError> {
-        let Outgoing { page, served, next } = outgoing;
-        let served = u32::try_from(*served).unwrap_or(u32::MAX);
-        Ok(self.link.send(&Response::Cells { page, served, next: *next }).await?)
+    async fn send(&mut self, outgoing: Outgoing) -> Result<(), RoundError> {
+        let Outgoing { page, served, next, sent } = outgoing;
+        self.sent = sent;
+        let served = u32::try_from(served).unwrap_or(u32::MAX);
+        Ok(self.link.send(&Response::Cells { page: &page, served, next }).await?)
     }
 
     async fn refuse(&mut self) -> Result<(), RoundError> {

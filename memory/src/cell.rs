@@ -151,6 +151,29 @@ pub enum Content {
     Value(Bytes),
     /// Its value is too large for a cell, and lies there.
     Large(Large),
+    /// It is not the value of a field, but an old version of one.
+    Kept(Kept),
+}
+
+impl Content {
+    fn blob(&self) -> Option<BlobName> {
+        match self {
+            Self::Large(large) => Some(large.name),
+            Self::Kept(kept) => kept.content.blob(),
+            Self::Value(_) | Self::Tombstone => None,
+        }
+    }
+}
+
+/// A version of a value or field that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kept {
+    /// The version's name; that of the cell that holds it if missing.
+    pub(crate) stamp: Option<Stamp>,
+    /// The version that its author replaced.
+    pub(crate) parent: Option<Stamp>,
+    /// A value, a large value, or a tombstone.
+    pub(crate) content: Box<Content>,
 }
 
 /// One version of one cell.
@@ -189,7 +212,7 @@ impl Cell {
     pub fn live(&self, now_ms: u64) -> Option<&Bytes> {
         match &self.content {
             Content::Value(value) if !self.expired(now_ms) => Some(value),
-            Content::Value(_) | Content::Large(_) | Content::Tombstone => None,
+            Content::Value(_) | Content::Large(_) | Content::Kept(_) | Content::Tombstone => None,
         }
     }
 
@@ -199,7 +222,7 @@ impl Cell {
             _ if self.expired(now_ms) => None,
             Content::Value(value) => Some(Value::Inline(value.clone())),
             Content::Large(large) => Some(Value::Large(*large)),
-            Content::Tombstone => None,
+            Content::Tombstone | Content::Kept(_) => None,
         }
     }
 
@@ -210,10 +233,7 @@ impl Cell {
 
     /// The name of its value's bytes, if they lie elsewhere.
     pub(crate) fn blob(&self) -> Option<BlobName> {
-        match &self.content {
-            Content::Large(large) => Some(large.name),
-            Content::Value(_) | Content::Tombstone => None,
-        }
+        self.content.blob()
     }
 
     /// Whether the cell's time is over at `now_ms`.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cell::{Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceName, Stamp},
+    cell::{Author, Cell, Content, Kept, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceName, Stamp},
     value::{BlobName, Large},
 };
 
@@ -20,8 +20,8 @@ const END_OF_KEY: u8 = 0x01;
 
 /// No address is longer: every byte of the key may need its escape.
 const MAX_ADDRESS: usize = MAX_SPACE + 1 + 2 * MAX_KEY + 2 + MAX_FIELD;
-/// No record is longer: the value, and generous room for version, stamp, expiry and lengths.
-const MAX_RECORD: usize = MAX_VALUE + 64;
+/// No record is longer: the value, and generous room for version, stamps, expiry and lengths.
+const MAX_RECORD: usize = MAX_VALUE + 128;
 
 /// Why bytes are not a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +59,53 @@ enum Record<'a> {
         len: u64,
         hash: [u8; 32],
     },
+    /// An old version of a field: its name and its parent as (time, author).
+    Kept {
+        time: u64,
+        author: [u8; 16],
+        stamp: Option<(u64, [u8; 16])>,
+        parent: Option<(u64, [u8; 16])>,
+        #[serde(borrow)]
+        content: Version<'a>,
+    },
+}
+
+// WIRE: the order of the variants.
+#[derive(Serialize, Deserialize)]
+enum Version<'a> {
+    Deleted,
+    #[serde(borrow)]
+    Value(&'a [u8]),
+    Large {
+        name: [u8; BlobName::LEN],
+        len: u64,
+        hash: [u8; 32],
+    },
+}
+
+impl<'a> Version<'a> {
+    fn of(content: &'a Content) -> Result<Self, MalformedCell> {
+        match content {
+            Content::Tombstone => Ok(Self::Deleted),
+            Content::Value(value) => Ok(Self::Value(value)),
+            Content::Large(Large { name, len, hash }) => {
+                Ok(Self::Large { name: *name.as_bytes(), len: *len, hash: *hash })
+            }
+            Content::Kept(_) => Err(MalformedCell::Record),
+        }
+    }
+
+    fn read(self) -> Result<Content, MalformedCell> {
+        match self {
+            Self::Deleted => Ok(Content::Tombstone),
+            Self::Value(value) if value.len() > MAX_VALUE => Err(MalformedCell::TooLarge),
+            Self::Value(value) => Ok(Content::Value(Bytes::copy_from_slice(value))),
+            Self::Large { name, len, hash } => {
+                let large = Large { name: BlobName::from_bytes(name), len, hash };
+                if large.is_sound() { Ok(Content::Large(large)) } else { Err(MalformedCell::TooLarge) }
+            }
+        }
+    }
 }
 
 /// A cell in its two encoded parts.
@@ -94,10 +141,15 @@ pub(crate) fn encode(cell: &Cell) -> Result<Encoded, MalformedCell> {
         Content::Large(Large { name, len, hash }) => {
             Record::Large { time, author, expires_ms, name: *name.as_bytes(), len: *len, hash: *hash }
         }
+        Content::Kept(Kept { stamp, parent, content }) => {
+            let pair = |stamp: &Stamp| (stamp.time, *stamp.author.as_bytes());
+            let (stamp, parent) = (stamp.as_ref().map(pair), parent.as_ref().map(pair));
+            Record::Kept { time, author, stamp, parent, content: Version::of(content)? }
+        }
     };
     let room = match content {
         Content::Value(value) => value.len() + 64,
-        Content::Tombstone | Content::Large(_) => 128,
+        Content::Tombstone | Content::Large(_) | Content::Kept(_) => 128,
     };
     let record = postcard::to_extend(&record, Vec::with_capacity(room)).map_err(|_| MalformedCell::Record)?;
     Ok(Encoded { address: address(space, key, field), record })
@@ -129,6 +181,12 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
             }
             (time, author, expires_ms, Content::Large(large))
         }
+        Record::Kept { time, author, stamp, parent, content } => {
+            let stamp_of = |(time, author)| Stamp { time, author: Author::from_bytes(author) };
+            let (stamp, parent) = (stamp.map(stamp_of), parent.map(stamp_of));
+            let kept = Kept { stamp, parent, content: Box::new(content.read()?) };
+            (time, author, None, Content::Kept(kept))
+        }
     };
     if key.len() > MAX_KEY || field.len() > MAX_FIELD {
         return Err(MalformedCell::TooLarge);
@@ -136,6 +194,15 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
     let stamp = Stamp { time, author: Author::from_bytes(author) };
     let field = Bytes::copy_from_slice(field);
     Ok(Cell { space, key: key.into(), field, stamp, content, expires_ms })
+}
+
+/// The stamp of a cell that was encoded here.
+pub(crate) fn stamp(record: &[u8]) -> Result<Stamp, MalformedCell> {
+    let (record, _) = postcard::take_from_bytes::<Record<'_>>(record).map_err(|_| MalformedCell::Record)?;
+    let (Record::V1 { time, author, .. }
+    | Record::Large { time, author, .. }
+    | Record::Kept { time, author, .. }) = record;
+    Ok(Stamp { time, author: Author::from_bytes(author) })
 }
 
 /// The address of one cell.

@@ -83,7 +83,7 @@ impl Horizon {
     pub(crate) fn is_long_dead(&self, cell: &Cell, now_ms: u64) -> bool {
         let dead_ms = match cell.content {
             Content::Tombstone => Some(unix_ms(cell.stamp.time)),
-            Content::Value(_) | Content::Large(_) => cell.expires_ms,
+            Content::Value(_) | Content::Large(_) | Content::Kept(_) => cell.expires_ms,
         };
         dead_ms.is_some_and(|dead_ms| dead_ms < self.reaped_before(now_ms))
     }

@@ -8,7 +8,7 @@
 //! The rooms, in reading order: `cell` (the merge rule, pure), `codec` (cells as bytes), `counter` (what a key is
 //! worth, pure), `slot` (where a replica counts), `clock` (stamps), `fingerprint` (what a replica holds, as 256 numbers, pure), `engine` and `store` (the disk),
 //! `writer` (group commit), `memory`, `space`, `watch` and `changes` (the interface), `due` and `horizon` (what time ends), `page` and `intake` (what travels, and what
-//! of it is let in), `value`, `blobs`, `keeper` and `leftovers` (values too large for a cell), `gossip` (deltas), `wire`, `replica`, `reconcile` and `answer` (comparing notes), and `sync` (the tasks).
+//! of it is let in), `value`, `blobs`, `keeper` and `leftovers` (values too large for a cell), `versions` (what a space keeps of the past), `gossip` (deltas), `wire`, `replica`, `reconcile` and `answer` (comparing notes), and `sync` (the tasks).
 //! Built on them: `document` (JSON that many edit at once) and `collection` (where documents lie and how they are found).
 //!
 //! Deliberately absent: reads from other nodes, locks and transactions across nodes, and any notion of a quorum.
@@ -40,13 +40,14 @@ mod stats;
 mod store;
 mod sync;
 mod value;
+mod versions;
 mod watch;
 mod wire;
 mod writer;
 
 pub use blobs::{BlobError, Blobs, ByteStream, Cause, stream_of};
 pub use cell::{
-    Author, Cell, Content, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceError, SpaceName, Stamp,
+    Author, Cell, Content, Kept, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceError, SpaceName, Stamp,
     StampError, Version,
 };
 pub use changes::{Cursor, CursorError};
@@ -79,5 +80,6 @@ pub use stats::{MemoryStats, Offender};
 pub use store::{ReadError, StoreError};
 pub use sync::{JoinError, MemorySync};
 pub use value::{BlobName, Large, MAX_LARGE, Payload, Value};
+pub use versions::{KeyVersion, MAX_VERSIONS, SpaceSettings};
 pub use watch::{Event, Watch};
 pub use writer::WriteError;

@@ -30,6 +30,7 @@ use crate::{
     stats::{Counters, MemoryStats},
     store::{Store, StoreError, Tally},
     sync::{JoinError, MemorySync},
+    versions::Policies,
     watch::Watchers,
     writer::{self, Job, LocalJob, RemoteJob, Removal, View, Work, WriteError},
 };
@@ -96,6 +97,7 @@ pub(crate) struct Shared {
     pub(crate) horizon: Horizon,
     pub(crate) slot: Slot,
     pub(crate) keeper: Keeper,
+    pub(crate) policies: Policies,
     pub(crate) leftovers: Leftovers,
     /// There while not all is here that was here before; see [`Memory::is_whole`].
     incomplete: Incomplete,
@@ -122,6 +124,7 @@ impl Memory {
             horizon: Horizon::open(dir, options.horizon),
             slot: Slot::open(dir).map_err(|source| StoreError::Io { path: dir.into(), source })?,
             keeper: Keeper::default(),
+            policies: Policies::default(),
             leftovers: Leftovers::lingering(options.linger),
             incomplete: Incomplete::at(dir),
             observers: RwLock::default(),
@@ -134,7 +137,9 @@ impl Memory {
         });
         let writer = Some(writer.map_err(StoreError::Thread)?);
         let due = Some(Due::start(shared.clone(), jobs.clone()).map_err(StoreError::Thread)?);
-        Ok(Self { inner: Arc::new(Inner { shared, due, jobs: Some(jobs), writer }) })
+        let memory = Self { inner: Arc::new(Inner { shared, due, jobs: Some(jobs), writer }) };
+        memory.load_settings().map_err(|source| StoreError::Damaged { path: dir.into(), source })?;
+        Ok(memory)
     }
 
     /// Notes that what was in `dir` is lost and must come back from other nodes. To be called before the memory is opened
@@ -160,8 +165,7 @@ impl Memory {
         Ok(Space::new(self.clone(), SpaceName::new(name)?))
     }
 
-    /// Writes all of `batch` or none. Elsewhere it arrives whole if it fits a gossip message (16 KiB); a larger one
-    /// may be seen there in parts for a moment.
+    /// Writes all of `batch` or none. It arrives whole elsewhere, too: whoever reads sees all of it or nothing.
     pub async fn commit(&self, batch: Batch) -> Result<Stamp, WriteError> {
         let drafts = batch.into_drafts(self).await?;
         let (stamp, ()) = self.update(move |_| Ok((drafts, ()))).await?;
@@ -306,6 +310,7 @@ impl Shared {
         for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             observer.applied(cells);
         }
+        cells.iter().for_each(|cell| self.policies.note(cell));
         for cell in cells.iter().filter(|cell| counter::decides_value(&cell.field)) {
             self.watchers.note(&cell.space, &cell.key);
         }

@@ -30,12 +30,32 @@ impl Page {
     pub(crate) fn push(&mut self, record: &Encoded) -> bool {
         let fits = self.bytes.len() + size(record) <= self.limit;
         if fits {
-            for part in [&record.address, &record.record] {
-                push_length(&mut self.bytes, part.len());
-                self.bytes.extend_from_slice(part);
-            }
+            self.append(record);
         }
         fits
+    }
+
+    fn append(&mut self, record: &Encoded) {
+        for part in [&record.address, &record.record] {
+            push_length(&mut self.bytes, part.len());
+            self.bytes.extend_from_slice(part);
+        }
+    }
+
+    /// Adds records that belong together, all or none. If there is nothing in the page yet they may be longer than it is
+    /// to be, up to `longest`.
+    pub(crate) fn push_all(&mut self, records: &[Encoded], longest: usize) -> bool {
+        let len = records.iter().map(size).sum::<usize>();
+        let fits = self.bytes.len() + len <= self.limit || (self.bytes.is_empty() && len <= longest);
+        if fits {
+            records.iter().for_each(|record| self.append(record));
+        }
+        fits
+    }
+
+    /// Whether records could be pushed together at all.
+    pub(crate) fn could_fit(records: &[Encoded], longest: usize) -> bool {
+        records.iter().map(size).sum::<usize>() <= longest
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {

@@ -17,7 +17,7 @@ use crate::{
     fingerprint::{SHARDS, Shard},
     intake::{self, Authorship},
     memory::{Memory, Shared},
-    replica::{self, MAX_COMPARED, Outgoing, ReplicaError},
+    replica::{self, MAX_COMPARED, Outgoing, ReplicaError, Sent},
     wire::{Link, LinkError, MAX_WANTED, Request, Response},
     writer::WriteError,
 };
@@ -56,7 +56,8 @@ where
 {
     let link = Link::new(stream, &memory.shared().counters);
     let (horizon, began_ms, began) = (&memory.shared().horizon, now_ms(), Instant::now());
-    let mut round = Round { memory, peer, link, floor: horizon.floor(&peer, began_ms) };
+    let mut round =
+        Round { memory, peer, link, floor: horizon.floor(&peer, began_ms), sent: Sent::default() };
     let outcome = round.run().await?;
     horizon.agreed(peer, began_ms, began);
     memory.shared().has_compared();
@@ -65,12 +66,30 @@ where
     Ok(outcome)
 }
 
+/// Fetches cells that `peer` has told of, and all that were written together with them. Whether there was anything.
+pub(crate) async fn fetch<S>(
+    memory: &Memory,
+    peer: PeerId,
+    stream: S,
+    digests: Vec<Digest>,
+) -> Result<bool, RoundError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let link = Link::new(stream, &memory.shared().counters);
+    let mut round = Round { memory, peer, link, floor: None, sent: Sent::default() };
+    let has_come = round.want(digests).await?;
+    let _ = round.link.close().await;
+    Ok(has_come)
+}
+
 struct Round<'a, S> {
     memory: &'a Memory,
     peer: PeerId,
     link: Link<'a, S>,
     /// The two have been apart for long: what the peer lacks of what is older is deleted here, too.
     floor: Option<u64>,
+    sent: Sent,
 }
 
 /// What to do about the shards that differ.
@@ -129,8 +148,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Round<'_, S> {
         Err(RoundError::Nonsense("reconciliation without end"))
     }
 
-    /// Fetches the cells with these digests.
-    async fn want(&mut self, mut digests: Vec<Digest>) -> Result<(), RoundError> {
+    /// Fetches the cells with these digests; says whether there were any.
+    async fn want(&mut self, mut digests: Vec<Digest>) -> Result<bool, RoundError> {
+        let mut has_come = false;
         while !digests.is_empty() {
             let rest = digests.split_off(digests.len().min(MAX_WANTED));
             let wanted = digests.len();
@@ -142,11 +162,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Round<'_, S> {
             if served == 0 || served > wanted {
                 return Err(RoundError::Nonsense("count of cells"));
             }
+            has_come |= !page.is_empty();
             self.merge(page).await?;
             digests.drain(..served);
             digests.extend(rest);
         }
-        Ok(())
+        Ok(has_come)
     }
 
     /// Fetches a whole shard.
@@ -172,9 +193,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Round<'_, S> {
         let (mut rest, floor) = (digests, self.floor);
         while !rest.is_empty() {
             let chunk = rest[..rest.len().min(MAX_WANTED)].to_vec();
-            let read = move |shared: &Shared| replica::page_of(shared, &chunk, floor);
+            let sent = std::mem::take(&mut self.sent);
+            let read = move |shared: &Shared| replica::page_of(shared, &chunk, floor, sent);
             let outgoing = replica::blocking(self.memory.shared(), read).await?;
             self.send(&outgoing).await?;
+            self.sent = outgoing.sent;
             // A page always holds at least one cell, whatever its size.
             rest = &rest[outgoing.served.max(1)..];
         }
@@ -186,11 +209,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Round<'_, S> {
         self.bury_shard(shard).await?;
         let (mut after, floor) = (None, self.floor);
         loop {
-            let outgoing = replica::blocking(self.memory.shared(), move |shared| {
-                replica::page_after(shared, shard, after, floor)
-            })
-            .await?;
+            let sent = std::mem::take(&mut self.sent);
+            let read = move |shared: &Shared| replica::page_after(shared, shard, after, floor, sent);
+            let outgoing = replica::blocking(self.memory.shared(), read).await?;
             self.send(&outgoing).await?;
+            self.sent = outgoing.sent;
             if outgoing.next.is_none() {
                 return Ok(());
             }

@@ -1,6 +1,6 @@
 //! What comparing notes reads from this node's store. All of it reads the disk, so it runs beside the async tasks.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 
@@ -11,7 +11,7 @@ use crate::{
     memory::Shared,
     page::Page,
     store::ReadError,
-    wire::MAX_PAGE,
+    wire::{MAX_MATES, MAX_PAGE, MAX_WHOLE},
 };
 
 /// Cells that one negentropy exchange compares; more are compared a few shards at a time. 40 bytes each.
@@ -19,6 +19,9 @@ pub(crate) const MAX_COMPARED: u64 = 65_536;
 
 /// The peer's count of a shard and ours may differ by what was just written: so much slack before we refuse.
 pub(crate) const COMPARED_SLACK: u64 = 4;
+
+/// Batches that are remembered as sent over one link.
+const MAX_SENT: usize = 65_536;
 
 /// Bytes of one negentropy message.
 const MAX_MESSAGE: u64 = 256 * 1024;
@@ -31,6 +34,39 @@ pub(crate) struct Outgoing {
     pub(crate) served: usize,
     /// Where to go on in a shard; `None` at its end.
     pub(crate) next: Option<Digest>,
+    /// The batches that were sent so far.
+    pub(crate) sent: Sent,
+}
+
+/// The batches that were sent over a link. Each is sent as a whole when the first of its cells is.
+#[derive(Debug, Default)]
+pub(crate) struct Sent(HashSet<Stamp>);
+
+impl Sent {
+    fn add(&mut self, stamp: Stamp) {
+        // To send one again does no harm.
+        if self.0.len() >= MAX_SENT {
+            self.0.clear();
+        }
+        self.0.insert(stamp);
+    }
+
+    /// Puts a cell on a page, with all that were written together with it. False if the page is too full.
+    fn push(&mut self, shared: &Shared, page: &mut Page, address: &[u8]) -> Result<bool, ReplicaError> {
+        let is_new = |stamp: &Stamp| !self.0.contains(stamp);
+        let Some((cell, stamp, mates)) = shared.store.together(address, is_new, MAX_MATES)? else {
+            return Ok(true);
+        };
+        // One that is larger than a batch may be was never promised to arrive as a whole.
+        if mates.len() < 2 || !Page::could_fit(&mates, MAX_WHOLE) {
+            return Ok(page.push(&cell));
+        }
+        let is_pushed = page.push_all(&mates, MAX_WHOLE);
+        if is_pushed {
+            self.add(stamp);
+        }
+        Ok(is_pushed)
+    }
 }
 
 /// Why a set cannot be compared.
@@ -84,20 +120,20 @@ pub(crate) fn page_of(
     shared: &Shared,
     digests: &[Digest],
     floor: Option<u64>,
+    mut sent: Sent,
 ) -> Result<Outgoing, ReplicaError> {
     let mut page = Page::new(&[], MAX_PAGE);
     let mut served = 0;
     for digest in digests {
         if let Some((entry, address)) = shared.store.entry(digest)?
             && !is_below(entry.time, floor)
-            && let Some(cell) = shared.store.encoded(&address)?
-            && !page.push(&cell)
+            && !sent.push(shared, &mut page, &address)?
         {
             break;
         }
         served += 1;
     }
-    Ok(Outgoing { page: page.into_bytes(), served, next: None })
+    Ok(Outgoing { page: page.into_bytes(), served, next: None, sent })
 }
 
 /// A page of the cells of `shard`, in the order of digests, after `after`, without those at or below `floor`.
@@ -106,9 +142,10 @@ pub(crate) fn page_after(
     shard: u8,
     after: Option<Digest>,
     floor: Option<u64>,
+    mut sent: Sent,
 ) -> Result<Outgoing, ReplicaError> {
     let mut page = Page::new(&[], MAX_PAGE);
-    let (mut last, mut full, mut failed) = (None, false, None);
+    let (mut last, mut full, mut failed) = (None, false, None::<ReplicaError>);
     let start = after.map_or_else(|| vec![shard], |after| after.to_vec());
     shared.store.index_from(&start, |entry, address| {
         if entry.digest[0] != shard {
@@ -121,9 +158,8 @@ pub(crate) fn page_after(
             last = Some(entry.digest);
             return true;
         }
-        match shared.store.encoded(address) {
-            Ok(Some(cell)) => full = !page.push(&cell),
-            Ok(None) => {}
+        match sent.push(shared, &mut page, address) {
+            Ok(is_pushed) => full = !is_pushed,
             Err(error) => failed = Some(error),
         }
         if !full {
@@ -132,8 +168,8 @@ pub(crate) fn page_after(
         !full && failed.is_none()
     })?;
     match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(Outgoing { page: page.into_bytes(), served: 0, next: last.filter(|_| full) }),
+        Some(error) => Err(error),
+        None => Ok(Outgoing { page: page.into_bytes(), served: 0, next: last.filter(|_| full), sent }),
     }
 }
 

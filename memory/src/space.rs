@@ -245,7 +245,7 @@ impl Batch {
         for ((key, field), content) in &self.cells {
             let value = match content {
                 Content::Value(value) => Some(value),
-                Content::Tombstone | Content::Large(_) => None,
+                Content::Tombstone | Content::Large(_) | Content::Kept(_) => None,
             };
             check_names(key, field)?;
             if !is_users(field) {

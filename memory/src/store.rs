@@ -1,9 +1,9 @@
 //! Cells on this node's disk, in an LSM tree (`fjall`).
 //!
-//! Four keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
+//! Five keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
 //! `index` (digest → time, due, kind, address) is the same cells sorted by shard, for reconciliation; `due` (due, kind,
 //! digest → address) are those that will not last, sorted by when their time is over; `blobs` (name of a blob, address)
-//! are those whose value lies elsewhere. Fingerprints and the newest stamp are not stored but summed up from the index at start, so they cannot disagree with it.
+//! are those whose value lies elsewhere; `batches` (stamp, address) are those that were written together. Fingerprints and the newest stamp are not stored but summed up from the index at start, so they cannot disagree with it.
 //!
 //! Only the writer thread writes. Anyone reads, and sees whole batches only.
 
@@ -13,11 +13,11 @@ use std::{
     sync::Arc,
 };
 
-use fjall::PersistMode;
+use fjall::{PersistMode, Readable};
 
 use crate::{
     blobs::BlobError,
-    cell::{Cell, Content, SpaceName},
+    cell::{Cell, Content, SpaceName, Stamp},
     clock::unix_ms,
     codec::{self, Digest, Encoded, MalformedCell},
     counter::{self, KeyState},
@@ -108,6 +108,10 @@ pub(crate) struct Change {
     pub(crate) blob: Option<BlobName>,
     /// ... and those of the version before.
     pub(crate) old_blob: Option<BlobName>,
+    /// Its stamp, if other cells were written with it, ...
+    pub(crate) batch: Option<Stamp>,
+    /// ... and that of the version before.
+    pub(crate) old_stamp: Option<Stamp>,
 }
 
 /// A cell that is taken out.
@@ -115,6 +119,7 @@ pub(crate) struct Change {
 pub(crate) struct Taken {
     pub(crate) address: Vec<u8>,
     pub(crate) entry: IndexEntry,
+    pub(crate) stamp: Stamp,
     pub(crate) blob: Option<BlobName>,
 }
 
@@ -204,7 +209,7 @@ impl Tally {
 /// The cells on disk.
 #[derive(Debug)]
 pub(crate) struct Store {
-    engine: Engine<4>,
+    engine: Engine<5>,
 }
 
 /// The position of each keyspace.
@@ -212,8 +217,9 @@ const CELLS: usize = 0;
 const INDEX: usize = 1;
 const DUE: usize = 2;
 const BLOBS: usize = 3;
-const OPTIONS: EngineOptions<4> = EngineOptions {
-    keyspaces: ["cells", "index", "due", "blobs"],
+const BATCHES: usize = 4;
+const OPTIONS: EngineOptions<5> = EngineOptions {
+    keyspaces: ["cells", "index", "due", "blobs", "batches"],
     workers: WORKERS,
     cache_bytes: CACHE_BYTES,
 };
@@ -253,9 +259,18 @@ impl Store {
     /// Writes all of `changes` or none, and returns when they are on the disk.
     pub(crate) fn write(&self, changes: &[Change]) -> Result<(), EngineError> {
         self.engine.write(Purpose::Add, |opened| {
-            let [cells, index, due, blobs] = &opened.keyspaces;
+            let [cells, index, due, blobs, batches] = &opened.keyspaces;
             let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
-            for Change { encoded, entry, replaces, blob, old_blob } in changes {
+            for Change { encoded, entry, replaces, blob, old_blob, batch: mates, old_stamp } in changes {
+                if let Some(old) = old_stamp.filter(|old| Some(*old) != *mates) {
+                    let key = batch_key(&old, &encoded.address);
+                    if batches.contains_key(&key)? {
+                        batch.remove(batches, key);
+                    }
+                }
+                if let Some(stamp) = mates {
+                    batch.insert(batches, batch_key(stamp, &encoded.address), []);
+                }
                 if let Some(name) = old_blob.as_ref().filter(|_| old_blob != blob) {
                     batch.remove(blobs, blob_key(name, &encoded.address));
                 }
@@ -282,7 +297,8 @@ impl Store {
     pub(crate) fn purge(&self, cells: &[Taken]) -> Result<(), EngineError> {
         self.engine.write(Purpose::Free, |opened| {
             let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
-            for Taken { address, entry, blob } in cells {
+            for Taken { address, entry, stamp, blob } in cells {
+                batch.remove(&opened.keyspaces[BATCHES], batch_key(stamp, address));
                 if let Some(name) = blob {
                     batch.remove(&opened.keyspaces[BLOBS], blob_key(name, address));
                 }
@@ -317,6 +333,37 @@ impl Store {
         Ok(())
     }
 
+    /// The cell at `address` as it is sent, and all that were written together with it, itself among them, if there are several;
+    /// those that were written over since are not. All of it is of one moment: a batch that is being written is not there.
+    /// `None` if there is no such cell, or its stamp is not `wanted`; of more than `max` cells none are given.
+    pub(crate) fn together(
+        &self,
+        address: &[u8],
+        wanted: impl Fn(&Stamp) -> bool,
+        max: usize,
+    ) -> Result<Option<(Encoded, Stamp, Vec<Encoded>)>, ReadError> {
+        let opened = self.engine.read()?;
+        let (snapshot, cells) = (opened.database.snapshot(), &opened.keyspaces[CELLS]);
+        let read = |address: &[u8]| -> Result<Option<(Encoded, Stamp)>, ReadError> {
+            let Some(record) = snapshot.get(cells, address)? else { return Ok(None) };
+            let stamp = codec::stamp(&record)?;
+            Ok(Some((Encoded { address: address.to_vec(), record: record.to_vec() }, stamp)))
+        };
+        let Some((cell, stamp)) = read(address)?.filter(|(_, stamp)| wanted(stamp)) else { return Ok(None) };
+        let prefix = batch_key(&stamp, &[]);
+        let mut mates = Vec::new();
+        for guard in snapshot.prefix(&opened.keyspaces[BATCHES], &prefix) {
+            let key = guard.key()?;
+            let address = key.strip_prefix(prefix.as_slice()).ok_or(MalformedCell::Address)?;
+            mates.extend(read(address)?.filter(|(_, of)| *of == stamp).map(|(mate, _)| mate));
+            if mates.len() > max {
+                mates.clear();
+                break;
+            }
+        }
+        Ok(Some((cell, stamp, mates)))
+    }
+
     /// What cells say of this blob. A cell whose time was over at `at_ms` says nothing for it any more.
     pub(crate) fn reference(&self, name: BlobName, at_ms: u64) -> Result<Reference, ReadError> {
         let prefix = name.as_bytes().as_slice();
@@ -337,12 +384,6 @@ impl Store {
     pub(crate) fn cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {
         let record = self.engine.read()?.keyspaces[CELLS].get(address)?;
         record.map(|record| codec::decode(address, &record)).transpose().map_err(Into::into)
-    }
-
-    /// The cell at `address` as it is sent.
-    pub(crate) fn encoded(&self, address: &[u8]) -> Result<Option<Encoded>, ReadError> {
-        let record = self.engine.read()?.keyspaces[CELLS].get(address)?;
-        Ok(record.map(|record| Encoded { address: address.to_vec(), record: record.to_vec() }))
     }
 
     /// What is known of the cell version with this digest, and its address, while it is the current one.
@@ -380,7 +421,9 @@ impl Store {
             Ok(opened) => (Some(opened), None),
             Err(error) => (None, Some(Err(error))),
         };
-        let range = opened.as_ref().map(|opened| opened.keyspaces[CELLS].range(start..));
+        // Of a batch that is being written a scan shows nothing; without a snapshot the engine would show a part of it.
+        let range =
+            opened.as_ref().map(|opened| opened.database.snapshot().range(&opened.keyspaces[CELLS], start..));
         range
             .into_iter()
             .flatten()
@@ -407,6 +450,10 @@ impl Store {
         }
         Ok(state)
     }
+}
+
+fn batch_key(stamp: &Stamp, address: &[u8]) -> Vec<u8> {
+    [&stamp.time.to_be_bytes(), stamp.author.as_bytes().as_slice(), address].concat()
 }
 
 fn blob_key(name: &BlobName, address: &[u8]) -> Vec<u8> {

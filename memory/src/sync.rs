@@ -6,7 +6,7 @@
 //! that agree they come every [`SLOWEST`] and take under 200 bytes.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -38,8 +38,10 @@ const SLOWEST: Duration = Duration::from_secs(5);
 /// Comparisons that this node has under way at once. Beyond this a new one is left to a later round.
 const MAX_BEGUN: usize = 4;
 
-/// Comparisons that this node answers at once, of which a peer may have one. Beyond this, streams are dropped.
-const MAX_ANSWERED: usize = 8;
+/// Comparisons that this node answers at once, and of these a single peer's: one, and the fetching of a batch. Beyond
+/// this, streams are dropped.
+const MAX_ANSWERED: usize = 32;
+const MAX_OF_A_PEER: usize = 2;
 
 /// Peers that are asked at once when gossip could not carry everything.
 const FANOUT: usize = 3;
@@ -76,7 +78,7 @@ impl MemorySync {
 
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         spawn(&mut tasks, &stop, gossip::publish(outbox, network.clone()));
-        spawn(&mut tasks, &stop, gossip::receive(memory.clone(), deltas));
+        spawn(&mut tasks, &stop, gossip::receive(memory.clone(), network.clone(), deltas));
         spawn(&mut tasks, &stop, serve(memory.clone(), incoming));
         spawn(&mut tasks, &stop, Rounds::new(memory, network).run());
         Ok(Self { stop, tasks })
@@ -101,7 +103,7 @@ fn spawn(tasks: &mut JoinSet<()>, stop: &CancellationToken, task: impl Future<Ou
 
 /// Answers peers that begin a comparison, until the network stops.
 async fn serve(memory: Memory, mut incoming: Incoming) {
-    let places = Arc::new(Mutex::new(HashSet::new()));
+    let places = Arc::new(Mutex::new(HashMap::new()));
     let mut answers = JoinSet::new();
     while let Some((peer, stream)) = incoming.next().await {
         while answers.try_join_next().is_some() {}
@@ -122,20 +124,32 @@ async fn serve(memory: Memory, mut incoming: Incoming) {
 /// A peer's place among those who are answered, given back on drop.
 struct Place {
     peer: PeerId,
-    places: Arc<Mutex<HashSet<PeerId>>>,
+    places: Places,
 }
 
+/// How many places each peer has taken.
+type Places = Arc<Mutex<HashMap<PeerId, usize>>>;
+
 impl Place {
-    fn take(places: &Arc<Mutex<HashSet<PeerId>>>, peer: PeerId) -> Option<Self> {
+    fn take(places: &Places, peer: PeerId) -> Option<Self> {
         let mut taken = places.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = taken.len() < MAX_ANSWERED && taken.insert(peer);
-        free.then(|| Self { peer, places: places.clone() })
+        let is_full = taken.values().sum::<usize>() >= MAX_ANSWERED;
+        let of_peer = taken.entry(peer).or_default();
+        if is_full || *of_peer >= MAX_OF_A_PEER {
+            return None;
+        }
+        *of_peer += 1;
+        Some(Self { peer, places: places.clone() })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.peer);
+        let mut taken = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_peer) = taken.get_mut(&self.peer) {
+            *of_peer -= 1;
+        }
+        taken.retain(|_, of_peer| *of_peer > 0);
     }
 }
 

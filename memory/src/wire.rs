@@ -19,8 +19,15 @@ pub(crate) const PROTOCOL: &str = "/starfish/memory-sync/1";
 /// Bytes of cells in one frame. Large enough that a round trip to the other side of the world is well used.
 pub(crate) const MAX_PAGE: usize = 1024 * 1024;
 
-/// Bytes of one frame: a page and what stands around it.
-const MAX_FRAME: usize = MAX_PAGE + 4096;
+/// Bytes of the cells of one batch, which are sent together: twice the largest, for names with many zero bytes and for the
+/// versions that a space keeps, and room for what stands around each cell.
+pub(crate) const MAX_WHOLE: usize = 20 * 1024 * 1024;
+
+/// Cells of one batch, with the versions that a space keeps.
+pub(crate) const MAX_MATES: usize = 2 * crate::space::MAX_BATCH_CELLS;
+
+/// Bytes of one frame: a page, or a batch, and what stands around it.
+const MAX_FRAME: usize = MAX_WHOLE + 4096;
 
 /// Cells that may be asked for by digest in one frame (32 KiB).
 pub(crate) const MAX_WANTED: usize = 1024;

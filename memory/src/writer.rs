@@ -6,7 +6,7 @@
 //! observers, watchers and gossip hear of it in the order of the jobs, and then the jobs are answered.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, HashSet, btree_map::Entry},
     sync::{Arc, PoisonError},
 };
 
@@ -22,6 +22,7 @@ use crate::{
     memory::Shared,
     store::{Change, IndexEntry, ReadError, Taken},
     value::{BlobName, MAX_LARGE},
+    versions,
 };
 
 /// Jobs that wait for the writer. Beyond this, those who write wait for room.
@@ -162,9 +163,16 @@ where
         let Some(update) = self.update.take() else { return Vec::new() };
         match update(view) {
             Ok((drafts, answer)) => {
+                let kept = match versions::beside(view, view.shared.author, &drafts) {
+                    Ok(kept) => kept,
+                    Err(error) => {
+                        self.outcome = Err(error.into());
+                        return Vec::new();
+                    }
+                };
                 let stamp = Stamp { time: view.shared.clock.tick(), author: view.shared.author };
                 self.outcome = Ok((stamp, answer));
-                drafts.into_iter().map(|draft| draft.stamped(stamp)).collect()
+                drafts.into_iter().chain(kept).map(|draft| draft.stamped(stamp)).collect()
             }
             Err(error) => {
                 self.outcome = Err(error);
@@ -255,7 +263,7 @@ fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>, removal: Removal) {
     let entry_of = |(address, digest): (Vec<u8>, Digest)| {
         let cell = shared.store.cell(&address).ok()??;
         let entry = IndexEntry::of(&cell, &codec::encode(&cell).ok()?);
-        (entry.digest == digest).then(|| Taken { address, entry, blob: cell.blob() })
+        (entry.digest == digest).then(|| Taken { address, entry, stamp: cell.stamp, blob: cell.blob() })
     };
     let cells: Vec<Taken> = cells.into_iter().filter_map(entry_of).collect();
     if cells.is_empty() {
@@ -303,8 +311,10 @@ fn mend(shared: &Shared, doubtful: &mut Vec<Cell>) {
 struct Slot {
     /// What the disk has, ...
     stored: Option<IndexEntry>,
-    /// ... and where its value's bytes lie.
+    /// ... where its value's bytes lie, ...
     stored_blob: Option<BlobName>,
+    /// ... and its stamp.
+    stored_stamp: Option<Stamp>,
     /// What the disk has, or will have after this group.
     current: Option<Cell>,
     /// Set once the group changes it.
@@ -322,18 +332,7 @@ pub(crate) struct View<'a> {
 impl View<'_> {
     /// All cells of a key.
     pub(crate) fn cells(&self, space: &SpaceName, key: &[u8]) -> Result<Vec<Cell>, ReadError> {
-        let prefix = codec::key_prefix(space, key);
-        let mut cells = BTreeMap::new();
-        for cell in self.shared.store.scan(&prefix, &prefix) {
-            let cell = cell?;
-            cells.insert(cell.field.clone(), cell);
-        }
-        let pending =
-            self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
-        for cell in pending.filter_map(|(_, slot)| slot.current.as_ref()) {
-            cells.insert(cell.field.clone(), cell.clone());
-        }
-        Ok(cells.into_values().collect())
+        self.cells_from(space, key, &[])
     }
 
     /// Whether earlier jobs of the group write a cell of a key whose field is such.
@@ -357,6 +356,31 @@ impl View<'_> {
             Some(slot) => Ok(slot.current.clone()),
             None => self.shared.store.cell(&address),
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        self.shared
+    }
+
+    /// The cells of a key whose fields begin so.
+    pub(crate) fn cells_from(
+        &self,
+        space: &SpaceName,
+        key: &[u8],
+        field: &[u8],
+    ) -> Result<Vec<Cell>, ReadError> {
+        let prefix = codec::address(space, key, field);
+        let mut cells = BTreeMap::new();
+        for cell in self.shared.store.scan(&prefix, &prefix) {
+            let cell = cell?;
+            cells.insert(cell.field.clone(), cell);
+        }
+        let pending =
+            self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
+        for cell in pending.filter_map(|(_, slot)| slot.current.as_ref()) {
+            cells.insert(cell.field.clone(), cell.clone());
+        }
+        Ok(cells.into_values().collect())
     }
 
     /// The cells that decide what a key is worth.
@@ -416,7 +440,8 @@ impl Group<'_> {
                     None => None,
                 };
                 let stored_blob = current.as_ref().and_then(Cell::blob);
-                vacant.insert(Slot { stored, stored_blob, current, next: None });
+                let stored_stamp = current.as_ref().map(|current| current.stamp);
+                vacant.insert(Slot { stored, stored_blob, stored_stamp, current, next: None });
             }
             loaded.push((cell, encoded));
         }
@@ -449,11 +474,20 @@ impl Group<'_> {
     /// Returns the cells of which it is unknown whether they reached the disk.
     fn commit(self) -> Vec<Cell> {
         let Self { shared, slots, mut jobs, leftovers, cells: _, bytes: _ } = self;
+        let batches = batches_of(&jobs);
         let change = |slot: Slot| {
-            let Slot { stored, stored_blob, current, next } = slot;
-            let (encoded, entry) = next?;
-            let blob = current.as_ref().and_then(Cell::blob);
-            Some(Change { encoded, entry, replaces: stored, blob, old_blob: stored_blob })
+            let Slot { stored, stored_blob, stored_stamp, current, next } = slot;
+            let ((encoded, entry), current) = (next?, current?);
+            let batch = batches.contains(&current.stamp).then_some(current.stamp);
+            Some(Change {
+                encoded,
+                entry,
+                replaces: stored,
+                blob: current.blob(),
+                old_blob: stored_blob,
+                batch,
+                old_stamp: stored_stamp,
+            })
         };
         let mut doubtful = Vec::new();
         let changes: Vec<Change> = slots.into_values().filter_map(change).collect();
@@ -481,6 +515,16 @@ impl Group<'_> {
         jobs.into_iter().for_each(|(job, _)| job.finish());
         doubtful
     }
+}
+
+/// The stamps that several cells of one job have: they were written together, here or by their author.
+fn batches_of(jobs: &[(Box<dyn Job>, Vec<Cell>)]) -> HashSet<Stamp> {
+    let mut batches = HashSet::new();
+    for (_, won) in jobs.iter().filter(|(_, won)| won.len() > 1) {
+        let mut seen = HashSet::new();
+        batches.extend(won.iter().map(|cell| cell.stamp).filter(|stamp| !seen.insert(*stamp)));
+    }
+    batches
 }
 
 fn sum_up(shared: &Shared, changes: &[Change]) {

@@ -24,6 +24,7 @@ mod processes;
 pub(crate) mod route;
 mod schedule;
 pub(crate) mod serve;
+mod spaces;
 
 use std::sync::{Arc, OnceLock};
 
@@ -88,6 +89,7 @@ fn table(services: &Services) -> Vec<Route> {
     let memory = memory::Resource { memory, stopping: stopping.clone() };
     table.extend(memory::routes(&memory));
     table.extend(keys::routes(&memory));
+    table.extend(spaces::routes(&memory));
     table.extend(docs::routes(&control.documents));
     let jobs = jobs::Resource { compute, stopping };
     table.extend(jobs::routes(&jobs));

@@ -100,6 +100,12 @@ impl Client {
         self.send(json_request(path, body)?).await?.json().await
     }
 
+    async fn put<A: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<A, ClientError> {
+        let mut request = json_request(path, body)?;
+        *request.method_mut() = Method::PUT;
+        self.send(request).await?.json().await
+    }
+
     /// A `POST` whose answer has no body.
     async fn order(&self, path: &str, body: &impl Serialize) -> Result<(), ClientError> {
         self.send(json_request(path, body)?).await?.done().await

@@ -31,7 +31,7 @@ pub use self::{
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
     memory::{
         Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyKindBody,
-        KeyValueBody, Length, MemberBody, WatchEvent, WriteBody,
+        KeyValueBody, Length, MemberBody, RestoreValueRequest, SpaceBody, VersionBody, WatchEvent, WriteBody,
     },
     problem::{Problem, ProblemBody},
     processes::{EventAnswer, EventSent, ProcessLine, SpawnRequest},

@@ -146,6 +146,46 @@ fn a_watch_shows_what_is_there_and_then_what_happens_elsewhere() {
 }
 
 #[test]
+fn a_space_that_keeps_versions_shows_what_was_and_what_both_halves_wrote() {
+    let swarm = Swarm::start(2);
+    let (one, other) = (swarm.node(0), swarm.node(1));
+    let set = |index: usize, value: &str| {
+        swarm.node(index).ok(["mem", "--space", "docs", "set", "k", value]);
+    };
+    one.ok(["mem", "space", "docs", "--versions", "4", "--keep", "7d"]);
+    swarm.wait_same_memory();
+    assert_eq!(other.json(["mem", "space", "docs"])["versions"], 4);
+    (1..=5).for_each(|number| set(0, &number.to_string()));
+    swarm.wait_same_memory();
+    let log = |index: usize| swarm.node(index).json(["mem", "--space", "docs", "log", "k"]);
+    assert_eq!(log(1).as_array().unwrap().len(), 4);
+    let oldest = log(1)[3]["version"].as_str().unwrap().to_owned();
+    assert_eq!(other.ok(["mem", "--space", "docs", "get", "k", "--at", &oldest[..16]]), "2\n");
+
+    swarm.partition(&[0], &[1]);
+    set(0, "left");
+    set(1, "right");
+    swarm.heal();
+    wait_until("both halves' writes are there", || {
+        (0..2).all(|index| {
+            let log = log(index);
+            let states = log.as_array().unwrap().iter().map(|version| version["conflict"] == true);
+            states.collect::<Vec<_>>() == [false, true, false, false]
+        })
+    });
+    let lost = log(0)[1]["version"].as_str().unwrap().to_owned();
+    other.ok(["mem", "--space", "docs", "restore", "k", &lost]);
+    wait_until("what had lost is back", || one.ok(["mem", "--space", "docs", "get", "k"]) == "left\n");
+    other.ok(["mem", "--space", "docs", "del", "k"]);
+    swarm.wait_same_memory();
+    assert_eq!(log(0)[0]["bytes"], serde_json::Value::Null, "the deletion is a version, too");
+    let before = log(0)[1]["version"].as_str().unwrap().to_owned();
+    one.ok(["mem", "--space", "docs", "restore", "k", &before]);
+    assert_eq!(one.ok(["mem", "--space", "docs", "get", "k"]), "left\n");
+    assert_eq!(one.run(["mem", "--space", "docs", "restore", "k", "ffff"]).code, NO_SUCH_KEY);
+}
+
+#[test]
 fn two_halves_write_on_and_agree_when_they_meet() {
     let swarm = Swarm::start(4);
     let set = |index: usize, key: &str, value: &str| drop(swarm.node(index).ok(["mem", "set", key, value]));

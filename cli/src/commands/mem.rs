@@ -1,6 +1,7 @@
 //! `starfish mem`: the shared memory.
 
 mod held;
+mod past;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
 use self::held::Held;
+use self::past::Past;
 use super::Context;
 use super::failure::NOT_FOUND;
 use crate::output::human;
@@ -62,6 +64,9 @@ enum Action {
         /// No newline: the bytes of the value and nothing else.
         #[arg(long)]
         raw: bool,
+        /// Not what it is now but what it was in this version (see `mem log`).
+        #[arg(long, value_name = "VERSION")]
+        at: Option<String>,
     },
     /// Print what is known of a key: its version, when its time is over, what it holds.
     Stat {
@@ -150,6 +155,8 @@ enum Action {
         by: i64,
     },
     #[command(flatten)]
+    Past(Past),
+    #[command(flatten)]
     Held(Held),
     /// Read writes from standard input, one JSON document a line, and make all of them or none:
     /// {"key": "a", "value": "1"}, {"key": "a", "field": "f", "value": "1"}, {"key": "b"} to delete.
@@ -194,7 +201,10 @@ impl Mem {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         let space = context.client.space(&self.space);
         match self.action {
-            Action::Get { key, raw } => match space.open(key.as_bytes()).await? {
+            Action::Get { key, raw, at: Some(version) } => {
+                return past::print_version(&mut context, &space, (&key, ""), &version, raw).await;
+            }
+            Action::Get { key, raw, at: None } => match space.open(key.as_bytes()).await? {
                 Some(value) => print_value(&mut context, value, raw).await?,
                 None => return Ok(NOT_FOUND),
             },
@@ -243,6 +253,7 @@ impl Mem {
             }
             Action::Batch => batch(&mut context, &space).await?,
             Action::Watch { prefix } => watch(&mut context, &self.space, &prefix).await?,
+            Action::Past(past) => return past.run(&mut context, &space).await,
             Action::Held(held) => return held.run(&mut context, &space).await,
         }
         Ok(0)

@@ -288,7 +288,7 @@ fn change_of(cell: &Cell) -> Option<(Inode, Stamp, Change)> {
     let stamp = Stamp { time: cell.stamp.time, author: *cell.stamp.author.as_bytes() };
     let value = match &cell.content {
         starfish_memory::Content::Value(value) => Some(value.as_ref()),
-        starfish_memory::Content::Tombstone | starfish_memory::Content::Large(_) => None,
+        _ => None,
     };
     let change = match cell.field.as_ref() {
         field if field == Place::NAME => Change::Place(value.and_then(Place::decode)),

@@ -87,7 +87,7 @@ impl OpenDocuments {
         behind.bytes += cell.field.len()
             + match &cell.content {
                 Content::Value(value) => value.len(),
-                Content::Tombstone | Content::Large(_) => 0,
+                Content::Tombstone | Content::Large(_) | Content::Kept(_) => 0,
             };
         behind.is_closed |= change::pack_field(&cell.field) == Some(Purpose::Close);
         if behind.bytes > MAX_BEHIND {

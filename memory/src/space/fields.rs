@@ -157,7 +157,9 @@ impl Space {
                     let cell = view.cell(&space.name, &key, &field)?;
                     let was_there = cell.as_ref().is_some_and(|cell| cell.is_live(now_ms()));
                     match content {
-                        Content::Value(_) | Content::Large(_) => changed.added += usize::from(!was_there),
+                        Content::Value(_) | Content::Large(_) | Content::Kept(_) => {
+                            changed.added += usize::from(!was_there)
+                        }
                         Content::Tombstone if !was_there => continue,
                         Content::Tombstone => changed.removed += 1,
                     }

@@ -137,7 +137,8 @@ impl Space {
         }
     }
 
-    pub(super) async fn content_of(&self, value: &Value) -> Result<ByteStream, ReadError> {
+    /// The bytes of a value that was read here, from wherever they are.
+    pub async fn content_of(&self, value: &Value) -> Result<ByteStream, ReadError> {
         match value {
             Value::Inline(bytes) => Ok(stream_of(bytes.clone())),
             Value::Large(large) => self.memory.open_value(large).await,

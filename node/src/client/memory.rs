@@ -9,12 +9,14 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method};
 
+use starfish_memory::SpaceSettings;
+
 use super::connection::{Answer, RequestBody, empty, full, streamed};
 use super::{Client, ClientError, request};
 use crate::percent;
 use crate::wire::{
     Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyKindBody, KeyValueBody, Length,
-    MemberBody, WatchEvent, WriteBody,
+    MemberBody, RestoreValueRequest, SpaceBody, VersionBody, WatchEvent, WriteBody,
 };
 
 /// The longest line of a watch: an event with the largest key and value, escaped, several times over.
@@ -142,6 +144,50 @@ impl RemoteSpace {
             Some(answer) => answer.bytes().await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The versions of a value (with an empty `field`) or of a field that are kept, the newest first; `None` if there is
+    /// no such key.
+    pub async fn versions(&self, key: &[u8], field: &[u8]) -> Result<Option<Vec<VersionBody>>, ClientError> {
+        let path = format!("{}/versions?field={}", self.at(key), percent::encode(field));
+        let answer = self.client.send(request(Method::GET, &path, empty())).await;
+        match if_there(answer)? {
+            Some(answer) => answer.json().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The value in one version whose bytes are still to come, if there is one.
+    pub async fn open_version(
+        &self,
+        key: &[u8],
+        field: &[u8],
+        version: &str,
+    ) -> Result<Option<RemoteValue>, ClientError> {
+        let version = percent::encode(version.as_bytes());
+        let path = format!("{}/versions/{version}?field={}", self.at(key), percent::encode(field));
+        let answer = self.client.send(request(Method::GET, &path, empty())).await;
+        Ok(if_there(answer)?.map(RemoteValue::new))
+    }
+
+    /// Makes an old version the current one; false if there is no such version.
+    pub async fn restore(&self, key: &[u8], field: &[u8], version: &str) -> Result<bool, ClientError> {
+        let (path, version) = (format!("{}/restore", self.at(key)), version.to_owned());
+        let body = RestoreValueRequest { version, field: Bytes::copy_from_slice(field) };
+        match self.client.order(&path, &body).await {
+            Err(ClientError::Refused(problem)) if problem.body.code == "no-such-key" => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+
+    /// What the space is asked to do.
+    pub async fn settings(&self) -> Result<SpaceBody, ClientError> {
+        self.client.get(&format!("/api/v1/spaces/{}", self.name)).await
+    }
+
+    /// Asks it of the space, on all nodes.
+    pub async fn set_settings(&self, settings: &SpaceSettings) -> Result<SpaceBody, ClientError> {
+        self.client.put(&format!("/api/v1/spaces/{}", self.name), settings).await
     }
 
     /// Sets a field to a value that comes in parts. If it breaks off, nothing is set.

@@ -35,6 +35,47 @@ pub struct KeyKindBody {
     pub bytes: Option<u64>,
 }
 
+/// One version of a value or field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionBody {
+    /// Its name.
+    pub version: String,
+    /// When it was written, in Unix milliseconds.
+    pub at_ms: u64,
+    /// Who wrote it: the second half of its name.
+    pub author: String,
+    /// How long it is, in bytes; missing if it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Whether it is what the key or field is worth now.
+    pub current: bool,
+    /// Whether the current one was written without knowledge of it, and the other way round.
+    pub conflict: bool,
+}
+
+/// `POST /api/v1/mem/{space}/{key}/restore`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreValueRequest {
+    /// The version.
+    pub version: String,
+    /// Of which field; of the plain value if it is empty or missing.
+    #[serde(with = "as_percent", default)]
+    pub field: Bytes,
+}
+
+/// What a space is asked to do: `/api/v1/spaces/{space}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceBody {
+    /// Its name.
+    pub space: String,
+    /// Versions of each value and field that are kept, the current one among them.
+    pub versions: u16,
+    /// How long a version counts after it was replaced, in milliseconds; for good if missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_ms: Option<u64>,
+}
+
 /// `POST /api/v1/mem/{space}/{key}/incr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

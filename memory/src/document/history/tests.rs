@@ -98,7 +98,7 @@ impl Node {
 fn value_of(cell: &Cell) -> &Bytes {
     match &cell.content {
         Content::Value(value) => value,
-        Content::Large(_) | Content::Tombstone => panic!("no value"),
+        Content::Large(_) | Content::Kept(_) | Content::Tombstone => panic!("no value"),
     }
 }
 
