@@ -53,8 +53,8 @@ impl Sent {
 
     /// Puts a cell on a page, with all that were written together with it. False if the page is too full.
     fn push(&mut self, shared: &Shared, page: &mut Page, address: &[u8]) -> Result<bool, ReplicaError> {
-        let is_new = |stamp: &Stamp| !self.0.contains(stamp);
-        let Some((cell, stamp, mates)) = shared.store.together(address, is_new, MAX_MATES)? else {
+        let was_sent = |stamp: &Stamp| self.0.contains(stamp);
+        let Some((cell, stamp, mates)) = shared.store.together(address, was_sent, MAX_MATES)? else {
             return Ok(true);
         };
         // One that is larger than a batch may be was never promised to arrive as a whole.

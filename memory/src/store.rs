@@ -335,11 +335,12 @@ impl Store {
 
     /// The cell at `address` as it is sent, and all that were written together with it, itself among them, if there are several;
     /// those that were written over since are not. All of it is of one moment: a batch that is being written is not there.
-    /// `None` if there is no such cell, or its stamp is not `wanted`; of more than `max` cells none are given.
+    /// `None` if there is no such cell, or if it is one of those with a stamp of which `was_sent`; of more than `max` cells
+    /// none are given.
     pub(crate) fn together(
         &self,
         address: &[u8],
-        wanted: impl Fn(&Stamp) -> bool,
+        was_sent: impl Fn(&Stamp) -> bool,
         max: usize,
     ) -> Result<Option<(Encoded, Stamp, Vec<Encoded>)>, ReadError> {
         let opened = self.engine.read()?;
@@ -349,10 +350,18 @@ impl Store {
             let stamp = codec::stamp(&record)?;
             Ok(Some((Encoded { address: address.to_vec(), record: record.to_vec() }, stamp)))
         };
-        let Some((cell, stamp)) = read(address)?.filter(|(_, stamp)| wanted(stamp)) else { return Ok(None) };
+        let Some((cell, stamp)) = read(address)? else { return Ok(None) };
+        let batches = &opened.keyspaces[BATCHES];
+        // One that came here by itself is not noted with others of its stamp, and is not sent with them.
+        if !snapshot.contains_key(batches, batch_key(&stamp, address))? {
+            return Ok(Some((cell, stamp, Vec::new())));
+        }
+        if was_sent(&stamp) {
+            return Ok(None);
+        }
         let prefix = batch_key(&stamp, &[]);
         let mut mates = Vec::new();
-        for guard in snapshot.prefix(&opened.keyspaces[BATCHES], &prefix) {
+        for guard in snapshot.prefix(batches, &prefix) {
             let key = guard.key()?;
             let address = key.strip_prefix(prefix.as_slice()).ok_or(MalformedCell::Address)?;
             mates.extend(read(address)?.filter(|(_, of)| *of == stamp).map(|(mate, _)| mate));
