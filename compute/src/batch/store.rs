@@ -165,14 +165,35 @@ impl Store {
     }
 
     pub(crate) async fn definition(&self, job: JobId, digest: Digest) -> Result<Definition, BatchStoreError> {
-        let path = path(job, "definition")?;
-        let bytes = self.read(&path, MAX_DEFINITION).await?;
-        let is_it = Digest::of(&bytes) == digest;
-        is_it.then(|| decode(&bytes)).flatten().ok_or(BatchStoreError::Damaged(path))
+        let bytes = self.read_as(job, "definition", MAX_DEFINITION, digest).await?;
+        decode(&bytes).ok_or(BatchStoreError::Damaged(path(job, "definition")?))
     }
 
-    pub(crate) async fn program(&self, job: JobId) -> Result<Bytes, BatchStoreError> {
-        self.read(&path(job, "program.wasm")?, MAX_MODULE_BYTES).await
+    pub(crate) async fn program(&self, job: JobId, module: Digest) -> Result<Bytes, BatchStoreError> {
+        self.read_as(job, "program.wasm", MAX_MODULE_BYTES, module).await
+    }
+
+    /// The file of a batch that has this name and this hash. Where two halves of a swarm have made one batch (of a tick, say) and
+    /// not in the same way, the tree has two files of a name, and shows one of them as a conflict.
+    async fn read_as(
+        &self,
+        job: JobId,
+        name: &str,
+        max: usize,
+        digest: Digest,
+    ) -> Result<Bytes, BatchStoreError> {
+        let bytes = self.read(&path(job, name)?, max).await?;
+        if Digest::of(&bytes) == digest {
+            return Ok(bytes);
+        }
+        let entries = self.files.list(&folder(job)?).await?;
+        for other in entries.iter().filter(|entry| entry.name != name && entry.name.starts_with(name)) {
+            let bytes = self.read(&path(job, &other.name)?, max).await?;
+            if Digest::of(&bytes) == digest {
+                return Ok(bytes);
+            }
+        }
+        Err(BatchStoreError::Damaged(path(job, name)?))
     }
 
     /// Keeps the items of a list: each ends with a zero byte, which no argument can hold.

@@ -164,7 +164,7 @@ impl Bench {
             source: std::io::Error::other(error),
         };
         if !service.programs.has(module).await {
-            let program = self.batches.store().program(self.job).await?;
+            let program = self.batches.store().program(self.job, module).await?;
             service.programs.put(module, program).await.map_err(damaged)?;
         }
         let artifact = match service.programs.artifact(module, &service.pool).await {

@@ -1,7 +1,7 @@
 //! What a node knows of one process: which events wait, and what is written when one was handled. Pure.
 //!
 //! Cells go in, in any order and from whatever owners; the greater stamp of a cell wins, as in memory. A state names all events that went into it:
-//! the last ones itself, those before in lists of [`SEAL_AT`] that are cells of their own, named by what is in them. So states of two
+//! the last ones itself, those before in lists that are cells of their own, named by what is in them. So states of two
 //! owners can share lists, and neither can change those of the other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -17,10 +17,13 @@ use crate::id::EventId;
 /// How long an event is kept after it was handled: halves of a swarm that are apart for longer may lose what only one of them has handled. An
 /// event that is sent again after that is another one.
 pub const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Events that a state names itself; then they become a list.
-pub const SEAL_AT: usize = 256;
+/// Events of a list. It is written as soon as there are so many.
+pub const LIST: usize = 128;
+/// Events that a state names itself; then the first of them are named by their list. That has been written some time before, so that
+/// no node is left with a state whose lists it lacks.
+pub const SEAL_AT: usize = 192;
 /// Lists of a state. Beyond this the oldest goes before its time.
-pub const MAX_SEALED: usize = 64;
+pub const MAX_SEALED: usize = 96;
 
 /// A cell to write, or to delete.
 pub(crate) type Write = (Field, Option<Vec<u8>>);
@@ -187,16 +190,34 @@ impl Journal {
         if let Some(state) = state {
             snapshot.state = state;
         }
-        if snapshot.open.len() >= SEAL_AT {
-            let list = std::mem::take(&mut snapshot.open);
-            let id = list_id(&list);
-            writes.push((Field::Sealed(id), Some(encode(&list)?)));
-            snapshot.sealed.push((id, at_ms));
-        }
+        self.seal(&mut snapshot, at_ms, &mut writes)?;
         self.let_go(&mut snapshot, at_ms, &mut writes);
         writes.push((Field::Answer(event), Some(encode(&Answer { outcome, by, at_ms })?)));
         writes.push((Field::State, Some(encode(&snapshot)?)));
         Ok(writes)
+    }
+
+    /// Has a list name the events that it is long enough for.
+    fn seal(
+        &self,
+        snapshot: &mut Snapshot,
+        at_ms: u64,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), postcard::Error> {
+        let is_full = snapshot.open.len() >= SEAL_AT;
+        if snapshot.open.len() != LIST && !is_full {
+            return Ok(());
+        }
+        let list = &snapshot.open[..LIST];
+        let id = list_id(list);
+        if self.list(&id).is_none() {
+            writes.push((Field::Sealed(id), Some(encode(&list)?)));
+        }
+        if is_full {
+            snapshot.open.drain(..LIST);
+            snapshot.sealed.push((id, at_ms));
+        }
+        Ok(())
     }
 
     /// Drops the oldest list, with its events, when its time is over; and a list of the same age that an owner wrote whose state did not

@@ -124,6 +124,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_longest_state_is_a_value_of_memory() {
+        use super::super::journal::{MAX_SEALED, SEAL_AT};
+        let snapshot = Snapshot {
+            tag: u64::MAX,
+            state: vec![0xff; MAX_STATE],
+            handled: u64::MAX,
+            failed: u64::MAX,
+            by: Some(PeerId::random()),
+            at_ms: 1 << 42,
+            open: vec![EventId([0xff; 16]); SEAL_AT - 1],
+            sealed: vec![(EventId([0xff; 16]), 1 << 42); MAX_SEALED],
+        };
+        let bytes = crate::batch::definition::encode(&snapshot).unwrap();
+        assert!(bytes.len() <= starfish_memory::MAX_VALUE, "{}", bytes.len());
+        let event = Event {
+            tag: u64::MAX,
+            handler: "h".repeat(64).parse().unwrap(),
+            data: vec![0xff; MAX_DATA],
+            at_ms: u64::MAX,
+            from: Some("p".repeat(64).parse().unwrap()),
+        };
+        assert!(crate::batch::definition::encode(&event).unwrap().len() <= starfish_memory::MAX_VALUE);
+    }
+
+    #[test]
     fn fields_read_back_as_they_are_written() {
         let id = EventId([7; 16]);
         for field in [Field::Spec, Field::State, Field::Sealed(id), Field::Event(id), Field::Answer(id)] {
