@@ -28,7 +28,7 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
     vec![
         Route::new(Verb::Post, "/api/v1/batches", "Submit a batch, which outlives this node", state, submit)
             .takes(Content::Json(
-                "{name, program, args, env, grants, limits, on, items, input, out, after, priority, deadline_ms, \
+                "{name, program, args, env, grants, reach, limits, on, items, input, out, after, priority, deadline_ms, anywhere, \
                  retries, keep_ms, no_cache}; or, as application/octet-stream, frames: kind 1 this JSON, then kind 2 the bytes of \
                  a program that is not in the tree, and kind 3 those of a list whose lines are the items",
             ))

@@ -1,5 +1,7 @@
 //! `/api/v1/functions`: programs are given names, and called by them.
 
+use std::time::Duration;
+
 use axum::Json as JsonAnswer;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, Request, State};
@@ -26,6 +28,10 @@ use crate::wire::{DeployRequest, Deployed, FunctionLine, InvokeRequest, Rollback
 
 /// How much input of a call goes on at a time.
 const CHUNK: usize = 64 << 10;
+/// Of the input of a call that is refused, so much is still taken, ...
+const MAX_DRAINED: usize = 1 << 20;
+/// ... for so long.
+const DRAIN_FOR: Duration = Duration::from_secs(1);
 
 pub(super) fn routes(state: &Resource) -> Vec<Route> {
     let one = "/api/v1/functions/{name}";
@@ -34,7 +40,7 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
             .gives(Content::Json("[{name, current, versions}]")),
         Route::new(Verb::Put, one, "Make a new version of a function, or the first", state, deploy)
             .takes(Content::Json(
-                "{program, env, grants, limits, http}; or, as application/octet-stream, a program that is not in the \
+                "{program, env, grants, reach, limits, http}; or, as application/octet-stream, a program that is not in the \
                  tree in frames: kind 1 this JSON without `program`, then kind 2 the program's bytes",
             ))
             .gives(Content::Json("{name, version}")),
@@ -118,7 +124,13 @@ async fn call(
     };
     let InvokeRequest { args } =
         asked.map_err(|error| ApiError::bad_request("bad-json", error.to_string()))?;
-    let Running { stdin, said } = state.compute.call(CallSpec { name, args, request: None }).await?;
+    let Running { stdin, said } = match state.compute.call(CallSpec { name, args, request: None }).await {
+        Ok(running) => running,
+        Err(error) => {
+            frames.drain().await;
+            return Err(error.into());
+        }
+    };
     let feeding = AbortOnDropHandle::new(tokio::spawn(feed(frames, stdin)));
     let frames = stream::unfold(Some((said, feeding)), async |state| {
         let (mut said, feeding) = state?;
@@ -184,6 +196,21 @@ impl Frames {
                 None => return self.decoder.finish().map(|()| None).map_err(Into::into),
             }
         }
+    }
+
+    /// Takes what is on its way, up to a bound: a connection that is closed over unread bytes is reset, and the answer
+    /// may be lost with it.
+    async fn drain(mut self) {
+        let draining = async {
+            let mut left = MAX_DRAINED;
+            while let Some(Ok(bytes)) = self.body.next().await {
+                left = left.saturating_sub(bytes.len());
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_FOR, draining).await;
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
     vec![
         Route::new(Verb::Post, "/api/v1/jobs", "Submit a task", state, submit)
             .takes(Content::Json(
-                "{name, program, args, env, grants, limits, on, stdin}; or, as application/octet-stream, a program \
+                "{name, program, args, env, grants, reach, limits, on, stdin}; or, as application/octet-stream, a program \
                  that is not in the tree in frames: kind 1 this JSON without `program`, then kind 2 the program's bytes",
             ))
             .gives(Content::Json("{id}")),
