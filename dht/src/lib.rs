@@ -31,7 +31,7 @@ pub use content::ContentError;
 pub use gossip::{Gossip, PublishError, Subscription};
 pub use identity::Identity;
 pub use libp2p::{Multiaddr, PeerId};
-pub use network::{Link, Network, NetworkEvent, NetworkStopped};
+pub use network::{Link, Network, NetworkEvent, NetworkStopped, without_peer};
 pub use rpc::CallError;
 pub use streams::{AcceptError, Incoming, OpenError, Stream};
 pub use transport::gate::Farewell;

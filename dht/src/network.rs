@@ -65,8 +65,6 @@ pub struct Link {
     pub address: Multiaddr,
     /// The latest round trip, once measured.
     pub round_trip: Option<Duration>,
-    /// Since when it is there.
-    pub since: Instant,
 }
 
 impl Link {
@@ -125,6 +123,14 @@ impl Addresses {
     pub(crate) fn remove_external(&mut self, address: &Multiaddr) {
         self.external.retain(|known| known != address);
     }
+}
+
+/// An address without the id of the peer that is there, which some say with it and some do not.
+pub fn without_peer(mut address: Multiaddr, peer: &PeerId) -> Multiaddr {
+    if address.iter().last() == Some(Protocol::P2p(*peer)) {
+        address.pop();
+    }
+    address
 }
 
 impl Shared {
@@ -361,8 +367,11 @@ impl Network {
         let addresses = self.shared.addresses.read().unwrap_or_else(PoisonError::into_inner);
         let (loopback, others): (Vec<_>, Vec<_>) = addresses.listen.iter().cloned().partition(is_loopback);
         let mut all = addresses.external.clone();
-        all.extend(others);
-        all.extend(loopback);
+        for address in others.into_iter().chain(loopback) {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
         all
     }
 

@@ -11,7 +11,7 @@ use starfish_dht::beacon::Beacons;
 use starfish_dht::enrol::SharedCredentials;
 use starfish_dht::membership::{CredentialsError, Role, UnknownRole};
 use starfish_dht::ticket::{MAX_ADDRESSES, Ticket, TicketError};
-use starfish_dht::{Multiaddr, Network, PeerId};
+use starfish_dht::{Multiaddr, Network, PeerId, without_peer};
 use starfish_fs::{Files, HandoverError};
 use starfish_memory::{Documents, Memory};
 use tokio_util::sync::CancellationToken;
@@ -159,6 +159,7 @@ impl Control {
                     .addresses
                     .into_iter()
                     .chain(link.iter().map(|link| link.address.clone()))
+                    .map(|address| without_peer(address, &member.peer))
                     .collect();
                 Peer {
                     id: member.peer,

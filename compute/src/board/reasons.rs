@@ -11,7 +11,7 @@ impl Board {
     pub fn why_pending(&self, now: Millis, job: &JobId) -> Option<String> {
         let kept = self.kept.get(job)?;
         let mut reason = match kept.terms.on {
-            Some(on) => format!("it must run on {on}, and {}", self.obstacle(now, kept, on)),
+            Some(on) => format!("it must run on {on}, which {}", self.obstacle(now, kept, on)),
             None => self.obstacles(now, kept),
         };
         if let Some((by, why)) = kept.lost.last() {
@@ -30,7 +30,7 @@ impl Board {
     fn obstacles(&self, now: Millis, kept: &Kept) -> String {
         let nodes = std::iter::once(self.me).chain(self.peers.keys().copied());
         let obstacles: Vec<_> =
-            nodes.map(|node| format!("{node}: {}", self.obstacle(now, kept, node))).collect();
+            nodes.map(|node| format!("{node} {}", self.obstacle(now, kept, node))).collect();
         format!("no node can take it now ({})", obstacles.join("; "))
     }
 
@@ -40,7 +40,7 @@ impl Board {
         let needed = kept.terms.memory_bytes;
         match capacity {
             None if self.peers.contains_key(&node) => "has not said yet what it can take".to_owned(),
-            None => "it is not connected".to_owned(),
+            None => "is not connected".to_owned(),
             Some(Capacity { memory_bytes, .. }) if memory_bytes < needed => {
                 format!(
                     "gives a task at most {}, and {} are needed",
@@ -48,7 +48,7 @@ impl Board {
                     Mebibytes(needed)
                 )
             }
-            Some(Capacity { slots, free: 0, .. }) => format!("all of its {slots} slots are busy"),
+            Some(Capacity { slots, free: 0, .. }) => format!("has all of its {slots} slots busy"),
             Some(_) if kept.is_paused(node, now) => "lost or declined it a moment ago".to_owned(),
             Some(_) => "has a free slot and was asked".to_owned(),
         }

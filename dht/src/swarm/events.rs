@@ -13,8 +13,6 @@ use crate::behaviour::BehaviourEvent;
 use crate::gossip::{Gossip, MAX_MESSAGE};
 use crate::network::{Link, NetworkEvent};
 
-/// Two nodes that dial each other at once have two connections, made within this time.
-const TWIN_DIALS: Duration = Duration::from_secs(2);
 /// How often it is said that strangers came.
 const STRANGERS_EVERY: Duration = Duration::from_secs(1);
 
@@ -23,16 +21,12 @@ impl Actor {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
-                if num_established.get() > 1 && endpoint.is_listener() && self.is_old_link(&peer_id) {
-                    return self.begin_anew(peer_id);
-                }
                 self.on_connected(peer_id, endpoint.get_remote_address().clone(), num_established.get() == 1);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 self.on_disconnected(peer_id, cause);
             }
-            // It broke, and another is there: the peer had died before it made that one.
-            SwarmEvent::ConnectionClosed { peer_id, cause: Some(ConnectionError::IO(_)), .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, cause: Some(cause), .. } if fell_silent(&cause) => {
                 self.begin_anew(peer_id);
             }
             SwarmEvent::NewListenAddr { address, .. } => {
@@ -71,17 +65,11 @@ impl Actor {
         }
     }
 
-    /// Whether there has been a direct connection to a peer for so long that it knows of it, if it is the same process.
-    fn is_old_link(&self, peer: &PeerId) -> bool {
-        let links = self.shared.links.read().unwrap_or_else(PoisonError::into_inner);
-        links.get(peer).is_some_and(|link| !link.is_relayed() && link.since.elapsed() > TWIN_DIALS)
-    }
-
-    /// A peer dials though it is connected, so for it, it is not: it was killed and started again, and the old
-    /// connection leads nowhere. Gossip greets a peer with the topics that this node hears on the first connection only;
-    /// so the next one has to be the first again.
+    /// One of several connections to a peer fell silent: the peer was killed, started again, and made the other ones.
+    /// Gossip greets a peer with the topics that this node hears on the first connection only, and for it those were not
+    /// the first. So all are closed, and the next one is.
     fn begin_anew(&mut self, peer: PeerId) {
-        tracing::info!(%peer, "was started again: its old connections are closed");
+        tracing::info!(%peer, "was started again: connecting anew");
         let _ = self.swarm.disconnect_peer_id(peer);
     }
 
@@ -92,7 +80,7 @@ impl Actor {
         }
         self.shared.forget_dial_failure(&peer);
         self.shared.has_met.store(true, Ordering::Relaxed);
-        let link = Link { address, round_trip: None, since: Instant::now() };
+        let link = Link { address, round_trip: None };
         self.shared.links.write().unwrap_or_else(PoisonError::into_inner).insert(peer, link);
         self.shared.presence.write().unwrap_or_else(PoisonError::into_inner).connected(peer, Instant::now());
         if first {
@@ -182,4 +170,16 @@ impl Actor {
         }
         MessageAcceptance::Accept
     }
+}
+
+/// Whether a connection ended since nothing came over it any more, and not because somebody closed it.
+fn fell_silent(cause: &ConnectionError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(cause);
+    while let Some(error) = next {
+        if error.to_string().ends_with("timed out") {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
