@@ -91,6 +91,9 @@ impl Value {
 
     fn for_people(self) -> String {
         match self {
+            Self::Time(time) if time < Duration::from_millis(10) => {
+                format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+            }
             Self::Time(time) if time < Duration::from_secs(10) => format!("{} ms", time.as_millis()),
             Self::Time(time) => format!("{:.1} s", time.as_secs_f64()),
             Self::Bytes(bytes) => human::bytes(bytes),
