@@ -5,8 +5,9 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use bytes::Bytes;
-use starfish_memory::{Condition, KeyKind, KeyRange, Lifetime, Memory, Space, Stamp, Value};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use starfish_memory::{Condition, KeyKind, KeyRange, Lifetime, Memory, Space, Stamp};
 
 use self::exchange::Exchanges;
 use self::http_client::HttpClient;
@@ -67,7 +68,7 @@ impl Attendant {
                 if access == Access::ReadOnly && writes(&about) {
                     return Told::Denied;
                 }
-                look_into(&self.outside.memory, &space, about).await.unwrap_or_else(Told::Failed)
+                look_into(&space, about).await.unwrap_or_else(Told::Failed)
             }
             Ask::Send { exchange, head } => self.send(exchange, *head).await,
             Ask::Part { exchange, part: Chunk(part) } => self.exchanges.send_part(exchange, part).await,
@@ -91,16 +92,13 @@ fn writes(about: &Bucket) -> bool {
     }
 }
 
-async fn look_into(memory: &Memory, space: &Space, about: Bucket) -> Result<Told, String> {
+async fn look_into(space: &Space, about: Bucket) -> Result<Told, String> {
     fn failed(error: impl std::error::Error + 'static) -> String {
         in_words(&error)
     }
     let told = match about {
         Bucket::Open => Told::Done,
-        Bucket::Get { key } => {
-            let value = space.value(key.as_bytes()).await.map_err(failed)?;
-            Told::Value(whole(memory, value).await?)
-        }
+        Bucket::Get { key } => Told::Value(read(space, &key).await?.map(|(_, value)| value)),
         Bucket::Set { key, value: Chunk(value) } => {
             space.set(key.as_bytes(), value, None).await.map_err(failed)?;
             Told::Done
@@ -112,11 +110,7 @@ async fn look_into(memory: &Memory, space: &Space, about: Bucket) -> Result<Told
         Bucket::Exists { key } => Told::Yes(space.value(key.as_bytes()).await.map_err(failed)?.is_some()),
         Bucket::Keys { after } => keys(space, after).await?,
         Bucket::Increment { key, by } => Told::Number(space.incr(key.as_bytes(), by).await.map_err(failed)?),
-        Bucket::Versioned { key } => {
-            let entry = space.entry(key.as_bytes()).await.map_err(failed)?;
-            let (version, value) = entry.map(|entry| (entry.version.to_string(), entry.value)).unzip();
-            Told::Versioned(version.zip(whole(memory, value).await?))
-        }
+        Bucket::Versioned { key } => Told::Versioned(read(space, &key).await?),
         Bucket::Swap { key, version, value: Chunk(value) } => {
             let condition = match version {
                 Some(version) => Condition::Version(version.parse::<Stamp>().map_err(failed)?),
@@ -129,17 +123,21 @@ async fn look_into(memory: &Memory, space: &Space, about: Bucket) -> Result<Told
     Ok(told)
 }
 
-/// The bytes of a value, unless it is too long for a guest.
-async fn whole(memory: &Memory, value: Option<Value>) -> Result<Option<Chunk>, String> {
-    let Some(value) = value else { return Ok(None) };
-    if value.len() > MAX_ASKED_VALUE as u64 {
+/// A value with its version, unless it is too long for a guest.
+async fn read(space: &Space, key: &str) -> Result<Option<(String, Chunk)>, String> {
+    let opened = space.open(key.as_bytes()).await.map_err(|error| in_words(&error))?;
+    let Some((entry, mut content)) = opened else { return Ok(None) };
+    if entry.value.len() > MAX_ASKED_VALUE as u64 {
         return Err(format!(
             "the value is longer than the {} KiB that a program is given",
             MAX_ASKED_VALUE >> 10
         ));
     }
-    let bytes = memory.whole_value(value).await.map_err(|error| in_words(&error))?;
-    Ok(Some(Chunk(bytes)))
+    let mut value = BytesMut::new();
+    while let Some(part) = content.next().await {
+        value.extend_from_slice(&part.map_err(|error| in_words(&error))?);
+    }
+    Ok(Some((entry.version.to_string(), Chunk(value.freeze()))))
 }
 
 /// A page of keys that are text and have a value. Others have no name here.

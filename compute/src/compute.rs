@@ -422,9 +422,7 @@ impl Compute {
 pub(crate) fn new_id(me: PeerId, what: &[u8]) -> JobId {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&me.to_bytes()).update(what).update(&rand::random::<[u8; 16]>());
-    let mut id = [0; 16];
-    hasher.finalize_xof().fill(&mut id);
-    JobId(id)
+    JobId(crate::id::half(hasher.finalize()))
 }
 
 /// The folders of a node that computes.

@@ -5,6 +5,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The first half of a hash, for ids of 128 bits.
+pub(crate) fn half(hash: blake3::Hash) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash.as_bytes()[..16]);
+    half
+}
+
 /// Declares an identifier of `$length` bytes: hex for people and JSON, raw bytes in postcard.
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident, $length:literal) => {

@@ -26,9 +26,11 @@ pub mod reach;
 pub mod report;
 pub mod schedule;
 
+mod arrived;
 mod compute;
 mod feed;
 mod keeper;
+mod kept;
 mod links;
 mod output;
 mod protocol;
@@ -60,6 +62,7 @@ mod component_test;
 pub use compute::{Compute, ComputeOptions, JobError, StartError};
 pub use feed::StdinWriter;
 pub use id::EventId;
+pub use kept::RecordError;
 pub use links::LinkError;
 pub use order::{RequestHead, ResponseHead};
 pub use output::OutputReader;
@@ -70,6 +73,11 @@ pub use submit::SubmitError;
 pub use task::{
     Access, Grant, JobId, Limit, Limits, Module, Outcome, OutputFrame, Receipt, TaskId, TaskSpec,
 };
+
+/// A span of time in whole milliseconds.
+fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Says the whole of an error: what failed, and why.
 fn in_words(error: &(dyn std::error::Error + 'static)) -> String {

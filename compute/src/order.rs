@@ -85,6 +85,14 @@ pub struct RequestHead {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
+impl RequestHead {
+    /// That of a request.
+    pub(crate) fn of(parts: &hyper::http::request::Parts) -> Self {
+        let (method, uri) = (parts.method.to_string(), parts.uri.to_string());
+        Self { method, uri, headers: in_order(&parts.headers) }
+    }
+}
+
 /// An HTTP response without its body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseHead {
@@ -92,6 +100,17 @@ pub struct ResponseHead {
     pub status: u16,
     /// Its headers, in order.
     pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl ResponseHead {
+    /// That of a response.
+    pub(crate) fn of(parts: &hyper::http::response::Parts) -> Self {
+        Self { status: parts.status.as_u16(), headers: in_order(&parts.headers) }
+    }
+}
+
+fn in_order(headers: &hyper::HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
 }
 
 /// A folder that a guest may open.

@@ -29,4 +29,3 @@ mod store;
 pub use record::{Answer, MAX_DATA, MAX_STATE, ProcessName};
 pub(crate) use service::Processes;
 pub use service::{ProcessError, ProcessStatus, SendSpec, Sent};
-pub use store::ProcessStoreError;

@@ -4,7 +4,6 @@
 //! memory; the code is the same. Whatever goes wrong here is told to the keeper, who decides what it means; if
 //! the stream breaks there is nobody to tell, and the attempt is dropped with all that belongs to it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,10 +17,11 @@ use tracing::debug;
 use crate::board::ClaimEnd;
 use crate::cache::{PrepareError, Programs};
 use crate::in_words;
+use crate::millis;
 use crate::order::{Folder, Order};
 use crate::pool::{CompileError, Pool, RunEnd, Worker};
 use crate::protocol::{FromKeeper, FromRunner};
-use crate::staging::{self, StageError, Staged};
+use crate::staging::{self, LaidOut, StageError, Staged};
 use crate::task::{
     Access, Call, Cost, Digest, JobId, MAX_GRANTS, MAX_MODULE_BYTES, Outcome, OutputFrame, Receipt,
 };
@@ -148,16 +148,17 @@ impl Runner {
             .take()
             .await
             .map_err(|error| Setback::Declined(format!("no worker: {}", in_words(&error))))?;
-        let (staged, folder) = self.stage(call, &worker).await?;
-        let order = order_of(call, artifact, &staged);
+        let laid_out = self.stage(call, &worker).await?;
+        let order = order_of(call, artifact, laid_out.staged());
         let ended = self.converse(&mut worker, &order, keeper, to_keeper).await?;
         if call.writes() {
             // A process that could write there is gone before its folders are read.
             worker.kill().await.map_err(|error| Setback::Lost(in_words(&error)))?;
         }
         let commits = call.writes() && ended.outcome.is_success();
-        let folders = if commits { self.commit(call, &staged, keeper, to_keeper).await? } else { Vec::new() };
-        if ended.reusable && !call.writes() && tokio::fs::remove_dir_all(&folder).await.is_ok() {
+        let folders =
+            if commits { self.commit(call, &laid_out, keeper, to_keeper).await? } else { Vec::new() };
+        if ended.reusable && !call.writes() && laid_out.clear().await {
             self.pool.give_back(worker);
         }
         let receipt = Box::new(self.receipt(call, ended).map_err(Setback::Lost)?);
@@ -190,18 +191,11 @@ impl Runner {
         self.programs.put(module, wasm.freeze()).await.map_err(|error| Setback::Declined(in_words(&error)))
     }
 
-    /// Lays the granted folders out for the worker, in a folder that is returned as well.
-    async fn stage(&self, call: &Call, worker: &Worker) -> Result<(Vec<Staged>, PathBuf), Setback> {
+    /// Lays the granted folders out for the worker.
+    async fn stage(&self, call: &Call, worker: &Worker) -> Result<LaidOut, Setback> {
         let declined = |error: StageError| Setback::Declined(in_words(&error));
         staging::await_digests(&*self.files, &call.inputs, TREE_PATIENCE).await.map_err(declined)?;
-        let folder = worker.scratch().join("task");
-        tokio::fs::create_dir(&folder).await.map_err(|error| declined(error.into()))?;
-        let mut staged = Vec::new();
-        for (number, grant) in call.grants().enumerate() {
-            let host = folder.join(number.to_string());
-            staged.push(staging::stage(&*self.files, grant, host).await.map_err(declined)?);
-        }
-        Ok((staged, folder))
+        LaidOut::make(&*self.files, call.grants(), worker.scratch()).await.map_err(declined)
     }
 
     /// Feeds the worker from the keeper and the keeper from the worker until the task is over.
@@ -252,7 +246,7 @@ impl Runner {
     async fn commit<S>(
         &self,
         call: &Call,
-        staged: &[Staged],
+        laid_out: &LaidOut,
         keeper: &mut FromKeeperStream<S>,
         to_keeper: &mpsc::Sender<FromRunner>,
     ) -> Result<Vec<Digest>, Setback>
@@ -268,11 +262,7 @@ impl Runner {
                 _ => return Err(Setback::Lost("its keeper said something unexpected".to_owned())),
             }
         }
-        for folder in staged {
-            let committed = folder.commit(&*self.files).await;
-            committed
-                .map_err(|error| Setback::Lost(format!("its changes were not made: {}", in_words(&error))))?;
-        }
+        laid_out.commit(&*self.files).await.map_err(Setback::Lost)?;
         let mut digests = Vec::new();
         for grant in call.grants() {
             let digest = staging::digest(&*self.files, &grant.path).await;
@@ -335,7 +325,7 @@ pub(crate) fn order_of(call: &Call, artifact: String, staged: &[Staged]) -> Orde
         env: env.clone(),
         folders: folders.collect(),
         reach: reach.clone(),
-        timeout_ms: u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX),
+        timeout_ms: millis(limits.timeout),
         memory_bytes: limits.memory_bytes,
         output_bytes: limits.output_bytes,
     }
@@ -413,5 +403,5 @@ async fn tell<W: AsyncWrite + Unpin>(mut keeper: Sender<W>, mut outbox: mpsc::Re
 /// This node's clock, in milliseconds since the Unix epoch.
 pub(crate) fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    millis(now)
 }

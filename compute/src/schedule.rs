@@ -31,7 +31,6 @@ mod watch;
 pub(crate) use cron::Cron;
 pub use cron::{CronError, CronSpec, CronStatus};
 pub use line::{BadSchedule, CronLine, Firing, Schedule};
-pub use store::ScheduleStoreError;
 pub use trigger::{BadSource, Source, Trigger};
 pub(crate) use watch::Watcher;
 pub use watch::{TriggerError, TriggerSpec, TriggerStatus};

@@ -23,6 +23,7 @@ use crate::board::{Action, Board, ClaimEnd, Millis, Refusal};
 use crate::cache::Programs;
 use crate::feed::Fed;
 use crate::keeper::{Attempt, Job, Surroundings};
+use crate::millis;
 use crate::notice::Bulletin;
 use crate::pool::Pool;
 use crate::protocol::{FromKeeper, FromRunner, TASK_PROTOCOL};
@@ -90,7 +91,7 @@ impl Service {
             calls_waiting: AtomicUsize::new(0),
             board: Mutex::new(Board::new(me, slots, memory_bytes)),
             jobs: Mutex::default(),
-            began: (Instant::now(), u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)),
+            began: (Instant::now(), millis(unix)),
             unsaid,
             served: Semaphore::new(MAX_SERVED),
             tasks: TaskTracker::new(),

@@ -20,6 +20,7 @@ use starfish_fs::vfs::{Attributes, ByteStream, Entry, Kind, Parents, Removal, Vf
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
+use crate::in_words;
 use crate::task::{Access, Digest, Grant, Mebibytes};
 
 /// Entries of all grants of a task: a source tree, but not a whole disk.
@@ -53,7 +54,7 @@ pub enum StageError {
 
 /// Why changes did not reach the tree.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CommitError {
+enum CommitError {
     #[error("the tree did not take a change")]
     Tree(#[from] VfsError),
     #[error("a change cannot be read")]
@@ -74,6 +75,54 @@ pub(crate) struct Staged {
     grant: Grant,
     host: PathBuf,
     before: BTreeMap<PathBuf, Mark>,
+}
+
+/// All grants of a task, each in a folder within a worker's scratch folder.
+#[derive(Debug)]
+pub(crate) struct LaidOut {
+    folder: PathBuf,
+    staged: Vec<Staged>,
+}
+
+impl LaidOut {
+    /// Lays grants out below `scratch`; without any there is no folder.
+    pub(crate) async fn make(
+        vfs: &dyn Vfs,
+        grants: impl Iterator<Item = &Grant>,
+        scratch: &Path,
+    ) -> Result<Self, StageError> {
+        let (folder, mut staged) = (scratch.join("task"), Vec::new());
+        for (number, grant) in grants.enumerate() {
+            if number == 0 {
+                tokio::fs::create_dir(&folder).await?;
+            }
+            staged.push(stage(vfs, grant, folder.join(number.to_string())).await?);
+        }
+        Ok(Self { folder, staged })
+    }
+
+    /// The folder that all are in, and all else of the same task may be.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn staged(&self) -> &[Staged] {
+        &self.staged
+    }
+
+    /// Carries into the tree what has changed; an error says in words that it was not.
+    pub(crate) async fn commit(&self, vfs: &dyn Vfs) -> Result<(), String> {
+        for staged in &self.staged {
+            let committed = staged.commit(vfs).await;
+            committed.map_err(|error| format!("its changes were not made: {}", in_words(&error)))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the folder; says whether nothing is left of it.
+    pub(crate) async fn clear(self) -> bool {
+        self.staged.is_empty() || tokio::fs::remove_dir_all(&self.folder).await.is_ok()
+    }
 }
 
 /// What tells a changed entry from an unchanged one. A guest can set a modification time, not a change time.
@@ -149,7 +198,7 @@ pub(crate) async fn await_digests(
 }
 
 /// Copies a granted folder out of the tree to `host`, which must not be there yet.
-pub(crate) async fn stage(vfs: &dyn Vfs, grant: &Grant, host: PathBuf) -> Result<Staged, StageError> {
+async fn stage(vfs: &dyn Vfs, grant: &Grant, host: PathBuf) -> Result<Staged, StageError> {
     let entries = walk(vfs, &grant.path).await?;
     tokio::fs::create_dir_all(&host).await?;
     let mut files = Vec::new();
@@ -203,7 +252,7 @@ impl Staged {
 
     /// Carries what has changed into the tree. Each file changes at once; the whole does not, but doing it
     /// again (after a crash, or on another node) ends in the same state.
-    pub(crate) async fn commit(&self, vfs: &dyn Vfs) -> Result<(), CommitError> {
+    async fn commit(&self, vfs: &dyn Vfs) -> Result<(), CommitError> {
         if self.grant.access == Access::ReadOnly {
             return Ok(());
         }

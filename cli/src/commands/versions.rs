@@ -8,6 +8,7 @@ use super::Context;
 use super::task::{millis, parse_duration};
 use crate::output::human;
 use crate::output::table::Table;
+use crate::shell::fs::MAX_VERSIONS;
 use crate::shell::fs::path::VfsPath;
 use crate::shell::fs::vfs::{Parents, Removal};
 
@@ -49,7 +50,7 @@ pub struct Retention {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     age: Option<Duration>,
     /// Keep so many versions of a file at the most, up to 1000; 0 for none.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_VERSIONS)))]
     count: Option<u32>,
     /// As one JSON document.
     #[arg(long)]

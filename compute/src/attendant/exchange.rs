@@ -11,6 +11,7 @@ use http_body_util::{BodyStream, StreamBody};
 use hyper::Uri;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Attendant;
 use super::http_client::RequestBody;
@@ -156,8 +157,7 @@ impl Attendant {
         let request = request.body(body_of(body)).map_err(|error| error.to_string())?;
         let response = client.send(request).await.map_err(|error| in_words(&error))?;
         let (parts, body) = response.into_parts();
-        let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-        let head = ResponseHead { status: parts.status.as_u16(), headers: headers.collect() };
+        let head = ResponseHead::of(&parts);
         let body = TryStreamExt::map_err(BodyStream::new(body), |error| in_words(&error))
             .try_filter_map(async |frame| Ok(frame.into_data().ok()));
         Ok((head, body.boxed()))
@@ -182,15 +182,9 @@ impl Attendant {
                 }
             }
         });
-        let answered = Answer::hear(name, said).await.map_err(|error| in_words(&error))?;
-        let (head, body) = answered.into_parts();
-        let feeding = tokio_util::task::AbortOnDropHandle::new(feeding);
-        let body = body.map_err(|error| error.to_string()).chain(stream::poll_fn(move |_| {
-            // The call is over with whoever hears it.
-            feeding.abort();
-            std::task::Poll::Ready(None)
-        }));
-        Ok((head, body.boxed()))
+        let answered = Answer::hear(name, said, AbortOnDropHandle::new(feeding)).await;
+        let (head, body) = answered.map_err(|error| in_words(&error))?.into_parts();
+        Ok((head, body.map_err(|error| error.to_string()).boxed()))
     }
 }
 

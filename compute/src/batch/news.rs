@@ -1,54 +1,19 @@
 //! What memory tells of batches, on its way to the docket.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use starfish_memory::{Cell, Observer};
-use tokio::sync::Notify;
+use starfish_memory::Cell;
 use tracing::{info, warn};
 
 use super::definition::MAX_GENERATIONS;
 use super::service::Batches;
-use super::store::{BatchStoreError, News, SPACE, news_of};
+use super::store::{BatchStoreError, News, news_of};
 use crate::task::JobId;
 
-/// Cells that wait to be read. Beyond this all are read anew.
-const MAX_WAITING: usize = 100_000;
 /// How soon memory is read again that could not be.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(250);
-
-/// Cells that memory has applied, on their way to the docket.
-#[derive(Debug, Default)]
-pub(super) struct Arrived {
-    cells: Mutex<Vec<Cell>>,
-    too_many: AtomicBool,
-    notify: Notify,
-}
-
-impl Observer for Arrived {
-    fn applied(&self, cells: &[Cell]) {
-        let ours = cells.iter().filter(|cell| &*cell.space == SPACE);
-        let mut waiting = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = waiting.len();
-        waiting.extend(ours.cloned());
-        if waiting.len() > MAX_WAITING {
-            waiting.clear();
-            self.too_many.store(true, Ordering::Release);
-        }
-        if waiting.len() != before {
-            self.notify.notify_one();
-        }
-    }
-}
-
-impl Arrived {
-    fn take(&self) -> (Vec<Cell>, bool) {
-        let cells = std::mem::take(&mut *self.cells.lock().unwrap_or_else(PoisonError::into_inner));
-        (cells, self.too_many.swap(false, Ordering::AcqRel))
-    }
-}
 
 impl Batches {
     /// Reads what there is, which may be much, and only then decides anything: a keeper that has not seen all receipts
@@ -83,7 +48,7 @@ impl Batches {
 
     async fn hear(self: Arc<Self>) {
         loop {
-            self.cells.notify.notified().await;
+            self.cells.come().await;
             let (cells, too_many) = self.cells.take();
             let mut unknown = BTreeSet::new();
             for (job, news) in self.read(cells).await {

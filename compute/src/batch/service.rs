@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use starfish_dht::PeerId;
 use starfish_fs::vfs::Vfs;
-use starfish_memory::{Memory, Observer};
+use starfish_memory::Memory;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
@@ -19,13 +19,13 @@ use super::desk::Desk;
 use super::docket::{Docket, Known, MAX_BATCHES};
 use super::keeper::{Desks, KeptBatch};
 use super::near::Near;
-use super::news::Arrived;
 use super::receipt::{Collected, TaskResult};
 use super::report::BATCH_REPORT_PROTOCOL;
 use super::results::{Results, ResultsError};
 use super::slice::SLICE_PROTOCOL;
 use super::store::{BatchStoreError, News, SPACE, Store};
 use super::submit::{self, BatchError, Prepared};
+use crate::arrived::Arrived;
 use crate::board::Millis;
 use crate::compute::{StartError, new_id};
 use crate::links::LinkError;
@@ -57,8 +57,7 @@ impl Batches {
         files: Arc<dyn Vfs>,
     ) -> Result<Arc<Self>, StartError> {
         let space = memory.space(SPACE).map_err(|error| StartError::Memory(error.into()))?;
-        let cells = Arc::<Arrived>::default();
-        memory.observe(Arc::clone(&cells) as Arc<dyn Observer>);
+        let cells = Arrived::watch(memory, SPACE);
         let me = service.me;
         let memory_bytes = service.board().capacity().memory_bytes;
         let this = Arc::new(Self {

@@ -11,6 +11,7 @@ use super::definition::{
 use super::glob::{self, GlobError};
 use super::store::{self, BatchStoreError, Store};
 use crate::cache::Programs;
+use crate::millis;
 use crate::notice::short_name;
 use crate::submit::{self, SubmitError};
 use crate::task::{Digest, JobId, TaskSpec};
@@ -100,7 +101,6 @@ pub(crate) async fn prepare(
     let tasks = items.count();
     let definition = Definition { call, items, input, out: spec.out, retries: spec.retries };
     let digest = store::digest_of(&definition).map_err(BatchStoreError::from)?;
-    let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let card = Card {
         name: short_name(&spec.name),
         tasks,

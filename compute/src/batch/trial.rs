@@ -3,7 +3,7 @@
 //! What tasks have in common (the program, the granted folders, the worker process) is made ready once and kept for the
 //! next, as long as nothing has been changed in it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,8 +27,8 @@ use crate::order::{Folder, Order};
 use crate::pool::{CompileError, RunEnd, Worker};
 use crate::runner::order_of;
 use crate::series::{Brief, Series};
-use crate::staging::{self, StageError, Staged};
-use crate::task::{Access, Cost, Grant, JobId, Outcome, OutputFrame};
+use crate::staging::{self, LaidOut, StageError};
+use crate::task::{Cost, Grant, JobId, Outcome, OutputFrame};
 
 /// Pieces of input and output on their way.
 const QUEUE: usize = 8;
@@ -59,8 +59,7 @@ struct Ready {
 /// A worker process with the granted folders laid out for it.
 struct Place {
     worker: Worker,
-    folder: PathBuf,
-    staged: Vec<Staged>,
+    laid_out: LaidOut,
 }
 
 /// Tasks that a worker process runs one after the other. Dropping it ends the process.
@@ -136,7 +135,7 @@ impl Bench {
             Some(place) => place,
             None => self.lay_out(&definition).await?,
         };
-        let order = order_of(&definition.call, artifact, &place.staged);
+        let order = order_of(&definition.call, artifact, place.laid_out.staged());
         let series = Series { order, items, retries: definition.retries, said_bytes: MAX_INLINE as u64 };
         let (told, results) = mpsc::channel(QUEUE);
         let running = tokio::spawn(async move {
@@ -190,11 +189,11 @@ impl Bench {
             Some(place) => place,
             None => self.lay_out(definition).await?,
         };
-        let mut order = order_of(&definition.call, artifact.to_owned(), &place.staged);
+        let mut order = order_of(&definition.call, artifact.to_owned(), place.laid_out.staged());
         order.args.extend(item.map(str::to_owned));
         let own = match (&definition.items, item) {
             (Kept::Files { .. }, Some(path)) => {
-                self.lay_out_file(definition, &place.folder, task, path).await?
+                self.lay_out_file(definition, place.laid_out.folder(), task, path).await?
             }
             _ => None,
         };
@@ -232,14 +231,9 @@ impl Bench {
     async fn lay_out(&self, definition: &Definition) -> Result<Place, BatchStoreError> {
         let service = &self.batches.service;
         let worker = service.pool.take().await.map_err(|error| io("starting a worker process", error))?;
-        let folder = worker.scratch().join("task");
-        tokio::fs::create_dir(&folder).await.map_err(|error| io("making a folder", error))?;
-        let mut staged = Vec::new();
-        for (number, grant) in definition.call.grants().enumerate() {
-            let host = folder.join(number.to_string());
-            staged.push(staging::stage(&*service.files, grant, host).await.map_err(staging_error)?);
-        }
-        Ok(Place { worker, folder, staged })
+        let laid_out = LaidOut::make(&*service.files, definition.call.grants(), worker.scratch()).await;
+        let laid_out = laid_out.map_err(staging_error)?;
+        Ok(Place { worker, laid_out })
     }
 
     /// The folder with the file that a task is run for, and nothing else in it, unless it is granted anyway.
@@ -256,7 +250,7 @@ impl Bench {
             return Ok(None);
         }
         let host = folder.join(format!("item-{task}"));
-        tokio::fs::create_dir(&host).await.map_err(|error| io("making a folder", error))?;
+        tokio::fs::create_dir_all(&host).await.map_err(|error| io("making a folder", error))?;
         let target = host.join(path.name().unwrap_or_default());
         let entry = self.batches.store().files.stat(&path).await?;
         if entry.kind == Kind::File {
@@ -317,10 +311,7 @@ impl Bench {
     async fn commit(&self, mut place: Place, outcome: &Outcome) -> Result<(), String> {
         place.worker.kill().await.map_err(|error| in_words(&error))?;
         if outcome.is_success() {
-            for staged in place.staged.iter().filter(|staged| staged.grant().access == Access::ReadWrite) {
-                let committed = staged.commit(&*self.batches.service.files).await;
-                committed.map_err(|error| format!("its changes were not made: {}", in_words(&error)))?;
-            }
+            place.laid_out.commit(&*self.batches.service.files).await?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::protocol::Said;
 use super::version::FunctionName;
@@ -42,7 +43,15 @@ pub enum AnswerError {
 pub struct Answer {
     head: ResponseHead,
     first: Bytes,
-    rest: Option<(FunctionName, mpsc::Receiver<Said>)>,
+    rest: Option<Heard>,
+}
+
+/// A call that has begun to answer.
+struct Heard {
+    name: FunctionName,
+    said: mpsc::Receiver<Said>,
+    /// It is given its input for as long as somebody takes what it says.
+    _feeding: AbortOnDropHandle<()>,
 }
 
 impl std::fmt::Debug for Answer {
@@ -52,19 +61,31 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// Waits for the head of what a call of `name` answers.
-    pub async fn hear(name: FunctionName, mut said: mpsc::Receiver<Said>) -> Result<Self, AnswerError> {
+    /// Waits for the head of what a call of `name` answers. `feeding` gives it its input, and ends with it.
+    pub async fn hear(
+        name: FunctionName,
+        mut said: mpsc::Receiver<Said>,
+        feeding: AbortOnDropHandle<()>,
+    ) -> Result<Self, AnswerError> {
         let (mut held, mut complaint) = (BytesMut::new(), BytesMut::new());
         let ok = ResponseHead { status: 200, headers: Vec::new() };
         loop {
             match said.recv().await {
                 Some(Said::Head(head)) => {
-                    return Ok(Self { head, first: Bytes::new(), rest: Some((name, said)) });
+                    return Ok(Self {
+                        head,
+                        first: Bytes::new(),
+                        rest: Some(Heard { name, said, _feeding: feeding }),
+                    });
                 }
                 Some(Said::Stdout(bytes)) => {
                     held.extend_from_slice(&bytes);
                     if held.len() > MAX_HELD {
-                        return Ok(Self { head: ok, first: held.freeze(), rest: Some((name, said)) });
+                        return Ok(Self {
+                            head: ok,
+                            first: held.freeze(),
+                            rest: Some(Heard { name, said, _feeding: feeding }),
+                        });
                     }
                 }
                 Some(Said::Stderr(bytes)) => {
@@ -92,16 +113,18 @@ impl Answer {
         let Self { head, first, rest } = self;
         let first = stream::iter((!first.is_empty()).then_some(Ok(first)));
         let rest = stream::unfold(rest, async |state| {
-            let (name, mut said) = state?;
-            let broken = |why: String| Some((Err(io::Error::other(format!("{name}: {why}"))), None));
+            let mut heard: Heard = state?;
+            let broken = |name: &FunctionName, why: String| {
+                Some((Err(io::Error::other(format!("{name}: {why}"))), None))
+            };
             loop {
-                match said.recv().await {
-                    Some(Said::Stdout(bytes)) => return Some((Ok(bytes), Some((name, said)))),
+                match heard.said.recv().await {
+                    Some(Said::Stdout(bytes)) => return Some((Ok(bytes), Some(heard))),
                     Some(Said::Head(_) | Said::Stderr(_)) => {}
                     Some(Said::Ended(Outcome::Exited(0))) => return None,
-                    Some(Said::Ended(outcome)) => return broken(outcome.to_string()),
-                    Some(Said::Lost(why)) => return broken(why),
-                    None => return broken("its node stops".to_owned()),
+                    Some(Said::Ended(outcome)) => return broken(&heard.name, outcome.to_string()),
+                    Some(Said::Lost(why)) => return broken(&heard.name, why),
+                    None => return broken(&heard.name, "its node stops".to_owned()),
                 }
             }
         });

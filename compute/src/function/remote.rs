@@ -13,6 +13,7 @@ use super::protocol::{CALL_PROTOCOL, CallSpec, FromCallee, FromCaller, Said};
 use super::service::Functions;
 use super::version::{Version, VersionId};
 use crate::in_words;
+use crate::millis;
 use crate::service::Service;
 use crate::wire::{CHUNK, Chunk, Receiver, Sender, WireError};
 
@@ -52,7 +53,7 @@ pub(super) async fn ask(
     let stream = opening.await.map_err(|_| "it does not answer".to_owned())?;
     let (reading, writing) = tokio::io::split(stream.map_err(|error| in_words(&error))?);
     let (mut receiver, mut sender) = (FromNode::new(reading), Sender::new(writing));
-    let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    let patience_ms = millis(patience);
     let call = FromCaller::Call { spec: Box::new(spec.clone()), version, patience_ms };
     sender.send(&call).await.map_err(|error| in_words(&error))?;
     loop {

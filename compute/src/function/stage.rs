@@ -1,6 +1,5 @@
 //! What happens in a slot: one call, run by a worker process of this node.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use crate::order::ResponseHead;
 use crate::pool::{RunEnd, Worker};
 use crate::runner::order_of;
 use crate::service::Service;
-use crate::staging::{self, Staged};
+use crate::staging::LaidOut;
 use crate::task::{Call, Digest, Outcome, OutputFrame};
 
 /// Pieces of output on their way; each holds up to 64 KiB.
@@ -48,9 +47,10 @@ impl Stage {
         let pool = &self.service.pool;
         let artifact = self.prepare().await?;
         let mut worker = pool.take().await.map_err(|error| in_words(&error))?;
-        let (staged, folder) = self.lay_out(&worker).await?;
+        let laid_out = LaidOut::make(&*self.store.files, self.version.grants.iter(), worker.scratch()).await;
+        let laid_out = laid_out.map_err(|error| in_words(&error))?;
         let call = self.call();
-        let order = order_of(&call, artifact, &staged);
+        let order = order_of(&call, artifact, laid_out.staged());
         let (output, frames) = mpsc::channel(QUEUE);
         let (respond, head) = oneshot::channel();
         let running = async {
@@ -66,13 +66,9 @@ impl Stage {
         };
         let (end, ()) = tokio::join!(running, forward(head, frames, said));
         let outcome = match end {
-            RunEnd::Ended(outcome, _) if call.writes() => self.commit(worker, &staged, outcome).await?,
+            RunEnd::Ended(outcome, _) if call.writes() => self.commit(worker, &laid_out, outcome).await?,
             RunEnd::Ended(outcome, _) => {
-                let is_clean = match folder {
-                    Some(folder) => tokio::fs::remove_dir_all(folder).await.is_ok(),
-                    None => true,
-                };
-                if is_clean {
+                if laid_out.clear().await {
                     pool.give_back(worker);
                 }
                 outcome
@@ -107,27 +103,11 @@ impl Stage {
         Call { module, name, args, env, inputs, reach, limits }
     }
 
-    /// Lays the granted folders out for the worker, if there are any.
-    async fn lay_out(&self, worker: &Worker) -> Result<(Vec<Staged>, Option<PathBuf>), String> {
-        let mut staged = Vec::new();
-        if self.version.grants.is_empty() {
-            return Ok((staged, None));
-        }
-        let folder = worker.scratch().join("task");
-        tokio::fs::create_dir(&folder).await.map_err(|error| in_words(&error))?;
-        for (number, grant) in self.version.grants.iter().enumerate() {
-            let host = folder.join(number.to_string());
-            let laid_out = staging::stage(&*self.store.files, grant, host).await;
-            staged.push(laid_out.map_err(|error| in_words(&error))?);
-        }
-        Ok((staged, Some(folder)))
-    }
-
     /// Makes the changes that the program left, if it ended well.
     async fn commit(
         &self,
         mut worker: Worker,
-        staged: &[Staged],
+        laid_out: &LaidOut,
         outcome: Outcome,
     ) -> Result<Outcome, String> {
         // A process that could write there is gone before its folders are read.
@@ -135,12 +115,9 @@ impl Stage {
         if !outcome.is_success() {
             return Ok(outcome);
         }
-        for folder in staged {
-            if let Err(error) = folder.commit(&*self.store.files).await {
-                debug!(function = %self.spec.name, %error, "the changes of a call were not made");
-                let reason = format!("its changes were not made: {}", in_words(&error));
-                return Ok(Outcome::Failed { reason });
-            }
+        if let Err(reason) = laid_out.commit(&*self.store.files).await {
+            debug!(function = %self.spec.name, reason, "the changes of a call were not made");
+            return Ok(Outcome::Failed { reason });
         }
         Ok(outcome)
     }

@@ -10,10 +10,10 @@ use super::record::{Event, ProcessName, Spec};
 use super::service::Processes;
 use crate::board::MAX_LOST;
 use crate::function::{CallSpec, Running, Said};
-use crate::id::EventId;
+use crate::id::{EventId, half};
 use crate::in_words;
 use crate::runner::unix_ms;
-use crate::task::{Digest, Outcome};
+use crate::task::Outcome;
 
 /// How long one event may take: the others wait for it.
 const MAX_TIME: Duration = Duration::from_secs(60);
@@ -136,9 +136,7 @@ impl Processes {
                 &next.id.0,
                 &number.to_be_bytes(),
             ];
-            let Digest(hash) = Digest::of(&what.concat());
-            let mut id = EventId([0; 16]);
-            id.0.copy_from_slice(&hash[..16]);
+            let id = EventId(half(blake3::hash(&what.concat())));
             let (handler, data) = (send.handler.clone(), send.data.clone());
             let event = Event { tag, handler, data, at_ms: unix_ms(), from: Some(name.clone()) };
             Ok((send.to.clone(), id, event))

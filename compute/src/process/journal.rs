@@ -13,6 +13,7 @@ use starfish_memory::Stamp;
 use super::record::{Answer, Event, Field, Snapshot, Spec};
 use crate::batch::definition::{decode, encode};
 use crate::id::EventId;
+use crate::millis;
 
 /// How long an event is kept after it was handled: halves of a swarm that are apart for longer may lose what only one of them has handled. An
 /// event that is sent again after that is another one.
@@ -223,7 +224,7 @@ impl Journal {
     /// Drops the oldest list, with its events, when its time is over; and a list of the same age that an owner wrote whose state did not
     /// win.
     fn let_go(&self, snapshot: &mut Snapshot, at_ms: u64, writes: &mut Vec<Write>) {
-        let keep_ms = u64::try_from(KEEP_FOR.as_millis()).unwrap_or(u64::MAX);
+        let keep_ms = millis(KEEP_FOR);
         let is_old = |last_ms: u64| last_ms.saturating_add(keep_ms) < at_ms;
         if let Some((id, last_ms)) = snapshot.sealed.first().copied()
             && (is_old(last_ms) || snapshot.sealed.len() > MAX_SEALED)
@@ -257,9 +258,7 @@ fn list_id(list: &[EventId]) -> EventId {
     for id in list {
         hasher.update(&id.0);
     }
-    let mut id = [0; 16];
-    hasher.finalize_xof().fill(&mut id);
-    EventId(id)
+    EventId(crate::id::half(hasher.finalize()))
 }
 
 #[cfg(test)]

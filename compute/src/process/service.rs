@@ -1,34 +1,35 @@
 //! The processes of a node: begins and ends them, journals what is sent to them, and has those handled that are its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starfish_dht::PeerId;
-use starfish_memory::{Cell, Memory, Observer, ReadError};
-use tokio::sync::{Notify, watch};
+use starfish_memory::{Cell, Memory, ReadError};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::journal::Journal;
 use super::record::{Answer, Event, Field, MAX_DATA, ProcessName, Snapshot, Spec};
-use super::store::{ProcessStoreError, SPACE, Store};
+use super::store::{SPACE, Store};
+use crate::arrived::Arrived;
 use crate::batch::Batches;
 use crate::batch::docket::score;
 use crate::compute::StartError;
 use crate::function::Functions;
 use crate::function::version::FunctionName;
-use crate::id::EventId;
+use crate::id::{EventId, half};
+use crate::kept::RecordError;
 use crate::runner::unix_ms;
 use crate::service::Service;
-use crate::task::{Digest, JobId};
+use crate::task::JobId;
 
 /// Processes of a swarm: every node knows of each what waits.
 const MAX_PROCESSES: usize = 256;
 /// Events of a process that wait; further ones are refused.
 const MAX_PENDING: usize = 10_000;
-/// Cells that wait to be read. Beyond this all are read anew.
-const MAX_WAITING: usize = 100_000;
 /// How often a node looks whether a process is its own, when nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A node that has just been started knows nobody, and not how far others are: it waits for so long.
@@ -96,31 +97,12 @@ pub enum ProcessError {
     Busy(ProcessName),
     /// It cannot be read or kept.
     #[error(transparent)]
-    Store(#[from] ProcessStoreError),
+    Store(#[from] RecordError),
 }
 
 impl From<ReadError> for ProcessError {
     fn from(error: ReadError) -> Self {
         Self::Store(error.into())
-    }
-}
-
-/// Cells that memory has applied, on their way to the journals.
-#[derive(Debug, Default)]
-struct Arrived {
-    cells: Mutex<Vec<Cell>>,
-    notify: Notify,
-}
-
-impl Observer for Arrived {
-    fn applied(&self, cells: &[Cell]) {
-        let ours = cells.iter().filter(|cell| &*cell.space == SPACE);
-        let mut waiting = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = waiting.len();
-        waiting.extend(ours.cloned());
-        if waiting.len() != before {
-            self.notify.notify_one();
-        }
     }
 }
 
@@ -133,6 +115,8 @@ pub(crate) struct Processes {
     batches: Arc<Batches>,
     journals: Mutex<BTreeMap<ProcessName, Journal>>,
     arrived: Arc<Arrived>,
+    /// More has come than was kept: memory is to be read anew.
+    is_behind: AtomicBool,
     changed: watch::Sender<u64>,
     /// Processes whose events this node is handling.
     busy: Mutex<BTreeSet<ProcessName>>,
@@ -149,8 +133,7 @@ impl Processes {
         memory: &Memory,
     ) -> Result<Arc<Self>, StartError> {
         let store = Store::open(memory).map_err(|error| StartError::Memory(error.into()))?;
-        let arrived = Arc::<Arrived>::default();
-        memory.observe(Arc::clone(&arrived) as Arc<dyn Observer>);
+        let arrived = Arrived::watch(memory, SPACE);
         let this = Arc::new(Self {
             service: Arc::clone(service),
             functions: Arc::clone(functions),
@@ -158,6 +141,7 @@ impl Processes {
             batches: Arc::clone(batches),
             journals: Mutex::default(),
             arrived,
+            is_behind: AtomicBool::new(false),
             changed: watch::Sender::new(0),
             busy: Mutex::default(),
             stuck: Mutex::default(),
@@ -230,7 +214,7 @@ impl Processes {
         if !self.with(process, |_, journal| journal.knows(&id))? {
             self.store.journal(process, id, event).await?;
             self.hear();
-            self.arrived.notify.notify_one();
+            self.arrived.wake();
         }
         Ok(())
     }
@@ -283,11 +267,11 @@ impl Processes {
                     });
                 }
             }
-            let _ = tokio::time::timeout(LOOK_EVERY, self.arrived.notify.notified()).await;
-            if self.arrived.cells.lock().unwrap_or_else(PoisonError::into_inner).len() > MAX_WAITING {
+            let _ = tokio::time::timeout(LOOK_EVERY, self.arrived.come()).await;
+            self.hear();
+            if self.is_behind.swap(false, Ordering::AcqRel) {
                 self.load().await;
             }
-            self.hear();
         }
     }
 
@@ -308,7 +292,10 @@ impl Processes {
     pub(super) fn hear(&self) {
         // Taken under the lock, so that of two who hear neither can put old cells upon new ones.
         let mut journals = self.journals();
-        let cells = std::mem::take(&mut *self.arrived.cells.lock().unwrap_or_else(PoisonError::into_inner));
+        let (cells, too_many) = self.arrived.take();
+        if too_many {
+            self.is_behind.store(true, Ordering::Release);
+        }
         if cells.is_empty() {
             return;
         }
@@ -341,9 +328,8 @@ impl Processes {
 
     /// The living, the owner of a process first, and then those who would be.
     pub(super) fn order(&self, name: &ProcessName, tag: u64) -> Vec<PeerId> {
-        let Digest(hash) = Digest::of(&[name.as_str().as_bytes(), b"\0", &tag.to_be_bytes()].concat());
-        let mut id = JobId([0; 16]);
-        id.0.copy_from_slice(&hash[..16]);
+        let what = [name.as_str().as_bytes(), b"\0", &tag.to_be_bytes()].concat();
+        let id = JobId(half(blake3::hash(&what)));
         let mut living: Vec<_> = self.batches.docket().living().iter().copied().collect();
         living.sort_unstable_by_key(|peer| std::cmp::Reverse(score(&id, peer)));
         living

@@ -71,12 +71,7 @@ impl Drop for Exchange {
 impl Exchange {
     async fn send(self, request: hyper::Request<WasiBody>) -> Sent {
         let (parts, body) = request.into_parts();
-        let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-        let head = RequestHead {
-            method: parts.method.to_string(),
-            uri: parts.uri.to_string(),
-            headers: headers.collect(),
-        };
+        let head = RequestHead::of(&parts);
         let (line, id) = (self.line.clone(), self.id);
         let mut pouring = Box::pin(pour(line.clone(), id, body));
         let mut has_poured = false;

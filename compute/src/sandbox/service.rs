@@ -94,8 +94,7 @@ fn body_of(input: GuestInput) -> impl Stream<Item = Result<Frame<Bytes>, Error>>
 async fn write(response: hyper::Response<HyperOutgoingBody>, to: Answer) -> wasmtime::Result<()> {
     let Answer { reports, body: mut output } = to;
     let (parts, mut body) = response.into_parts();
-    let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-    let head = ResponseHead { status: parts.status.as_u16(), headers: headers.collect() };
+    let head = ResponseHead::of(&parts);
     reports.send(&FromWorker::Response(Box::new(head)))?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refused(format!("{error:?}")))?;

@@ -3,6 +3,7 @@
 //! A node looks at what there is, not at what has happened: so nothing is lost if it did not look for a while, and of many
 //! changes of one thing the last one counts.
 
+use crate::millis;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ struct Seen {
 impl Burst {
     /// All that there is now. Of that, what was changed after `since`, and not too long ago, is to be seen to.
     pub fn look(&mut self, now: super::due::Now, since: &str, all: Vec<Change>) {
-        let max_age = u64::try_from(MAX_AGE.as_millis()).unwrap_or(u64::MAX);
+        let max_age = millis(MAX_AGE);
         let mut before = std::mem::take(&mut self.0);
         for change in all {
             let is_news =
@@ -55,7 +56,7 @@ impl Burst {
 
     /// The changes that have waited long enough, each with for how long beyond that, in milliseconds.
     pub fn due(&self, up_ms: u64) -> impl Iterator<Item = (&Change, u64)> {
-        let calm = u64::try_from(CALM.as_millis()).unwrap_or(u64::MAX);
+        let calm = millis(CALM);
         self.0.values().filter_map(move |seen| {
             let waited = up_ms.checked_sub(seen.waits_since?.saturating_add(calm))?;
             Some((&seen.change, waited))

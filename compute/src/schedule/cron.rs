@@ -10,13 +10,15 @@ use tracing::{info, warn};
 use super::due::{self, Now};
 use super::launch::{self, Launch, MAX_ARGS_BYTES};
 use super::line::{BadSchedule, CronLine, Firing, Schedule, rfc3339};
-use super::store::{All, Known, ScheduleStoreError, Store};
+use super::store::{All, Known, Store};
 use super::turn;
 use crate::batch::Batches;
 use crate::compute::StartError;
 use crate::function::Functions;
 use crate::function::version::FunctionName;
 use crate::in_words;
+use crate::kept::RecordError;
+use crate::millis;
 use crate::report::JobReport;
 use crate::runner::unix_ms;
 use crate::service::Service;
@@ -78,7 +80,7 @@ pub enum CronError {
     NotFound(FunctionName),
     /// It cannot be read or kept.
     #[error(transparent)]
-    Store(#[from] ScheduleStoreError),
+    Store(#[from] RecordError),
 }
 
 /// See the [module](self).
@@ -120,10 +122,10 @@ impl Cron {
         if !launch::are_sound(&args) {
             return Err(CronError::Arguments);
         }
-        if !self.functions.exists(&function).await.map_err(ScheduleStoreError::from)? {
+        if !self.functions.exists(&function).await.map_err(RecordError::from)? {
             return Err(CronError::NoFunction(function));
         }
-        let all = self.store.all().await.map_err(ScheduleStoreError::from)?;
+        let all = self.store.all().await.map_err(RecordError::from)?;
         if !all.contains_key(&name) && all.len() >= MAX_LINES {
             return Err(CronError::Full);
         }
@@ -135,7 +137,7 @@ impl Cron {
     }
 
     pub(crate) async fn remove(&self, name: &FunctionName) -> Result<(), CronError> {
-        let all = self.store.all().await.map_err(ScheduleStoreError::from)?;
+        let all = self.store.all().await.map_err(RecordError::from)?;
         if !all.contains_key(name) {
             return Err(CronError::NotFound(name.clone()));
         }
@@ -145,7 +147,7 @@ impl Cron {
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<CronStatus>, CronError> {
-        let (all, now) = (self.store.all().await.map_err(ScheduleStoreError::from)?, unix_ms());
+        let (all, now) = (self.store.all().await.map_err(RecordError::from)?, unix_ms());
         let status = |(name, known): (&FunctionName, &Known<CronLine>)| {
             let (line, last) = (known.record.clone(), known.last.clone());
             let next_ms = line.schedule.parse::<Schedule>().ok().and_then(|schedule| schedule.next(now));
@@ -254,8 +256,4 @@ impl Cron {
 fn keep_for(schedule: &Schedule, tick: u64) -> Duration {
     let until_next = schedule.next(tick).map_or(u64::MAX, |next| next - tick);
     Duration::from_millis(until_next.saturating_mul(KEPT_FIRINGS)).clamp(KEEP_MIN, KEEP_MAX)
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::line::Schedule;
+use crate::millis;
 
 /// A tick that nobody could fire for so long is left out. It is also as far back as ticks are looked at.
 pub const MAX_LATE: Duration = Duration::from_secs(60);
@@ -21,7 +22,6 @@ pub struct Now {
 /// The ticks of a line, made at `since_ms`, that are to be fired if nobody has yet: those of the last [`MAX_LATE`], as far as this node has
 /// been up.
 pub fn owed(schedule: &Schedule, since_ms: u64, now: Now) -> Vec<u64> {
-    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     if now.up_ms < millis(SETTLE) {
         return Vec::new();
     }

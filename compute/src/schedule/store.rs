@@ -8,32 +8,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use starfish_memory::{Cell, Memory, ReadError, Space, SpaceError, WriteError};
+use starfish_memory::{Cell, Memory, ReadError, Space, SpaceError};
 
 use super::line::{CronLine, Firing};
 use super::trigger::Trigger;
 use crate::batch::definition::{decode, encode};
 use crate::function::version::FunctionName;
+use crate::kept::RecordError;
 use crate::unread::Unread;
 
 /// The space of the swarm's memory that both have.
 const SPACE: &str = "schedule";
 const RECORD: &[u8] = b"line";
 const LAST: &[u8] = b"last";
-
-/// Why a record cannot be read or kept.
-#[derive(Debug, thiserror::Error)]
-pub enum ScheduleStoreError {
-    /// Memory cannot be read.
-    #[error("the swarm's memory cannot be read")]
-    Read(#[from] ReadError),
-    /// Memory does not take it.
-    #[error("the swarm's memory does not take it")]
-    Write(#[from] WriteError),
-    /// It cannot be put into words.
-    #[error("it cannot be encoded")]
-    Encode(#[from] postcard::Error),
-}
 
 /// What is kept under a name: a cron line, or a trigger.
 pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
@@ -102,7 +89,7 @@ impl<R: Record> Store<R> {
     }
 
     /// Keeps a record, in place of another of its name.
-    pub(crate) async fn put(&self, name: &FunctionName, record: &R) -> Result<(), ScheduleStoreError> {
+    pub(crate) async fn put(&self, name: &FunctionName, record: &R) -> Result<(), RecordError> {
         let mut batch = self.space.batch();
         batch.put(key::<R>(name), RECORD, encode(record)?).delete(key::<R>(name), LAST);
         self.memory.commit(batch).await?;
@@ -110,7 +97,7 @@ impl<R: Record> Store<R> {
     }
 
     /// Notes that a record was fired.
-    pub(crate) async fn fired(&self, name: &FunctionName, firing: &Firing) -> Result<(), ScheduleStoreError> {
+    pub(crate) async fn fired(&self, name: &FunctionName, firing: &Firing) -> Result<(), RecordError> {
         let mut batch = self.space.batch();
         batch.put(key::<R>(name), LAST, encode(firing)?);
         self.memory.commit(batch).await?;
@@ -118,7 +105,7 @@ impl<R: Record> Store<R> {
     }
 
     /// Forgets a record.
-    pub(crate) async fn remove(&self, name: &FunctionName) -> Result<(), ScheduleStoreError> {
+    pub(crate) async fn remove(&self, name: &FunctionName) -> Result<(), RecordError> {
         self.space.delete(&key::<R>(name)).await?;
         Ok(())
     }

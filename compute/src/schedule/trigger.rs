@@ -149,9 +149,7 @@ impl Trigger {
         hasher.update(CHANGE_CONTEXT).update(name.as_str().as_bytes()).update(b"\0");
         hasher.update(&self.since_ms.to_be_bytes()).update(&self.tag.to_be_bytes());
         hasher.update(subject.as_bytes()).update(b"\0").update(version.as_bytes());
-        let mut id = [0; 16];
-        hasher.finalize_xof().fill(&mut id);
-        JobId(id)
+        JobId(crate::id::half(hasher.finalize()))
     }
 }
 

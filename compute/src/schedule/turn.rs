@@ -9,6 +9,7 @@ use std::time::Duration;
 use starfish_dht::PeerId;
 
 use crate::batch::docket::score;
+use crate::millis;
 use crate::task::JobId;
 
 /// How long each node waits for the one before it: some times what it takes to make a job known, so that two rarely act;
@@ -19,7 +20,7 @@ pub const STEP: Duration = Duration::from_secs(5);
 pub fn wait_ms(job: &JobId, me: &PeerId, living: &BTreeSet<PeerId>) -> u64 {
     let mine = score(job, me);
     let before = living.iter().filter(|peer| *peer != me && score(job, peer) > mine).count();
-    u64::try_from(STEP.as_millis()).unwrap_or(u64::MAX).saturating_mul(before as u64)
+    millis(STEP).saturating_mul(before as u64)
 }
 
 #[cfg(test)]

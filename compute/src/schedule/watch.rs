@@ -1,6 +1,7 @@
 //! The triggers of a node: adds and forgets them, looks at what they listen to, and fires when it is its turn.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use super::due::{Now, SETTLE};
 use super::launch::{self, Launch, LaunchError, MAX_ARGS_BYTES};
 use super::line::Firing;
 use super::scan;
-use super::store::{Known, ScheduleStoreError, Store};
+use super::store::{Known, Store};
 use super::trigger::{BadSource, Source, Trigger};
 use super::turn;
 use crate::batch::docket::MAX_BATCHES;
@@ -22,6 +23,8 @@ use crate::compute::StartError;
 use crate::function::Functions;
 use crate::function::version::FunctionName;
 use crate::in_words;
+use crate::kept::RecordError;
+use crate::millis;
 use crate::report::JobReport;
 use crate::runner::unix_ms;
 use crate::service::Service;
@@ -99,16 +102,23 @@ pub enum TriggerError {
     NotFound(FunctionName),
     /// It cannot be read or kept.
     #[error(transparent)]
-    Store(#[from] ScheduleStoreError),
+    Store(#[from] RecordError),
 }
 
 /// Which spaces of memory have news.
 #[derive(Debug, Default)]
-struct Stirred(Mutex<BTreeSet<String>>);
+struct Stirred {
+    /// Without triggers nobody asks, and commits need not wait for this.
+    is_asked: AtomicBool,
+    spaces: Mutex<BTreeSet<String>>,
+}
 
 impl Observer for Stirred {
     fn applied(&self, cells: &[Cell]) {
-        let mut spaces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_asked.load(Ordering::Acquire) {
+            return;
+        }
+        let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         for cell in cells {
             if spaces.len() < MAX_STIRRED && !spaces.contains(&*cell.space) {
                 spaces.insert(cell.space.to_string());
@@ -183,7 +193,7 @@ impl Watcher {
             }
             other => TriggerError::Loop(in_words(&other)),
         })?;
-        let all = self.store.all().await.map_err(ScheduleStoreError::from)?;
+        let all = self.store.all().await.map_err(RecordError::from)?;
         if !all.contains_key(&name) && all.len() >= MAX_TRIGGERS {
             return Err(TriggerError::Full);
         }
@@ -195,7 +205,7 @@ impl Watcher {
     }
 
     pub(crate) async fn remove(&self, name: &FunctionName) -> Result<(), TriggerError> {
-        let all = self.store.all().await.map_err(ScheduleStoreError::from)?;
+        let all = self.store.all().await.map_err(RecordError::from)?;
         if !all.contains_key(name) {
             return Err(TriggerError::NotFound(name.clone()));
         }
@@ -205,7 +215,7 @@ impl Watcher {
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<TriggerStatus>, TriggerError> {
-        let all = self.store.all().await.map_err(ScheduleStoreError::from)?;
+        let all = self.store.all().await.map_err(RecordError::from)?;
         let status = |(name, known): (&FunctionName, &Known<Trigger>)| {
             let (trigger, last) = (known.record.clone(), known.last.clone());
             let job = last.as_ref().and_then(|last| self.batches.report_here(last.job.as_ref().ok()?));
@@ -225,7 +235,10 @@ impl Watcher {
                     continue;
                 }
             };
-            let stirred = std::mem::take(&mut *self.stirred.0.lock().unwrap_or_else(PoisonError::into_inner));
+            // A new trigger is looked at in any case.
+            self.stirred.is_asked.store(!triggers.is_empty(), Ordering::Release);
+            let stirred =
+                std::mem::take(&mut *self.stirred.spaces.lock().unwrap_or_else(PoisonError::into_inner));
             watched.retain(|name, watched| {
                 triggers.get(name).is_some_and(|known| known.record.tag == watched.tag)
             });
@@ -247,7 +260,7 @@ impl Watcher {
     }
 
     fn now(&self) -> Now {
-        let up_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let up_ms = millis(self.began.elapsed());
         Now { unix_ms: unix_ms(), up_ms }
     }
 

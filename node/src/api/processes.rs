@@ -5,9 +5,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use starfish_compute::process::{
-    MAX_DATA, ProcessError, ProcessName, ProcessStatus, ProcessStoreError, SendSpec,
-};
+use starfish_compute::process::{MAX_DATA, ProcessError, ProcessName, ProcessStatus, SendSpec};
 
 use super::error::{ApiError, chain};
 use super::extract::{Json, Query, Segments};
@@ -131,16 +129,6 @@ impl From<ProcessError> for ApiError {
             }
             ProcessError::Busy(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message),
             ProcessError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<ProcessStoreError> for ApiError {
-    fn from(error: ProcessStoreError) -> Self {
-        match error {
-            ProcessStoreError::Read(error) => error.into(),
-            ProcessStoreError::Write(error) => error.into(),
-            ProcessStoreError::Encode(_) => Self::internal(&error),
         }
     }
 }

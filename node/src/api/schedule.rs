@@ -3,9 +3,8 @@
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use http::StatusCode;
-use starfish_compute::schedule::{
-    CronError, CronSpec, ScheduleStoreError, Source, TriggerError, TriggerSpec,
-};
+use starfish_compute::RecordError;
+use starfish_compute::schedule::{CronError, CronSpec, Source, TriggerError, TriggerSpec};
 
 use super::error::{ApiError, chain};
 use super::extract::{Json, Segments};
@@ -110,12 +109,12 @@ impl From<CronError> for ApiError {
     }
 }
 
-impl From<ScheduleStoreError> for ApiError {
-    fn from(error: ScheduleStoreError) -> Self {
+impl From<RecordError> for ApiError {
+    fn from(error: RecordError) -> Self {
         match error {
-            ScheduleStoreError::Read(error) => error.into(),
-            ScheduleStoreError::Write(error) => error.into(),
-            ScheduleStoreError::Encode(_) => Self::internal(&error),
+            RecordError::Read(error) => error.into(),
+            RecordError::Write(error) => error.into(),
+            RecordError::Encode(_) => Self::internal(&error),
         }
     }
 }

@@ -75,8 +75,8 @@ async fn answer(
     let spec = CallSpec { name: name.clone(), args: Vec::new(), request: Some(head) };
     let Running { stdin, said } = compute.call(spec).await?;
     let feeding = AbortOnDropHandle::new(tokio::spawn(feed(body, stdin)));
-    let heard = Answer::hear(name.clone(), said).await?;
-    respond(&name, heard, feeding)
+    let heard = Answer::hear(name.clone(), said, feeding).await?;
+    respond(&name, heard)
 }
 
 /// The headers of a message that concern more than one connection, and none that is a secret of the node.
@@ -114,11 +114,7 @@ async fn feed(body: Body, stdin: mpsc::Sender<Bytes>) {
 }
 
 /// The answer of a function as one of this node.
-fn respond(
-    name: &FunctionName,
-    answer: Answer,
-    feeding: AbortOnDropHandle<()>,
-) -> Result<Response, ApiError> {
+fn respond(name: &FunctionName, answer: Answer) -> Result<Response, ApiError> {
     let nonsense = |_| {
         let message = format!("function {name} gave an answer that is no HTTP");
         ApiError::new(StatusCode::BAD_GATEWAY, "bad-answer", message)
@@ -133,10 +129,6 @@ fn respond(
             headers.append(name, value);
         }
     }
-    // It is given its input for as long as somebody takes what it says.
-    let body = body.inspect(move |_| {
-        let _ = &feeding;
-    });
     let mut response = Response::new(Body::from_stream(body));
     (*response.status_mut(), *response.headers_mut()) = (status, headers);
     headers_of_sandbox(response.headers_mut());
