@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use crate::pool::{CompileError, Pool};
+use crate::profile::Profile;
 use crate::sandbox::seal_artifact;
 use crate::task::Digest;
 
@@ -74,17 +75,22 @@ impl Programs {
     }
 
     /// The name of the compiled form in the cache folder; compiles the program if there is none.
-    pub(crate) async fn artifact(&self, module: Digest, pool: &Pool) -> Result<String, PrepareError> {
-        if let Some(name) = self.find(module, pool).await {
+    pub(crate) async fn artifact(
+        &self,
+        module: Digest,
+        pool: &Pool,
+        profile: Profile,
+    ) -> Result<String, PrepareError> {
+        if let Some(name) = self.find(module, pool, profile).await {
             return Ok(name);
         }
         let _only = self.compiling.lock().await;
-        if let Some(name) = self.find(module, pool).await {
+        if let Some(name) = self.find(module, pool, profile).await {
             return Ok(name);
         }
         let wasm = self.get(module).await?;
-        let code = pool.compile(&wasm).await?;
-        let name = artifact_name(module, pool.compatibility().unwrap_or_default());
+        let code = pool.compile(&wasm, profile).await?;
+        let name = artifact_name(module, pool.compatibility(profile).unwrap_or_default());
         write_whole(self.compiled.join(&name), seal_artifact(&code).into()).await?;
         debug!(%module, bytes = code.len(), "compiled a program");
         Ok(name)
@@ -95,8 +101,8 @@ impl Programs {
         let _ = tokio::fs::remove_file(self.compiled.join(artifact)).await;
     }
 
-    async fn find(&self, module: Digest, pool: &Pool) -> Option<String> {
-        let name = artifact_name(module, pool.compatibility()?);
+    async fn find(&self, module: Digest, pool: &Pool, profile: Profile) -> Option<String> {
+        let name = artifact_name(module, pool.compatibility(profile)?);
         let path = self.compiled.join(&name);
         let there = tokio::fs::try_exists(&path).await.unwrap_or(false);
         if there {

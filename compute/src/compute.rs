@@ -27,6 +27,7 @@ use crate::notice::{Capacity, short_name};
 use crate::output::OutputReader;
 use crate::pool::{Pool, WorkerStartError};
 use crate::process::Processes;
+use crate::profile::Profile;
 use crate::report::{JobReport, JobSummary, summary_of_heard, summary_of_kept};
 use crate::schedule::{Cron, Watcher};
 use crate::service::{Parts, Service};
@@ -181,7 +182,7 @@ impl Compute {
         let pool = Pool::new(worker_program, worker_args, layout.workers, layout.compiled)
             .with_outside(Arc::clone(&outside));
         // Now rather than with the first task, so that a node that cannot compute says so at once.
-        pool.give_back(pool.take().await?);
+        pool.give_back(pool.take(Profile::Usual).await?);
         let (unsaid, saying) = mpsc::channel(MAX_UNSAID);
         let (jobs_dir, memory_bytes) = (layout.jobs, max_task_memory);
         let parts = Parts {

@@ -48,6 +48,7 @@ mod cache;
 mod line;
 mod order;
 mod pool;
+mod profile;
 
 mod clock;
 mod guest_io;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ask::{Ask, AskId, Told};
 use crate::jail::JailReport;
+use crate::profile::Profile;
 use crate::reach::Reach;
 use crate::series::{Brief, Series};
 use crate::task::{Cost, Outcome};
@@ -44,6 +45,8 @@ pub(crate) enum ToWorker {
 pub(crate) struct Setup {
     /// Compile or run: a process that has run a guest never compiles for others.
     pub(crate) role: Role,
+    /// How it compiles, or runs: its engine knows one way only.
+    pub(crate) profile: Profile,
     /// The folder that it may write to.
     pub(crate) scratch: PathBuf,
     /// The folder of compiled programs, which it may read.

@@ -20,6 +20,7 @@ use self::talk::Listener;
 use crate::attendant::{Attendant, Outside};
 use crate::jail::JailReport;
 use crate::order::{FromWorker, Order, RequestHead, ResponseHead, Role, Setup, ToWorker};
+use crate::profile::Profile;
 use crate::series::{Brief, Series, TELL_EVERY};
 use crate::task::{Cost, Limit, Outcome, OutputFrame};
 use crate::wire::{CHUNK, Chunk, Receiver, Sender, WireError};
@@ -52,7 +53,9 @@ pub(crate) struct Pool {
     cache: PathBuf,
     idle: Mutex<Vec<(Instant, Worker)>>,
     started: AtomicU64,
-    ready: OnceLock<(JailReport, u64)>,
+    jail: OnceLock<JailReport>,
+    /// Of each profile, under what name its workers look for compiled programs.
+    compatibility: [OnceLock<u64>; Profile::COUNT],
     /// What guests can be let to reach.
     outside: Option<Arc<Outside>>,
 }
@@ -113,8 +116,9 @@ pub(crate) enum RunEnd {
 
 impl Pool {
     pub(crate) fn new(program: PathBuf, args: Vec<String>, workers: PathBuf, cache: PathBuf) -> Self {
-        let (idle, started, ready) = (Mutex::default(), AtomicU64::new(0), OnceLock::new());
-        Self { program, args, workers, cache, idle, started, ready, outside: None }
+        let (idle, started, jail) = (Mutex::default(), AtomicU64::new(0), OnceLock::new());
+        let compatibility = Default::default();
+        Self { program, args, workers, cache, idle, started, jail, compatibility, outside: None }
     }
 
     /// Guests can be let to reach what is there.
@@ -123,18 +127,19 @@ impl Pool {
     }
 
     /// A worker for one task: an idle one, or a new one.
-    pub(crate) async fn take(&self) -> Result<Worker, WorkerStartError> {
-        while let Some(mut worker) = self.pop_idle() {
+    pub(crate) async fn take(&self, profile: Profile) -> Result<Worker, WorkerStartError> {
+        while let Some(mut worker) = self.pop_idle(profile) {
             if worker.is_alive() {
                 return Ok(worker);
             }
         }
-        self.start(Role::Run).await
+        self.start(Role::Run, profile).await
     }
 
-    fn pop_idle(&self) -> Option<Worker> {
+    fn pop_idle(&self, profile: Profile) -> Option<Worker> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.pop().map(|(_, worker)| worker)
+        let at = idle.iter().rposition(|(_, worker)| worker.profile == profile)?;
+        Some(idle.remove(at).1)
     }
 
     /// Gives back a worker that is fit for another task.
@@ -155,22 +160,22 @@ impl Pool {
 
     /// What confines the workers, once one has been started.
     pub(crate) fn jail(&self) -> Option<JailReport> {
-        self.ready.get().map(|(jail, _)| *jail)
+        self.jail.get().copied()
     }
 
-    /// Under what name workers look for compiled programs, once one has been started.
-    pub(crate) fn compatibility(&self) -> Option<u64> {
-        self.ready.get().map(|(_, compatibility)| *compatibility)
+    /// Under what name workers look for compiled programs, once one of this profile has been started.
+    pub(crate) fn compatibility(&self, profile: Profile) -> Option<u64> {
+        self.compatibility[profile as usize].get().copied()
     }
 
     /// Compiles a program in a process of its own, which has run no guest and never will.
-    pub(crate) async fn compile(&self, wasm: &[u8]) -> Result<Bytes, CompileError> {
-        let mut worker = self.start(Role::Compile).await?;
+    pub(crate) async fn compile(&self, wasm: &[u8], profile: Profile) -> Result<Bytes, CompileError> {
+        let mut worker = self.start(Role::Compile, profile).await?;
         let compile = worker.compile(wasm);
         tokio::time::timeout(COMPILE_TIMEOUT, compile).await.map_err(|_| CompileError::TooSlow)?
     }
 
-    async fn start(&self, role: Role) -> Result<Worker, WorkerStartError> {
+    async fn start(&self, role: Role, profile: Profile) -> Result<Worker, WorkerStartError> {
         let scratch = self.workers.join(self.started.fetch_add(1, Ordering::Relaxed).to_string());
         let folder = |source| WorkerStartError::Folder { path: scratch.clone(), source };
         tokio::fs::DirBuilder::new().mode(0o700).create(&scratch).await.map_err(folder)?;
@@ -186,10 +191,12 @@ impl Pool {
         };
         tokio::spawn(log_last_words(stderr));
         let (orders, reports) = (Sender::new(stdin), Receiver::new(stdout));
-        let mut worker = Worker { orders, reports, child, scratch, outside: self.outside.clone() };
+        let outside = self.outside.clone();
+        let mut worker = Worker { profile, orders, reports, child, scratch, outside };
         let ready = tokio::time::timeout(START_TIMEOUT, worker.set_up(role, &self.cache)).await;
-        let ready = ready.map_err(|_| WorkerStartError::Unfit("it did not become ready".to_owned()))??;
-        let _ = self.ready.set(ready);
+        let ready = ready.map_err(|_| WorkerStartError::Unfit("it did not become ready".to_owned()));
+        let (jail, compatibility) = ready??;
+        let _ = (self.jail.set(jail), self.compatibility[profile as usize].set(compatibility));
         Ok(worker)
     }
 }
@@ -221,6 +228,7 @@ async fn log_last_words(stderr: ChildStderr) {
 /// One worker process. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    profile: Profile,
     orders: Sender<ChildStdin>,
     reports: Receiver<ChildStdout, FromWorker>,
     child: Child,
@@ -237,6 +245,7 @@ impl Worker {
     async fn set_up(&mut self, role: Role, cache: &Path) -> Result<(JailReport, u64), WorkerStartError> {
         let setup = Setup {
             role,
+            profile: self.profile,
             scratch: self.scratch.0.clone(),
             cache: cache.to_owned(),
             parent: std::process::id(),
@@ -313,10 +322,7 @@ impl Worker {
         let reached = |limit, value| RunEnd::Stopped(Outcome::LimitReached { limit, value });
         tokio::select! {
             end = talk::converse(&mut self.orders, &mut self.reports, begin, listener, stdin) => end,
-            () = tokio::time::sleep(timeout + GRACE) => {
-                debug!("a worker did not stop in time");
-                reached(Limit::Time, order.timeout_ms)
-            }
+            () = tokio::time::sleep(self.profile.patience(timeout) + GRACE) => self.too_slow(order),
             () = outgrown(folders, order.output_bytes) => reached(Limit::Files, order.output_bytes),
         }
     }
@@ -324,15 +330,16 @@ impl Worker {
     /// Runs many tasks. What comes of them goes to `results`; those of which nothing was heard have not ended. The same
     /// holds as for [`Self::run`].
     pub(crate) async fn run_series(&mut self, series: Series, results: &mpsc::Sender<Vec<Brief>>) -> RunEnd {
-        let silence = Duration::from_millis(series.order.timeout_ms) + TELL_EVERY + GRACE;
+        let timeout = Duration::from_millis(series.order.timeout_ms);
+        let silence = self.profile.patience(timeout) + TELL_EVERY + GRACE;
         let lost = |error: WireError| RunEnd::Lost(format!("its worker process died: {error}"));
-        let limit = Outcome::LimitReached { limit: Limit::Time, value: series.order.timeout_ms };
+        let order = series.order.clone();
         if let Err(error) = self.orders.send(&ToWorker::RunSeries(Box::new(series))).await {
             return lost(error);
         }
         loop {
             let report = match tokio::time::timeout(silence, self.reports.expect()).await {
-                Err(_) => return RunEnd::Stopped(limit),
+                Err(_) => return self.too_slow(&order),
                 Ok(Err(error)) => return lost(error),
                 Ok(Ok(report)) => report,
             };
@@ -347,6 +354,17 @@ impl Worker {
                 // Which of its tasks it was is seen when they are run one by one.
                 other => return RunEnd::Lost(format!("its worker process said {other:?}")),
             }
+        }
+    }
+
+    /// The node waits no longer for a guest.
+    fn too_slow(&self, order: &Order) -> RunEnd {
+        debug!("a worker did not stop in time");
+        match self.profile {
+            Profile::Usual => {
+                RunEnd::Stopped(Outcome::LimitReached { limit: Limit::Time, value: order.timeout_ms })
+            }
+            Profile::Deterministic => RunEnd::Lost("it is much too slow on this machine".to_owned()),
         }
     }
 

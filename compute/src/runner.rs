@@ -20,6 +20,7 @@ use crate::in_words;
 use crate::millis;
 use crate::order::{Folder, Order};
 use crate::pool::{CompileError, Pool, RunEnd, Worker};
+use crate::profile::Profile;
 use crate::protocol::{FromKeeper, FromRunner};
 use crate::staging::{self, LaidOut, StageError, Staged};
 use crate::task::{
@@ -136,16 +137,17 @@ impl Runner {
             return Err(Setback::Declined("it asks for more than it was announced with".to_owned()));
         }
         self.fetch_module(call.module, keeper, to_keeper).await?;
-        let artifact =
-            self.programs.artifact(call.module, &self.pool).await.map_err(|error| match error {
+        let artifact = self.programs.artifact(call.module, &self.pool, Profile::Usual).await.map_err(
+            |error| match error {
                 PrepareError::Compile(CompileError::Rejected(_) | CompileError::TooSlow) => {
                     Setback::Impossible(error.to_string())
                 }
                 other => Setback::Declined(in_words(&other)),
-            })?;
+            },
+        )?;
         let mut worker = self
             .pool
-            .take()
+            .take(Profile::Usual)
             .await
             .map_err(|error| Setback::Declined(format!("no worker: {}", in_words(&error))))?;
         let laid_out = self.stage(call, &worker).await?;

@@ -7,7 +7,7 @@
 //!
 //! | it does | it meets |
 //! |---|---|
-//! | compute without end | the epoch, which a second thread moves on every [`TICK`] |
+//! | compute without end | the epoch, which a second thread moves on every [`TICK`]; or a number of steps ([`Profile`]) |
 //! | wait for input without end | a timeout around the call |
 //! | sleep without end | that timeout; preview 1 sleeps on its only thread, so there the node's own clock, which ends the process |
 //! | allocate | [`Bounds`], asked at every growth of a memory or table |
@@ -35,6 +35,7 @@ use self::service::Answer;
 use crate::guest_io::{GuestInput, GuestOutput, Reports};
 use crate::line::Line;
 use crate::order::{Order, RequestHead};
+use crate::profile::{Dice, Profile, STEPS_PER_MS, StillClock};
 use crate::task::{Cost, Limit, Outcome};
 
 mod bounds;
@@ -64,6 +65,7 @@ const MAX_HANDLES: usize = 10_000;
 
 /// The engine, and the programs that are loaded into it.
 pub(crate) struct Sandbox {
+    profile: Profile,
     engine: Engine,
     linkers: Linkers,
     loaded: Vec<(String, Program)>,
@@ -100,10 +102,10 @@ pub(crate) struct Streams {
 
 impl Sandbox {
     /// An engine; reserves address space for a guest, but no memory yet.
-    pub(crate) fn new() -> wasmtime::Result<Self> {
-        let engine = Engine::new(&config())?;
+    pub(crate) fn new(profile: Profile) -> wasmtime::Result<Self> {
+        let engine = Engine::new(&config(profile))?;
         let linkers = Linkers::new(&engine)?;
-        Ok(Self { engine, linkers, loaded: Vec::new() })
+        Ok(Self { profile, engine, linkers, loaded: Vec::new() })
     }
 
     /// A handle for the thread that moves the epoch.
@@ -115,6 +117,7 @@ impl Sandbox {
     pub(crate) fn compatibility(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        self.profile.hash(&mut hasher);
         hasher.finish()
     }
 
@@ -177,16 +180,30 @@ impl Sandbox {
         line: Option<Line>,
         act: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<i32>,
     ) -> (Outcome, Cost) {
-        let guest = match program.check(&order.reach).and_then(|()| Guest::new(order, streams, line)) {
-            Ok(guest) => guest,
-            Err(reason) => return (Outcome::Failed { reason }, Cost::default()),
-        };
+        let guest =
+            match program.check(&order.reach).and_then(|()| Guest::new(self.profile, order, streams, line)) {
+                Ok(guest) => guest,
+                Err(reason) => return (Outcome::Failed { reason }, Cost::default()),
+            };
         let timeout = Duration::from_millis(order.timeout_ms);
+        // Where steps are counted it is the node that waits no longer, so that nothing is said of the program.
+        let patience = match self.profile {
+            Profile::Usual => timeout,
+            Profile::Deterministic => Duration::MAX,
+        };
         let mut store = Store::new(&self.engine, guest);
         store.limiter(|guest| &mut guest.bounds);
-        store.set_epoch_deadline(ticks(timeout));
+        match self.profile {
+            Profile::Usual => store.set_epoch_deadline(ticks(timeout)),
+            Profile::Deterministic => {
+                let steps = order.timeout_ms.saturating_mul(STEPS_PER_MS);
+                if let Err(error) = store.set_fuel(steps) {
+                    return (Outcome::Failed { reason: error.to_string() }, Cost::default());
+                }
+            }
+        }
         let started = Instant::now();
-        let ended = tokio::time::timeout(timeout, act(&mut store)).await;
+        let ended = tokio::time::timeout(patience, act(&mut store)).await;
         let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let cost = Cost { elapsed_us, memory_bytes: store.data().bounds.peak() };
         let outcome = match ended {
@@ -198,7 +215,7 @@ impl Sandbox {
     }
 }
 
-fn config() -> Config {
+fn config(profile: Profile) -> Config {
     let mut pool = PoolingAllocationConfig::default();
     // One guest at a time; the rest is for slots that are still being cleaned.
     pool.total_core_instances(2 * MAX_INSTANCES).max_core_instances_per_component(MAX_INSTANCES);
@@ -209,7 +226,11 @@ fn config() -> Config {
     pool.max_memory_size(4 << 30).linear_memory_keep_resident(KEEP_RESIDENT);
     let mut config = Config::new();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    config.epoch_interruption(true).max_wasm_stack(STACK_BYTES).async_stack_size(2 * STACK_BYTES);
+    match profile {
+        Profile::Usual => config.epoch_interruption(true),
+        Profile::Deterministic => config.consume_fuel(true).cranelift_nan_canonicalization(true),
+    };
+    config.max_wasm_stack(STACK_BYTES).async_stack_size(2 * STACK_BYTES);
     // Off: what no WASI command needs, or what is not covered by security releases.
     config.wasm_memory64(false);
     config.wasm_relaxed_simd(true).relaxed_simd_deterministic(true);
@@ -228,10 +249,16 @@ impl Guest {
         Buckets { table: self.wasi.ctx().table, line: self.line.as_ref() }
     }
 
-    fn new(order: &Order, streams: Streams, line: Option<Line>) -> Result<Self, String> {
+    fn new(profile: Profile, order: &Order, streams: Streams, line: Option<Line>) -> Result<Self, String> {
         let Streams { stdin, stdout, stderr } = streams;
         let mut wasi = WasiCtxBuilder::new();
         wasi.args(&order.args).envs(&order.env).stdin(stdin).stdout(stdout).stderr(stderr);
+        if profile == Profile::Deterministic {
+            let mut dice = Dice::new(&order.args, &order.env);
+            wasi.wall_clock(StillClock::default()).monotonic_clock(StillClock::default());
+            wasi.insecure_random_seed(dice.seed());
+            wasi.secure_random(dice).insecure_random(Dice::new(&order.args, &order.env));
+        }
         // The process has nothing else to do while its guest reads a file.
         wasi.allow_blocking_current_thread(true);
         for folder in &order.folders {

@@ -76,11 +76,11 @@ struct Worker {
 impl Worker {
     /// Sets the engine up and then locks the door, in the order that landlock and seccomp ask for.
     fn new(setup: Setup, line: Line, reports: Reports) -> Result<Self, WorkerError> {
-        let Setup { role, scratch, cache, parent } = setup;
+        let Setup { role, profile, scratch, cache, parent } = setup;
         let resident = Resident::open();
         let landlock = jail::confine_files(&scratch, &cache);
         let limits = jail::confine_resources();
-        let sandbox = Sandbox::new().map_err(WorkerError::Engine)?;
+        let sandbox = Sandbox::new(profile).map_err(WorkerError::Engine)?;
         let clock = Clock::start(sandbox.engine(), resident, reports.clone(), parent);
         let clock = clock.map_err(WorkerError::Clock)?;
         let seccomp = jail::confine_calls();

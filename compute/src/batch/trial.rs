@@ -25,6 +25,7 @@ use crate::cache::PrepareError;
 use crate::in_words;
 use crate::order::{Folder, Order};
 use crate::pool::{CompileError, RunEnd, Worker};
+use crate::profile::Profile;
 use crate::runner::order_of;
 use crate::series::{Brief, Series};
 use crate::staging::{self, LaidOut, StageError};
@@ -166,7 +167,7 @@ impl Bench {
             let program = self.batches.store().program(self.job, module).await?;
             service.programs.put(module, program).await.map_err(damaged)?;
         }
-        let artifact = match service.programs.artifact(module, &service.pool).await {
+        let artifact = match service.programs.artifact(module, &service.pool, Profile::Usual).await {
             Ok(artifact) => Ok(artifact),
             Err(error @ PrepareError::Compile(CompileError::Rejected(_) | CompileError::TooSlow)) => {
                 Err(error.to_string())
@@ -230,7 +231,11 @@ impl Bench {
     /// A worker process, and what is granted to every task in folders of it.
     async fn lay_out(&self, definition: &Definition) -> Result<Place, BatchStoreError> {
         let service = &self.batches.service;
-        let worker = service.pool.take().await.map_err(|error| io("starting a worker process", error))?;
+        let worker = service
+            .pool
+            .take(Profile::Usual)
+            .await
+            .map_err(|error| io("starting a worker process", error))?;
         let laid_out = LaidOut::make(&*service.files, definition.call.grants(), worker.scratch()).await;
         let laid_out = laid_out.map_err(staging_error)?;
         Ok(Place { worker, laid_out })

@@ -20,6 +20,7 @@ use crate::compute::StartError;
 use crate::in_words;
 use crate::links::LinkError;
 use crate::pool::CompileError;
+use crate::profile::Profile;
 use crate::reach::Reach;
 use crate::service::Service;
 use crate::submit::{self, SubmitError};
@@ -223,7 +224,7 @@ impl Functions {
         };
         let programs = &self.service.programs;
         let module = submit::prepare(&task, &*self.store.files, programs).await?.module;
-        programs.artifact(module, &self.service.pool).await.map_err(|error| match error {
+        programs.artifact(module, &self.service.pool, Profile::Usual).await.map_err(|error| match error {
             PrepareError::Compile(CompileError::Rejected(why)) => DeployError::Program(why),
             PrepareError::Compile(error @ CompileError::TooSlow) => DeployError::Program(error.to_string()),
             other => DeployError::Compile(in_words(&other)),

@@ -12,6 +12,7 @@ use super::version::{Version, VersionId};
 use crate::in_words;
 use crate::order::ResponseHead;
 use crate::pool::{RunEnd, Worker};
+use crate::profile::Profile;
 use crate::runner::order_of;
 use crate::service::Service;
 use crate::staging::LaidOut;
@@ -46,7 +47,7 @@ impl Stage {
     async fn run_heard(&self, stdin: mpsc::Receiver<Bytes>, said: &mpsc::Sender<Said>) -> Result<(), String> {
         let pool = &self.service.pool;
         let artifact = self.prepare().await?;
-        let mut worker = pool.take().await.map_err(|error| in_words(&error))?;
+        let mut worker = pool.take(Profile::Usual).await.map_err(|error| in_words(&error))?;
         let laid_out = LaidOut::make(&*self.store.files, self.version.grants.iter(), worker.scratch()).await;
         let laid_out = laid_out.map_err(|error| in_words(&error))?;
         let call = self.call();
@@ -92,7 +93,7 @@ impl Stage {
             let program = program.map_err(|error| in_words(&error))?;
             programs.put(module, program).await.map_err(|error| in_words(&error))?;
         }
-        programs.artifact(module, &self.service.pool).await.map_err(|error| in_words(&error))
+        programs.artifact(module, &self.service.pool, Profile::Usual).await.map_err(|error| in_words(&error))
     }
 
     fn call(&self) -> Call {

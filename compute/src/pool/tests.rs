@@ -70,7 +70,7 @@ impl Fixture {
         let digest = Digest::of(&wasm);
         self.programs.put(digest, wasm).await?;
         Ok(Order {
-            artifact: self.programs.artifact(digest, &self.pool).await?,
+            artifact: self.programs.artifact(digest, &self.pool, Profile::Usual).await?,
             args: vec![name.to_owned()],
             env: Vec::new(),
             folders: Vec::new(),
@@ -90,7 +90,7 @@ impl Fixture {
     }
 
     async fn run(&self, order: &Order, input: &[&'static str]) -> Ran {
-        let mut worker = self.pool.take().await.unwrap();
+        let mut worker = self.pool.take(Profile::Usual).await.unwrap();
         let ran = run_in(&mut worker, order, input).await;
         if matches!(ran.end, RunEnd::Ended(..)) {
             self.pool.give_back(worker);
@@ -140,7 +140,7 @@ async fn a_guest_reads_writes_and_exits() {
 #[tokio::test]
 async fn input_that_a_guest_does_not_read_does_not_reach_the_next_one() {
     let fixture = Fixture::new();
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let (hello, upper) = (fixture.order("hello").await, fixture.order("upper").await);
     run_in(&mut worker, &hello, &["not ", "read"]).await;
     let ran = run_in(&mut worker, &upper, &["mine"]).await;
@@ -152,7 +152,7 @@ async fn a_guest_that_waits_for_input_is_ended_too() {
     let fixture = Fixture::new();
     let mut order = fixture.order("upper").await;
     order.timeout_ms = 300;
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let (_stdin, given) = mpsc::channel(1);
     let (output, _said) = mpsc::channel(1);
     let end = worker.run(&order, given, &output).await;
@@ -183,7 +183,7 @@ async fn a_program_that_cannot_run_says_why_before_it_runs() {
 #[tokio::test]
 async fn a_guest_sees_its_folder_and_cannot_write_where_it_may_not() {
     let fixture = Fixture::new();
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let host = worker.scratch().join("granted");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("in.txt"), "granted").unwrap();
@@ -204,7 +204,7 @@ async fn a_guest_sees_its_folder_and_cannot_write_where_it_may_not() {
 #[tokio::test]
 async fn files_without_end_are_ended() {
     let fixture = Fixture::new();
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let host = worker.scratch().join("granted");
     std::fs::create_dir(&host).unwrap();
     let mut fill = fixture.order("fill").await;
@@ -217,7 +217,7 @@ async fn files_without_end_are_ended() {
 async fn a_worker_that_dies_takes_its_task_and_nothing_else() {
     let fixture = Fixture::new();
     let order = fixture.order("loop").await;
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let pid = rustix::process::Pid::from_raw(worker.child.id().unwrap().cast_signed()).unwrap();
     let scratch = worker.scratch().to_owned();
     let killing = async {
@@ -250,7 +250,7 @@ async fn damaged_compiled_code_is_not_run() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let ran = run_in(&mut worker, &order, &[]).await;
     assert!(matches!(&ran.end, RunEnd::Unreadable(why) if why.contains("damaged")), "{:?}", ran.end);
     fixture.programs.discard(&order.artifact).await;
@@ -261,7 +261,7 @@ async fn damaged_compiled_code_is_not_run() {
 #[tokio::test]
 async fn the_jail_is_up_where_the_kernel_has_one() {
     let fixture = Fixture::new();
-    let worker = fixture.pool.take().await.unwrap();
+    let worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let pid = worker.child.id().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {

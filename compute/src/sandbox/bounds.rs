@@ -94,7 +94,7 @@ pub(super) fn explain(error: &wasmtime::Error, order: &Order) -> Outcome {
         return reached(Limit::Output, order.output_bytes);
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => reached(Limit::Time, order.timeout_ms),
+        Some(Trap::Interrupt | Trap::OutOfFuel) => reached(Limit::Time, order.timeout_ms),
         Some(Trap::StackOverflow) => reached(Limit::Stack, STACK_BYTES as u64),
         Some(trap) => {
             Outcome::Trapped { message: trap.to_string().trim_start_matches("wasm trap: ").to_owned() }

@@ -9,6 +9,7 @@ use tokio::net::unix::pipe;
 use super::*;
 use crate::component_test::as_component;
 use crate::guest_io::{OutputBudget, OutputKind, Reports, Sink};
+use crate::series::Words;
 use crate::wire::Receiver;
 
 /// One engine, with a folder of compiled programs.
@@ -21,11 +22,11 @@ struct Bare {
 }
 
 impl Bare {
-    fn new() -> Self {
+    fn new(profile: Profile) -> Self {
         let (orders, input) = pipe::pipe().unwrap();
         let reports = Reports::new(File::options().write(true).open("/dev/null").unwrap());
         Self {
-            sandbox: Sandbox::new().unwrap(),
+            sandbox: Sandbox::new(profile).unwrap(),
             cache: tempfile::tempdir().unwrap(),
             input: GuestInput::new(Line::new(Receiver::new(input), reports.clone())),
             reports,
@@ -46,6 +47,17 @@ impl Bare {
             memory_bytes: 16 << 20,
             output_bytes: 1 << 20,
         }
+    }
+
+    /// How it ends, and what it prints.
+    async fn hear(&mut self, order: &Order) -> (Outcome, Vec<u8>) {
+        let (budget, words) = (OutputBudget::new(order.output_bytes), Words::new(1 << 10));
+        let output = |kind| GuestOutput { kind, sink: Sink::Memory(words.clone()), budget: budget.clone() };
+        let (stdout, stderr) = (output(OutputKind::Stdout), output(OutputKind::Stderr));
+        let streams = Streams { stdin: GuestInput::nothing(), stdout, stderr };
+        let program = self.sandbox.load(&order.artifact, self.cache.path()).unwrap();
+        let (outcome, _) = self.sandbox.run(&program, order, streams, None).await;
+        (outcome, words.take().unwrap()[0].to_vec())
     }
 
     async fn run(&mut self, order: &Order) -> Outcome {
@@ -77,24 +89,71 @@ fn hello() -> Vec<u8> {
     wat::parse_file(Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/hello.wat")).unwrap()
 }
 
+/// Prints random numbers, two clocks, and the bits of 0/0.
+const ORACLE: &str = r#"(module
+    (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\40\00\00\00\28\00\00\00")
+    (func (export "_start")
+        (drop (call $random (i32.const 64) (i32.const 16)))
+        (drop (call $clock (i32.const 0) (i64.const 0) (i32.const 80)))
+        (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 88)))
+        (f64.store (i32.const 96) (f64.div (f64.const 0) (f64.const 0)))
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+
+#[tokio::test]
+async fn a_deterministic_run_says_the_same_in_every_process_and_for_other_arguments_something_else() {
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        let mut bare = Bare::new(Profile::Deterministic);
+        let mut order = bare.order("oracle", &wat::parse_str(ORACLE).unwrap());
+        let first = bare.hear(&order).await;
+        assert_eq!(first.0, Outcome::Exited(0));
+        assert_eq!(bare.hear(&order).await, first, "a second run in the same process");
+        order.args.push("other".to_owned());
+        let other = bare.hear(&order).await;
+        assert_ne!(other.1[..16], first.1[..16], "random numbers follow from the arguments");
+        assert_eq!(first.1[16..24], 946_684_800_000_000_000_u64.to_le_bytes());
+        said.push((first, other));
+    }
+    assert_eq!(said[0], said[1]);
+    let mut usual = Bare::new(Profile::Usual);
+    let order = usual.order("oracle", &wat::parse_str(ORACLE).unwrap());
+    assert_ne!(usual.hear(&order).await, usual.hear(&order).await);
+}
+
+#[tokio::test]
+async fn a_deterministic_run_ends_after_so_many_steps() {
+    let forever = r#"(module (memory (export "memory") 1)
+        (func (export "_start") (loop $on
+            (i64.store (i32.const 0) (i64.add (i64.load (i32.const 0)) (i64.const 1))) (br $on))))"#;
+    let mut bare = Bare::new(Profile::Deterministic);
+    let mut order = bare.order("forever", &wat::parse_str(forever).unwrap());
+    order.timeout_ms = 20;
+    let limit = Outcome::LimitReached { limit: Limit::Time, value: 20 };
+    assert_eq!(bare.hear(&order).await.0, limit);
+}
+
 /// `cargo test --release -p starfish-compute --lib -- --ignored --nocapture pace`
 #[tokio::test]
 #[ignore = "measures; says nothing about right or wrong"]
 async fn the_pace_of_the_smallest_program() {
     let engine = |_| {
         let started = Instant::now();
-        drop(Sandbox::new().unwrap());
+        drop(Sandbox::new(Profile::Usual).unwrap());
         started.elapsed()
     };
     println!("engine: {:?}", (0..20).map(engine).min().unwrap());
     let linkers = |_| {
-        let engine = Engine::new(&config()).unwrap();
+        let engine = Engine::new(&config(Profile::Usual)).unwrap();
         let started = Instant::now();
         drop(Linkers::new(&engine).unwrap());
         started.elapsed()
     };
     println!("linkers: {:?}", (0..20).map(linkers).min().unwrap());
-    let mut bare = Bare::new();
+    let mut bare = Bare::new(Profile::Usual);
     let module = bare.order("module", &hello());
     println!("module: {:?} a run", bare.pace(&module).await);
     let component = bare.order("component", &as_component(&hello()));

@@ -70,7 +70,7 @@ async fn every_limit_ends_a_guest_of_either_kind_and_is_named() {
 #[tokio::test]
 async fn a_guest_that_lives_in_calls_of_the_host_is_ended() {
     let fixture = Fixture::new();
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let open = "(call $open (i32.const 3) (i32.const 0) (i32.const 32) (i32.const 6) (i32.const 0) \
                 (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 16))";
     let bodies = [
@@ -104,7 +104,7 @@ async fn a_guest_that_lives_in_calls_of_the_host_is_ended() {
             };
             assert!(named, "{body}: {:?}", ran.end);
             if !matches!(ran.end, RunEnd::Ended(..)) {
-                worker = fixture.pool.take().await.unwrap();
+                worker = fixture.pool.take(Profile::Usual).await.unwrap();
             }
         }
     }
@@ -123,7 +123,7 @@ async fn tables_have_a_limit() {
 #[tokio::test]
 async fn a_worker_is_as_small_after_bad_guests_as_before() {
     let fixture = Fixture::new();
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let mut orders = Vec::new();
     for name in ["loop", "eat", "print", "recurse", "trap", "hello"] {
         orders.extend([fixture.order(name).await, fixture.component_order(name).await]);
@@ -152,7 +152,7 @@ async fn a_worker_is_as_small_after_bad_guests_as_before() {
 #[tokio::test]
 async fn a_guest_that_makes_the_host_hoard_is_ended() {
     let fixture = Fixture::new();
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let host = worker.scratch().join("granted");
     std::fs::create_dir(&host).unwrap();
     for number in 0..10_000 {

@@ -36,7 +36,7 @@ async fn a_component_reads_writes_and_exits() {
 #[tokio::test]
 async fn a_component_sees_its_folder_and_cannot_write_where_it_may_not() {
     let fixture = Fixture::new();
-    let mut worker = fixture.pool.take().await.unwrap();
+    let mut worker = fixture.pool.take(Profile::Usual).await.unwrap();
     let host = worker.scratch().join("granted");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("in.txt"), "granted").unwrap();

@@ -22,7 +22,7 @@ struct Answered {
 
 impl Fixture {
     async fn ask(&self, order: &Order, path: &str, parts: Vec<Bytes>) -> Answered {
-        let mut worker = self.pool.take().await.unwrap();
+        let mut worker = self.pool.take(Profile::Usual).await.unwrap();
         let request = RequestHead {
             method: "POST".to_owned(),
             uri: path.to_owned(),
