@@ -13,7 +13,7 @@ use starfish_memory::Memory;
 use tokio::sync::mpsc;
 
 use crate::attendant::Outside;
-use crate::batch::{BatchError, BatchSpec, BatchStoreError, Batches, End, Results, ResultsError};
+use crate::batch::{BatchError, BatchSpec, BatchStoreError, Batches, End, Results, ResultsError, Suspect};
 use crate::board::Terms;
 use crate::cache::Programs;
 use crate::feed::StdinWriter;
@@ -353,6 +353,16 @@ impl Compute {
             return Ok(job);
         }
         Err(JobError::NothingToRetry(job))
+    }
+
+    /// The nodes that found something else than others that ran the same tasks.
+    pub fn suspects(&self) -> Vec<Suspect> {
+        self.batches.suspects.all()
+    }
+
+    /// Trusts such a node again; says whether it was one.
+    pub async fn forgive(&self, node: &PeerId) -> Result<bool, BatchStoreError> {
+        self.batches.suspects.forgive(node).await
     }
 
     /// Gives a program a name, by which it can be called from every node; if the name is there already, a new version.

@@ -68,7 +68,7 @@ pub use links::LinkError;
 pub use order::{RequestHead, ResponseHead};
 pub use output::OutputReader;
 pub use pool::WorkerStartError;
-pub use report::{JobReport, JobSummary, Phase};
+pub use report::{JobReport, JobSummary, Phase, Verified};
 pub use staging::StageError;
 pub use submit::SubmitError;
 pub use task::{

@@ -16,7 +16,7 @@ pub const MAX_REACH: usize = 32;
 /// A host's name, as DNS bounds it.
 const MAX_HOST: usize = 253;
 /// Spaces of memory that belong to the system, beside those of documents.
-const INTERNAL: [&str; 6] = ["sys", "fs", "jobs", "functions", "schedule", "processes"];
+const INTERNAL: [&str; 7] = ["sys", "fs", "jobs", "functions", "schedule", "processes", "suspects"];
 
 /// The host name under which guests call functions: `http://NAME.starfish.internal/`. (The top-level domain `internal`
 /// is set aside for private use.)

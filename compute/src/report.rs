@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 
-use crate::batch::Progress;
+use crate::batch::{Outvoted, Progress};
 use crate::board::{Heard, Kept, State};
 use crate::notice::Stage;
 use crate::task::{JobId, Outcome, Receipt, TaskId};
@@ -93,6 +93,20 @@ pub struct JobReport {
     /// The nodes that are at work on it, as far as its keeper knows.
     #[serde(default)]
     pub workers: Vec<PeerId>,
+    /// Where several nodes run each of its tasks: what came of comparing them.
+    #[serde(default)]
+    pub verified: Option<Verified>,
+}
+
+/// What came of running tasks on several nodes each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// How many nodes were to run each task; more than half must find the same.
+    pub copies: u8,
+    /// How many had to do, since there were no more.
+    pub enough: u8,
+    /// Who found something else than what counts.
+    pub outvoted: Vec<(PeerId, Outvoted)>,
 }
 
 /// Phase, node and time of a state.

@@ -231,6 +231,7 @@ impl Service {
             output_bytes: job.output.size(),
             progress: None,
             workers: Vec::new(),
+            verified: None,
         })
     }
 

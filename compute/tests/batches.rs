@@ -8,79 +8,23 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-use std::path::Path;
-use std::sync::Arc;
+mod nodes;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use nodes::{Nodes, sample};
 use starfish_compute::batch::{
     BatchError, BatchSpec, Ended, Ending, Input, Items, OutputStream, Progress, Results, Retries,
 };
-use starfish_compute::{Compute, ComputeOptions, JobId, Limit, Module, Outcome, Phase};
-use starfish_dht::testing::{PATIENCE, TestSwarm, wait_until};
-use starfish_fs::mem_vfs::MemVfs;
+use starfish_compute::{Compute, JobId, Limit, Module, Outcome, Phase};
+use starfish_dht::testing::{PATIENCE, wait_until};
 use starfish_fs::path::VfsPath;
-use starfish_fs::vfs::{Attributes, Parents, Vfs, collect, stream_of};
-use starfish_memory::{Memory, MemorySync};
-
-/// Some nodes that compute.
-struct Nodes {
-    swarm: TestSwarm,
-    computes: Vec<Compute>,
-    memories: Vec<(Memory, MemorySync)>,
-    files: Arc<MemVfs>,
-    dir: tempfile::TempDir,
-}
-
-impl Nodes {
-    /// Nodes with as many slots each as `slots` says.
-    async fn start(slots: &[u32]) -> Self {
-        let swarm = TestSwarm::start(slots.len()).await;
-        let (dir, files) = (tempfile::tempdir().unwrap(), Arc::new(MemVfs::new()));
-        let mut nodes = Self { swarm, computes: Vec::new(), memories: Vec::new(), files, dir };
-        for (node, slots) in slots.iter().enumerate() {
-            let (compute, memory) = nodes.start_one(node, *slots).await;
-            nodes.computes.push(compute);
-            nodes.memories.push(memory);
-        }
-        nodes.swarm.wait_connected().await;
-        nodes
-    }
-
-    async fn start_one(&self, node: usize, slots: u32) -> (Compute, (Memory, MemorySync)) {
-        let worker = env!("CARGO_BIN_EXE_starfish-worker").into();
-        let options = ComputeOptions { slots, ..ComputeOptions::new(worker, Vec::new()) };
-        let folder = self.dir.path().join(node.to_string());
-        let network = self.swarm.network(node).clone();
-        let memory = Memory::open(&folder.join("memory"), &network.local_peer()).unwrap();
-        let replication = memory.join(network.clone()).await.unwrap();
-        let tree = Arc::clone(&self.files) as Arc<dyn Vfs>;
-        let compute = Compute::start(&folder, network, &memory, tree, options).await.unwrap();
-        (compute, (memory, replication))
-    }
-
-    async fn put(&self, path: &str, content: &str) {
-        let path = VfsPath::parse(path).unwrap();
-        self.files.mkdir(&path.parent().unwrap(), Parents::Create).await.unwrap();
-        self.files.write(&path, stream_of(content.to_owned()), Attributes::default()).await.unwrap();
-    }
-
-    async fn get(&self, path: &str) -> String {
-        let content = self.files.read(&VfsPath::parse(path).unwrap(), 0..u64::MAX).await.unwrap();
-        String::from_utf8(collect(content, 1 << 20).await.unwrap().to_vec()).unwrap()
-    }
-
-    /// A node is gone, as if it had been killed: it says nothing to anybody.
-    async fn lose(&mut self, node: usize) {
-        self.swarm.stop(node).await;
-        self.computes[node].stop().await;
-    }
-}
+use starfish_fs::vfs::Vfs;
 
 fn batch(program: &str, items: Items) -> BatchSpec {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(program).with_extension("wat");
-    BatchSpec { items, ..BatchSpec::new(program, Module::Bytes(wat::parse_file(path).unwrap().into())) }
+    BatchSpec { items, ..BatchSpec::new(program, Module::Bytes(sample(program))) }
 }
 
 fn lines(lines: &[&str]) -> Items {

@@ -58,6 +58,11 @@ struct BatchOptions {
     /// file, if that one has time for it.
     #[arg(long)]
     anywhere: bool,
+    /// Run each task on this many different nodes, from 2 to 9, and let count what more than half of them find. They run it
+    /// so that each must find the same: with a clock that stands still, and random numbers that follow from the arguments.
+    /// A node that finds something else is named (starfish job) and gets no tasks any more (starfish suspects).
+    #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u8).range(2..=9), conflicts_with = "out")]
+    verify: Option<u8>,
     /// Run it even if the same was run before and its results are kept.
     #[arg(long)]
     no_cache: bool,
@@ -134,6 +139,7 @@ impl BatchOptions {
             retries: Retries { failed: self.retries, limit: self.limit_retries },
             keep_ms: self.keep.map(millis),
             anywhere: self.anywhere,
+            verify: self.verify,
             no_cache: self.no_cache,
             ..BatchRequest::new(task::name_of(&self.program), path)
         };

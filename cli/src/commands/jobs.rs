@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use starfish_node::compute::{JobReport, JobSummary, Phase};
+use starfish_node::compute::batch::Outvoted;
+use starfish_node::compute::{JobReport, JobSummary, Phase, Verified};
 use tokio::io::AsyncWriteExt;
 
 use super::run::print_all;
@@ -64,6 +65,19 @@ pub struct Wait {
 pub struct Retry {
     /// Its id, or a unique beginning of it.
     id: String,
+}
+
+/// List the nodes that found something else than others that ran the same tasks (--verify), or trust one again.
+///
+/// They get no tasks of `starfish map` and `submit` for 30 days.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Suspects {
+    /// Trust this node again: its id, or a unique ending of it.
+    #[arg(long, value_name = "NODE")]
+    forgive: Option<String>,
+    /// As one JSON document.
+    #[arg(long, conflicts_with = "forgive")]
+    json: bool,
 }
 
 /// End a job, or a process with its state and all of its events.
@@ -157,6 +171,40 @@ impl Retry {
     }
 }
 
+impl Suspects {
+    pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
+        let suspects = context.client.suspects().await?;
+        if let Some(wanted) = &self.forgive {
+            let mut found = suspects.iter().filter(|suspect| suspect.node.to_string().ends_with(wanted));
+            let (Some(suspect), None) = (found.next(), found.next()) else {
+                anyhow::bail!("{wanted} is not the id of one suspect, nor its end");
+            };
+            context.client.forgive(&suspect.node).await?;
+            context.io.stderr.line(format!("{} is trusted again", suspect.node)).await?;
+            return Ok(0);
+        }
+        if self.json {
+            context.print_json(&suspects).await?;
+            return Ok(0);
+        }
+        let mut table = Table::new(["NODE", "JOB", "TASKS", "EXAMPLE", "SEEN", "BY"]);
+        for suspect in &suspects {
+            table.row([
+                suspect.node.to_string(),
+                short(&suspect.job.to_string()),
+                suspect.tasks.to_string(),
+                suspect.example.to_string(),
+                human::age(suspect.at_ms),
+                human::peer(&suspect.by),
+            ]);
+        }
+        if !suspects.is_empty() {
+            context.print(table.to_string().trim_end()).await?;
+        }
+        Ok(0)
+    }
+}
+
 impl Kill {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         if self.is_process(&context).await? {
@@ -215,6 +263,19 @@ fn in_a_line(report: &JobReport) -> String {
     }
 }
 
+fn compared(verified: &Verified) -> String {
+    let Verified { copies, enough, outvoted } = verified;
+    let mut words = format!("{copies} nodes run each task");
+    if enough < copies {
+        words += &format!("; {enough} had to do, there were no more");
+    }
+    match outvoted.len() {
+        0 => words + "; none found anything else",
+        1 => words + "; one found something else",
+        n => words + &format!("; {n} found something else"),
+    }
+}
+
 fn describe(report: &JobReport) -> Table {
     let mut table = Table::default();
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
@@ -247,6 +308,12 @@ fn describe(report: &JobReport) -> Table {
             row("tasks", format!("{} of {} ended{failed}", progress.done, progress.tasks));
             if !report.workers.is_empty() {
                 row("at work", report.workers.iter().map(human::peer).collect::<Vec<_>>().join(", "));
+            }
+            if let Some(verified) = &report.verified {
+                row("verified", compared(verified));
+                for (node, Outvoted { tasks, example }) in &verified.outvoted {
+                    row("outvoted", format!("{node} on {tasks} tasks, such as {example}"));
+                }
             }
         }
         None => row("output", human::bytes(report.output_bytes)),

@@ -131,6 +131,8 @@ pub enum Verb {
     Retry(jobs::Retry),
     /// End a job or a process.
     Kill(jobs::Kill),
+    /// List nodes that found something else than others did, or trust one again.
+    Suspects(jobs::Suspects),
     /// Give a WASM program a name, by which every node can call it.
     Deploy(Box<function::Deploy>),
     /// Call a function, as if it ran here.
@@ -273,6 +275,7 @@ fn start(verb: Verb, context: Context) -> BoxFuture<'static, anyhow::Result<i32>
         Verb::Wait(wait) => wait.run(context).boxed(),
         Verb::Retry(retry) => retry.run(context).boxed(),
         Verb::Kill(kill) => kill.run(context).boxed(),
+        Verb::Suspects(suspects) => suspects.run(context).boxed(),
         Verb::Deploy(deploy) => deploy.run(context).boxed(),
         Verb::Call(call) => call.run(context).boxed(),
         Verb::Functions(functions) => functions.run(context).boxed(),

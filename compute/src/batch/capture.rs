@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::io::ReaderStream;
 
 use super::receipt::{MAX_INLINE, Said};
-use crate::task::OutputFrame;
+use crate::task::{Digest, OutputFrame};
 use crate::wire::CHUNK;
 
 /// Both streams of a task.
@@ -26,7 +26,7 @@ pub(super) struct Captured {
 #[derive(Debug)]
 pub(super) enum Speech {
     Short(BytesMut),
-    Long(File, u64),
+    Long(File, u64, Box<blake3::Hasher>),
 }
 
 impl Captured {
@@ -55,10 +55,13 @@ impl Speech {
             let file = tokio::task::spawn_blocking(move || tempfile::tempfile_in(dir)).await;
             let mut file = File::from_std(file.map_err(io::Error::other)??);
             file.write_all(said).await?;
-            *self = Self::Long(file, said.len() as u64);
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(said);
+            *self = Self::Long(file, said.len() as u64, Box::new(hasher));
         }
-        if let Self::Long(file, size) = self {
+        if let Self::Long(file, size, hasher) = self {
             file.write_all(&bytes).await?;
+            hasher.update(&bytes);
             *size += bytes.len() as u64;
         }
         Ok(())
@@ -72,7 +75,7 @@ impl Speech {
     pub(super) async fn stream(&mut self) -> io::Result<ByteStream> {
         match self {
             Self::Short(said) => Ok(stream_of(said.clone().freeze())),
-            Self::Long(file, _) => {
+            Self::Long(file, ..) => {
                 file.flush().await?;
                 file.seek(SeekFrom::Start(0)).await?;
                 let bytes = ReaderStream::with_capacity(file.try_clone().await?, CHUNK);
@@ -86,7 +89,7 @@ impl Speech {
     pub(super) fn into_said(self) -> Said {
         match self {
             Self::Short(said) => Said::here(said.freeze()),
-            Self::Long(_, size) => Said::Kept(size),
+            Self::Long(_, size, hasher) => Said::Kept { size, digest: Digest(*hasher.finalize().as_bytes()) },
         }
     }
 }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
 
+use super::ballot::{MAX_COPIES, MAX_VERIFIED};
 use crate::notice::MAX_NAME_BYTES;
+use crate::profile::Profile;
 use crate::reach::Reach;
 use crate::task::{Call, Digest, Grant, JobId, Limits, Module, Outcome};
 
@@ -32,7 +34,7 @@ pub const MAX_GENERATIONS: u32 = 32;
 /// How long results are kept unless somebody says otherwise.
 pub const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// What to run, and for what.
 #[derive(Clone, Debug)]
@@ -71,6 +73,8 @@ pub struct BatchSpec {
     pub keep: Duration,
     /// Whether its tasks are handed out without regard to where their files lie.
     pub anywhere: bool,
+    /// How many nodes run each task, to be held against each other; 1 if none of that.
+    pub copies: u8,
     /// Whether the results of the same batch that ended well will do, where they are kept. Tasks are taken for pure:
     /// the same program on the same input says the same.
     pub cached: bool,
@@ -97,6 +101,7 @@ impl BatchSpec {
             retries: Retries::default(),
             keep: KEEP_FOR,
             anywhere: false,
+            copies: 1,
             cached: true,
         }
     }
@@ -160,12 +165,19 @@ pub(crate) struct Definition {
     pub(crate) input: KeptInput,
     pub(crate) out: Option<VfsPath>,
     pub(crate) retries: Retries,
+    /// How many nodes run each task. More than one do so under the deterministic profile.
+    pub(crate) copies: u8,
 }
 
 impl Definition {
     /// Whether all that a task leaves is what it says.
     pub(crate) fn is_pure(&self) -> bool {
         self.out.is_none() && self.call.is_pure()
+    }
+
+    /// How its tasks are run.
+    pub(crate) fn profile(&self) -> Profile {
+        if self.copies > 1 { Profile::Deterministic } else { Profile::Usual }
     }
 }
 
@@ -232,6 +244,8 @@ pub struct Card {
     pub keep_ms: u64,
     /// Whether tasks are handed out without regard to where their files lie.
     pub anywhere: bool,
+    /// How many nodes run each task.
+    pub copies: u8,
     /// The hash of its definition, so that nobody can put another in its place.
     pub definition: Digest,
 }
@@ -242,6 +256,8 @@ impl Card {
         (1..=MAX_RANGE).contains(&self.tasks)
             && self.after.len() <= MAX_AFTER
             && self.name.len() <= MAX_NAME_BYTES
+            && (1..=MAX_COPIES).contains(&self.copies)
+            && (self.copies == 1 || self.tasks <= MAX_VERIFIED)
     }
 }
 

@@ -11,6 +11,7 @@ use rangemap::RangeSet;
 use starfish_dht::PeerId;
 
 use self::nearness::{End, Nearness};
+pub use self::seats::Seats;
 use super::pace::Pace;
 use crate::board::{LOST_AFTER, MAX_LOST, Millis};
 
@@ -79,13 +80,18 @@ impl Desk {
 
     /// Node `by` asks for work.
     pub fn claim(&mut self, now: Millis, by: PeerId) -> Answer {
+        self.claim_but(now, by, &RangeSet::new())
+    }
+
+    /// The same, for a node that is not to have certain tasks.
+    fn claim_but(&mut self, now: Millis, by: PeerId, but: &RangeSet<u64>) -> Answer {
         if self.is_complete() {
             return Answer::Over;
         }
         if now < self.settled {
             return Answer::Later;
         }
-        let slice = self.take_again(now, by).or_else(|| self.take_open(now, by));
+        let slice = self.take_again(now, by, but).or_else(|| self.take_open(now, by, but));
         let Some(slice) = slice else { return Answer::Later };
         self.leases.insert(slice.start, Lease { end: slice.end, by, heard: now });
         Answer::Slice(slice)
@@ -122,7 +128,10 @@ impl Desk {
         if range.is_empty() {
             return;
         }
-        self.pace.learn(range.end - range.start, elapsed_us);
+        // What is only known to have ended says nothing of how long it took.
+        if elapsed_us > 0 {
+            self.pace.learn(range.end - range.start, elapsed_us);
+        }
         self.close(&range);
         for task in self.again.range(range.clone()).map(|(task, _)| *task).collect::<Vec<_>>() {
             self.again.remove(&task);
@@ -196,15 +205,19 @@ impl Desk {
         self.lost.iter().flat_map(|(task, tries)| tries.iter().map(|(by, why)| (*task, *by, why.as_str())))
     }
 
-    fn take_again(&mut self, now: Millis, by: PeerId) -> Option<Range<u64>> {
+    fn take_again(&mut self, now: Millis, by: PeerId, but: &RangeSet<u64>) -> Option<Range<u64>> {
         let may_have = |again: &Again| again.avoid != by || again.until <= now;
-        let (&task, _) = self.again.iter().find(|(_, again)| may_have(again))?;
+        let (&task, _) = self.again.iter().find(|(task, again)| !but.contains(task) && may_have(again))?;
         self.again.remove(&task);
         Some(task..task + 1)
     }
 
-    fn take_open(&mut self, now: Millis, by: PeerId) -> Option<Range<u64>> {
-        let (run, end) = self.nearness.choose(now, by, &self.open)?;
+    fn take_open(&mut self, now: Millis, by: PeerId, but: &RangeSet<u64>) -> Option<Range<u64>> {
+        let (run, end) = if but.is_empty() {
+            self.nearness.choose(now, by, &self.open)?
+        } else {
+            (self.open.iter().find_map(|open| but.gaps(open).next())?, End::Front)
+        };
         let size = self.pace.slice(self.n_open, self.leases.len());
         let slice = match end {
             End::Front => run.start..run.end.min(run.start + size),
@@ -212,6 +225,27 @@ impl Desk {
         };
         self.close(&slice);
         Some(slice)
+    }
+
+    /// The first task that nobody has, but for some.
+    fn first_open_but(&self, but: &RangeSet<u64>) -> Option<u64> {
+        self.open.iter().find_map(|open| but.gaps(open).next()).map(|run| run.start)
+    }
+
+    /// The tasks that nobody has.
+    fn open(&self) -> RangeSet<u64> {
+        self.open.clone()
+    }
+
+    /// What a node is at work on.
+    fn leases_of(&self, by: PeerId) -> impl Iterator<Item = Range<u64>> {
+        let leases = self.leases.iter().filter(move |(_, lease)| lease.by == by);
+        leases.map(|(start, lease)| *start..lease.end)
+    }
+
+    /// Those of some tasks that have not ended.
+    fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        self.done.gaps(range).collect()
     }
 
     fn lose(&mut self, is_lost: impl Fn(&Lease) -> bool) {
@@ -252,6 +286,7 @@ fn length(range: &Range<u64>) -> u64 {
 }
 
 mod nearness;
+mod seats;
 #[cfg(test)]
 mod simulation;
 

@@ -10,6 +10,7 @@ use starfish_dht::PeerId;
 
 use super::coverage::Coverage;
 use super::definition::{Card, End, Ending, Progress};
+use super::jury::{Decided, Jury};
 use super::pace::MAX_SLICE;
 use super::receipt::{SliceReceipt, TaskResult};
 use super::results::Place;
@@ -31,6 +32,8 @@ pub struct Known {
     /// How it ended, if it has since it was begun the last time.
     pub end: Option<End>,
     pub(crate) coverage: Coverage,
+    /// Where several nodes run each of its tasks.
+    pub(crate) jury: Option<Jury>,
     /// Where its receipts begin and end.
     pub(crate) receipts: BTreeMap<Place, u64>,
     /// How its task ended, where it has only one.
@@ -77,6 +80,7 @@ impl Docket {
     pub fn insert(&mut self, job: JobId, card: Card) {
         if self.batches.len() < MAX_BATCHES {
             self.batches.entry(job).or_insert_with(|| Known {
+                jury: (card.copies > 1).then(|| Jury::new(card.copies)),
                 card,
                 generation: 0,
                 is_stopped: false,
@@ -208,15 +212,35 @@ impl Known {
     /// There is a receipt.
     pub(crate) fn add(&mut self, receipt: &SliceReceipt, results: &[TaskResult]) {
         let is_of_it = receipt.range.end <= self.card.tasks && results.len() as u64 <= MAX_SLICE;
-        if !is_of_it {
+        // Where what nodes find is compared, nobody says by himself more than that a task cannot be run.
+        let is_said = |result: &TaskResult| !matches!(result.outcome, Outcome::Failed { .. });
+        if !is_of_it || (self.jury.is_some() && results.iter().any(is_said)) {
             return;
         }
         self.coverage.add(receipt.generation, &receipt.range, results);
-        let place = Place { start: receipt.range.start, generation: receipt.generation };
+        let place = Place { start: receipt.range.start, generation: receipt.generation, by: None };
         self.receipts.insert(place, receipt.range.end);
+        self.note_only(results);
+    }
+
+    /// What several nodes found was compared, with this result; the last of it was `place`, up to `end`.
+    pub(crate) fn decide(&mut self, place: Place, end: u64, decided: &Decided) {
+        self.receipts.insert(place, end);
+        for (run, results) in decided {
+            self.coverage.add(place.generation, run, results);
+            self.note_only(results);
+        }
+    }
+
+    fn note_only(&mut self, results: &[TaskResult]) {
         if self.card.tasks == 1 && !self.only.as_ref().is_some_and(Outcome::is_success) {
             self.only = results.first().map(|result| result.outcome.clone());
         }
+    }
+
+    /// Whether any of its tasks has ended, for all that this node knows.
+    pub(crate) fn is_begun(&self) -> bool {
+        !self.coverage.is_empty() || self.jury.as_ref().is_some_and(|jury| !jury.is_empty())
     }
 
     /// How far it is.
@@ -248,6 +272,7 @@ mod tests {
             after: Vec::new(),
             keep_ms: 0,
             anywhere: false,
+            copies: 1,
             definition: Digest([0; 32]),
         }
     }

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rangemap::RangeSet;
 use starfish_dht::PeerId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use super::definition::{Definition, Kept};
-use super::desk::{Answer, Desk};
+use super::definition::{Card, Definition, Kept};
+use super::desk::{Answer, Seats};
+use super::docket::Known;
 use super::service::Batches;
 use super::slice::{AtHand, FromKeeper, FromRunner, MAX_NEAR, Slice};
 use super::store::BatchStoreError;
@@ -30,17 +32,50 @@ pub(super) struct Desks(Mutex<HashMap<JobId, KeptBatch>>);
 #[derive(Debug)]
 pub(super) struct KeptBatch {
     pub(super) generation: u32,
-    pub(super) desk: Desk,
+    /// How often each task is to be run.
+    copies: usize,
+    pub(super) desk: Seats,
     items: Option<Arc<AtHand>>,
     /// Since when all seems done, while receipts are still on their way.
     pub(super) complete_since: Option<Millis>,
+    /// Since when there are fewer nodes than are to run each task.
+    pub(super) lonely_since: Option<Millis>,
     /// Its end is being written down.
     pub(super) is_ending: bool,
 }
 
 impl KeptBatch {
-    pub(super) fn new(generation: u32, desk: Desk) -> Self {
-        Self { generation, desk, items: None, complete_since: None, is_ending: false }
+    /// One that is known, with all that was done of it; its desk hands out nothing before `settled`.
+    pub(super) fn new(known: &Known, settled: Millis) -> Self {
+        let (generation, jury) = (known.generation, known.jury.as_ref());
+        let copies = jury.map_or(1, |jury| usize::from(jury.enough()));
+        let mut desk = Seats::new(known.card.tasks, &known.coverage.done(generation), copies, settled);
+        for (range, by) in jury.into_iter().flat_map(|jury| jury.pledges(generation)) {
+            desk.ended(&range, 0, by);
+        }
+        Self { copies, ..Self::of(generation, desk) }
+    }
+
+    /// One that nobody can be at work on yet.
+    pub(super) fn first(card: &Card) -> Self {
+        let copies = usize::from(card.copies);
+        Self { copies, ..Self::of(0, Seats::new(card.tasks, &RangeSet::new(), copies, 0)) }
+    }
+
+    /// One of which nothing is left to do but to write down its end.
+    pub(super) fn ending(generation: u32) -> Self {
+        Self::of(generation, Seats::new(0, &RangeSet::new(), 1, 0))
+    }
+
+    fn of(generation: u32, desk: Seats) -> Self {
+        let (copies, items, complete_since, lonely_since) = (1, None, None, None);
+        Self { generation, copies, desk, items, complete_since, lonely_since, is_ending: false }
+    }
+
+    /// Whether it is about what the batch is now.
+    pub(super) fn is_of(&self, known: &Known) -> bool {
+        let copies = known.jury.as_ref().map_or(1, |jury| usize::from(jury.enough()));
+        self.generation == known.generation && self.copies == copies
     }
 }
 
@@ -100,11 +135,11 @@ impl Batches {
         self.on_desk(&job, |kept| kept.desk.beat(now, start, by));
         match message {
             FromRunner::Ended { range, elapsed_us } => {
-                self.on_desk(&job, |kept| kept.desk.ended(&range, elapsed_us));
+                self.on_desk(&job, |kept| kept.desk.ended(&range, elapsed_us, by));
             }
             FromRunner::Lost { task, why } => {
                 let lost = |kept: &mut KeptBatch| {
-                    kept.desk.lost(now, task, by, &why).map(|poison| (kept.generation, poison))
+                    kept.desk.lost(now, task, start, by, &why).map(|poison| (kept.generation, poison))
                 };
                 if let Some((generation, poison)) = self.on_desk(&job, lost).flatten() {
                     self.give_up(job, generation, task, poison).await;
@@ -122,7 +157,7 @@ impl Batches {
     }
 
     async fn answer(&self, job: JobId, by: PeerId) -> FromKeeper {
-        if !self.may_compute(&by) {
+        if !self.may_compute(&by) || self.suspects.is_one(&by) {
             return FromKeeper::NotMine(None);
         }
         let now = self.now();
@@ -148,7 +183,7 @@ impl Batches {
             },
         };
         let some = items.of(&slice);
-        self.on_desk(&job, |kept| kept.desk.shorten(slice.start, slice.start + some.count()));
+        self.on_desk(&job, |kept| kept.desk.shorten(slice.start, slice.start + some.count(), by));
         FromKeeper::Slice(Slice { generation, start: slice.start, items: some })
     }
 

@@ -33,9 +33,14 @@ impl Batches {
         let mut news = self.read(self.store.cells(job).await?).await;
         // What a batch is comes before what has become of it.
         news.sort_by_key(|(_, news)| !matches!(news, News::Card(_)));
+        let mut compared = BTreeSet::new();
         for (job, news) in news {
+            if news.is_of_pledges() {
+                compared.insert(job);
+            }
             self.apply(job, news);
         }
+        self.open_pledges(compared).await;
         Ok(())
     }
 
@@ -50,14 +55,18 @@ impl Batches {
         loop {
             self.cells.come().await;
             let (cells, too_many) = self.cells.take();
-            let mut unknown = BTreeSet::new();
+            let (mut unknown, mut compared) = (BTreeSet::new(), BTreeSet::new());
             for (job, news) in self.read(cells).await {
                 let is_new = matches!(news, News::Card(_)) && self.docket().get(&job).is_none();
                 if is_new {
                     unknown.insert(job);
                 }
+                if news.is_of_pledges() {
+                    compared.insert(job);
+                }
                 self.apply(job, news);
             }
+            self.open_pledges(compared).await;
             // What came before its card could not be understood.
             let again: Vec<_> = if too_many { vec![None] } else { unknown.into_iter().map(Some).collect() };
             for job in again {
@@ -78,6 +87,7 @@ impl Batches {
                 docket.remove(&job);
                 self.desks.lock().remove(&job);
                 self.definitions().remove(&job);
+                self.suspects.forget(&job);
                 return;
             }
             _ => {}
@@ -98,10 +108,32 @@ impl Batches {
                 if let Some(kept) = self.desks.lock().get_mut(&job)
                     && kept.generation == receipt.generation
                 {
-                    kept.desk.ended(&receipt.range, receipt.elapsed_us);
+                    kept.desk.ended(&receipt.range, receipt.elapsed_us, receipt.by);
+                    if known.jury.is_some() {
+                        kept.desk.settle(&receipt.range);
+                    }
                 }
             }
-            News::Again(_) | News::End(_) | News::Card(_) | News::Gone => {}
+            News::Pledge(place, end, digest) if end <= known.card.tasks => {
+                let Some(jury) = &mut known.jury else { return };
+                jury.pledge(place, end, digest);
+                if let (Some(by), Some(kept)) = (place.by, self.desks.lock().get_mut(&job))
+                    && kept.generation == place.generation
+                {
+                    kept.desk.ended(&(place.start..end), 0, by);
+                }
+            }
+            News::Key(place, key) => {
+                if let Some(jury) = &mut known.jury {
+                    jury.key(place, key);
+                }
+            }
+            News::Enough(nodes) => {
+                if let Some(jury) = &mut known.jury {
+                    jury.lower(nodes);
+                }
+            }
+            News::Again(_) | News::End(_) | News::Pledge(..) | News::Card(_) | News::Gone => {}
         }
     }
 }

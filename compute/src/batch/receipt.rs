@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use starfish_dht::{Identity, PeerId, identity};
 
-use crate::task::{JobId, Outcome};
+use crate::task::{Digest, JobId, Outcome};
 use crate::wire::Chunk;
 
 /// What goes in front of a receipt before it is signed. WIRE: a new meaning of any field needs a new string.
@@ -67,8 +67,13 @@ pub struct TaskResult {
 pub enum Said {
     /// This.
     Here(Text),
-    /// So many bytes, in a file of the batch's folder.
-    Kept(u64),
+    /// In a file of the batch's folder.
+    Kept {
+        /// So many bytes.
+        size: u64,
+        /// Their hash.
+        digest: Digest,
+    },
 }
 
 /// Some bytes. Serialised as one run, not as a sequence of numbers.
@@ -96,7 +101,7 @@ impl Said {
     pub fn size(&self) -> u64 {
         match self {
             Self::Here(text) => text.bytes().len() as u64,
-            Self::Kept(size) => *size,
+            Self::Kept { size, .. } => *size,
         }
     }
 }
@@ -127,6 +132,8 @@ pub(crate) enum BadReceipt {
     Signature,
     #[error("it does not say as much as it claims")]
     Results,
+    #[error("it is not what was sealed")]
+    Seal,
 }
 
 impl SliceReceipt {
@@ -185,6 +192,11 @@ impl Collected {
     /// Nothing yet; the first result will be that of task `start`.
     pub(crate) fn new(start: u64) -> Self {
         Self { start, count: 0, elapsed_us: 0, raw: Vec::new(), looked: 0, is_full: false }
+    }
+
+    /// The task whose result was the first.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
     }
 
     /// The task whose result is next.

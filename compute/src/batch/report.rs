@@ -7,12 +7,13 @@ use tracing::debug;
 
 use super::definition::Ending;
 use super::docket::{Known, Standing};
+use super::jury::Jury;
 use super::service::Batches;
-use crate::report::{JobReport, JobSummary, Phase};
+use crate::report::{JobReport, JobSummary, Phase, Verified};
 use crate::task::{JobId, Mebibytes, Outcome, TaskId};
 
 /// Asking the keeper of a batch what only it knows.
-pub(crate) const BATCH_REPORT_PROTOCOL: &str = "/starfish/compute-batch-report/1";
+pub(crate) const BATCH_REPORT_PROTOCOL: &str = "/starfish/compute-batch-report/2";
 
 impl Batches {
     /// A line for each batch.
@@ -75,6 +76,7 @@ impl Batches {
             output_bytes: 0,
             progress: Some(known.progress()),
             workers,
+            verified: known.jury.as_ref().map(verified),
         })
     }
 
@@ -94,6 +96,9 @@ impl Batches {
         let obstacle = |node: PeerId| {
             if known.card.on.is_some_and(|on| on != node) {
                 return "may not run it".to_owned();
+            }
+            if self.suspects.is_one(&node) {
+                return "was outvoted before, and is not trusted".to_owned();
             }
             match board.capacity_of(node) {
                 None => "has not said yet what it can take".to_owned(),
@@ -116,12 +121,17 @@ impl Batches {
     }
 }
 
+fn verified(jury: &Jury) -> Verified {
+    let outvoted = jury.outvoted().iter().map(|(node, how)| (*node, *how));
+    Verified { copies: jury.copies(), enough: jury.enough(), outvoted: outvoted.collect() }
+}
+
 fn phase(known: &Known) -> Phase {
     match known.end.as_ref().map(|end| &end.ending) {
         Some(Ending::Complete { failed: 0 }) => Phase::Done,
         Some(Ending::Complete { .. } | Ending::Failed { .. }) => Phase::Failed,
         Some(Ending::Killed) => Phase::Killed,
-        None if known.coverage.is_empty() => Phase::Pending,
+        None if !known.is_begun() => Phase::Pending,
         None => Phase::Running,
     }
 }

@@ -10,8 +10,10 @@ use starfish_dht::PeerId;
 use starfish_fs::vfs::VfsError;
 use tokio::sync::watch;
 
+use super::ballot::{self, quorum};
 use super::pace::MAX_SLICE;
-use super::receipt::{Said, TaskResult};
+use super::receipt::{Said, SliceReceipt, TaskResult};
+use super::sealed::SealKey;
 use super::service::Batches;
 use super::slice::AtHand;
 use super::store::{BatchStoreError, output_name};
@@ -38,11 +40,13 @@ pub struct Ended {
     pub task: u64,
     /// Its item, where it has one.
     pub item: Option<String>,
-    /// Who ran it.
+    /// Who ran it; of several who say the same, the first.
     pub by: PeerId,
     /// How it ended.
     pub result: TaskResult,
     generation: u32,
+    /// What its long outputs are encrypted with.
+    seal: Option<SealKey>,
 }
 
 /// Reads results, also of a batch that has not ended.
@@ -52,7 +56,7 @@ pub struct Results {
     job: JobId,
     items: AtHand,
     next: u64,
-    held: VecDeque<(Place, PeerId, Vec<TaskResult>)>,
+    held: VecDeque<Held>,
     changed: watch::Receiver<u64>,
 }
 
@@ -61,11 +65,23 @@ pub struct Results {
 pub(crate) struct Place {
     pub(crate) start: u64,
     pub(crate) generation: u32,
+    /// Whose it is, where several nodes run the same tasks.
+    pub(crate) by: Option<PeerId>,
+}
+
+/// A receipt that was read.
+#[derive(Debug)]
+struct Held {
+    place: Place,
+    by: PeerId,
+    results: Vec<TaskResult>,
+    seal: Option<SealKey>,
 }
 
 /// What is next.
 enum Next {
-    Task(Vec<Place>),
+    /// Of so many nodes that ran it, how many must agree, and the receipts that tell of it.
+    Task(usize, Vec<Place>),
     Wait,
     End,
 }
@@ -84,8 +100,8 @@ impl Results {
         loop {
             self.changed.mark_unchanged();
             match self.look()? {
-                Next::Task(places) => {
-                    let ended = self.read(&places).await?;
+                Next::Task(quorum, places) => {
+                    let ended = self.read(quorum, &places).await?;
                     self.next += 1;
                     return Ok(Some(ended));
                 }
@@ -111,9 +127,14 @@ impl Results {
         };
         match said {
             Said::Here(text) => Ok(stream::iter([Ok(text.bytes().clone())]).boxed()),
-            Said::Kept(_) => {
-                let name = output_name(ended.generation, ended.task, name);
-                Ok(self.batches.store().file(self.job, &name).await?)
+            Said::Kept { .. } => {
+                let sealed_by = ended.seal.map(|_| ended.by);
+                let name = output_name(ended.generation, ended.task, name, sealed_by);
+                let content = self.batches.store().file(self.job, &name).await?;
+                Ok(match ended.seal {
+                    Some(seal) => seal.apply_stream(&name, content),
+                    None => content,
+                })
             }
         }
     }
@@ -124,10 +145,11 @@ impl Results {
         let known = docket.get(&self.job).ok_or(ResultsError::Gone(self.job))?;
         while self.next < known.card.tasks {
             if known.coverage.is_done(known.generation, self.next) {
-                let first = Place { start: self.next.saturating_sub(MAX_SLICE), generation: 0 };
-                let last = Place { start: self.next, generation: u32::MAX };
-                let covering = known.receipts.range(first..=last).filter(|(_, end)| **end > self.next);
-                return Ok(Next::Task(covering.map(|(place, _)| *place).collect()));
+                let first = Place { start: self.next.saturating_sub(MAX_SLICE), generation: 0, by: None };
+                let last = Place { start: self.next + 1, generation: 0, by: None };
+                let covering = known.receipts.range(first..last).filter(|(_, end)| **end > self.next);
+                let quorum = known.jury.as_ref().map_or(1, |jury| quorum(jury.copies()));
+                return Ok(Next::Task(quorum, covering.map(|(place, _)| *place).collect()));
             }
             if known.end.is_none() {
                 return Ok(Next::Wait);
@@ -137,37 +159,69 @@ impl Results {
         Ok(Next::End)
     }
 
-    /// Of all that tell of the task, the one that counts: where it ended well, the first; else the latest.
-    async fn read(&mut self, places: &[Place]) -> Result<Ended, ResultsError> {
-        let mut best: Option<(bool, Place, Ended)> = None;
+    /// Of all that tell of the task, the one that counts: where it ended well, the first; else the latest. Where several
+    /// nodes ran it, only what enough of them agree on counts, or that it could not be run.
+    async fn read(&mut self, quorum: usize, places: &[Place]) -> Result<Ended, ResultsError> {
+        let mut told = Vec::new();
         for place in places {
-            let (by, result) = self.result(*place).await?;
-            let is_well = result.outcome.is_success();
-            let is_better = best.as_ref().is_none_or(|(was_well, other, _)| match (is_well, was_well) {
+            told.push((*place, self.result(*place).await?));
+        }
+        let agree = |place: &Place, ended: &Ended| {
+            let said = ballot::said(&ended.result);
+            let same = told.iter().filter(|(other, told)| {
+                other.generation == place.generation && ballot::said(&told.result) == said
+            });
+            same.count() >= quorum
+        };
+        let counts = |place: &Place, ended: &Ended| quorum == 1 || place.by.is_none() || agree(place, ended);
+        let mut best: Option<(bool, &Place, &Ended)> = None;
+        for (place, ended) in told.iter().filter(|(place, ended)| counts(place, ended)) {
+            let is_well = ended.result.outcome.is_success();
+            let is_better = best.is_none_or(|(was_well, other, _)| match (is_well, was_well) {
                 (true, was_well) => !was_well,
                 (false, was_well) => !was_well && place.generation > other.generation,
             });
             if is_better {
-                let (task, item, generation) = (self.next, self.items.item(self.next), place.generation);
-                best = Some((is_well, *place, Ended { task, item, by, result, generation }));
+                best = Some((is_well, place, ended));
             }
         }
-        best.map(|(_, _, ended)| ended).ok_or(ResultsError::Gone(self.job))
+        best.map(|(_, _, ended)| ended.clone()).ok_or(ResultsError::Gone(self.job))
     }
 
-    async fn result(&mut self, place: Place) -> Result<(PeerId, TaskResult), ResultsError> {
-        if !self.held.iter().any(|(held, ..)| *held == place) {
-            let (receipt, results) = self.batches.store().read_receipt(self.job, place).await?;
+    async fn result(&mut self, place: Place) -> Result<Ended, ResultsError> {
+        if !self.held.iter().any(|held| held.place == place) {
+            let (receipt, results, seal) = self.read_receipt(place).await?;
             if self.held.len() >= HELD {
                 self.held.pop_front();
             }
-            self.held.push_back((place, receipt.by, results));
+            self.held.push_back(Held { place, by: receipt.by, results, seal });
         }
-        let found = self.held.iter().find(|(held, ..)| *held == place).and_then(|(_, by, results)| {
-            let at = usize::try_from(self.next.checked_sub(place.start)?).ok()?;
-            Some((*by, results.get(at)?.clone()))
+        let (task, item) = (self.next, self.items.item(self.next));
+        let found = self.held.iter().find(|held| held.place == place).and_then(|held| {
+            let at = usize::try_from(task.checked_sub(place.start)?).ok()?;
+            let result = held.results.get(at)?.clone();
+            Some(Ended { task, item, by: held.by, result, generation: place.generation, seal: held.seal })
         });
         found.ok_or(ResultsError::Gone(self.job))
+    }
+
+    async fn read_receipt(
+        &self,
+        place: Place,
+    ) -> Result<(SliceReceipt, Vec<TaskResult>, Option<SealKey>), ResultsError> {
+        let store = self.batches.store();
+        if place.by.is_none() {
+            let (receipt, results) = store.read_receipt(self.job, place).await?;
+            return Ok((receipt, results, None));
+        }
+        let opened = {
+            let docket = self.batches.docket();
+            docket.get(&self.job).and_then(|known| known.jury.as_ref()?.opened_with(&place))
+        };
+        let (digest, key) = opened.ok_or(ResultsError::Gone(self.job))?;
+        let pledge = store.read_pledge(self.job, place, digest).await?;
+        let opened = pledge.open(&self.job, &key).map_err(|_| BatchStoreError::Receipt(self.job))?;
+        Ok((opened.0, opened.1, Some(key)))
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::docket::Standing;
 use super::receipt::{Collected, Said, TaskResult};
+use super::sealed::{Pledge, SealKey};
 use super::service::Batches;
 use super::slice::{FromKeeper, FromRunner, SLICE_PROTOCOL, Slice};
 use super::store::BatchStoreError;
@@ -122,6 +123,10 @@ impl Hand {
 
     /// Runs a slice. Says whether the keeper can be asked for another.
     async fn run(&self, slice: &Slice, link: &mut Link, bench: &mut Bench) -> bool {
+        if self.has_had(slice) {
+            // The keeper has not heard of it yet.
+            return false;
+        }
         let (events, to_tell) = mpsc::channel(QUEUE);
         let running = async {
             let ran = self.run_tasks(slice, bench, &events).await;
@@ -137,6 +142,19 @@ impl Hand {
         ran.is_ok_and(|go_on| go_on) && is_told
     }
 
+    /// Whether this node has pledged itself for any of these tasks: it never does so twice.
+    fn has_had(&self, slice: &Slice) -> bool {
+        let range = slice.start..slice.start + slice.items.count();
+        let docket = self.batches.docket();
+        let jury = docket.get(&self.job).and_then(|known| known.jury.as_ref());
+        jury.is_some_and(|jury| jury.has_had(self.batches.me(), slice.generation, &range))
+    }
+
+    /// Whether what several nodes find is compared.
+    fn is_compared(&self) -> bool {
+        self.batches.docket().get(&self.job).is_some_and(|known| known.jury.is_some())
+    }
+
     /// Says whether to go on with other slices.
     async fn run_tasks(
         &self,
@@ -147,6 +165,7 @@ impl Hand {
         let mut changes = self.batches.changes();
         let mut ledger = Ledger {
             hand: self,
+            is_compared: self.is_compared(),
             slice,
             collected: Collected::new(slice.start),
             closed: Instant::now(),
@@ -231,6 +250,8 @@ impl Hand {
 /// What came of the tasks of a slice, on its way into receipts.
 struct Ledger<'slice> {
     hand: &'slice Hand,
+    /// What is found is sealed until others have found something too.
+    is_compared: bool,
     slice: &'slice Slice,
     collected: Collected,
     closed: Instant,
@@ -250,7 +271,8 @@ impl Ledger<'_> {
                 continue;
             }
             alone -= 1;
-            match bench.run(self.slice.generation, task, self.slice.items.get(task - start)).await? {
+            let (item, seal) = (self.slice.items.get(task - start), self.seal());
+            match bench.run(self.slice.generation, task, item, seal.as_ref()).await? {
                 Trial::Ended { result, elapsed_us } => self.add(*result, elapsed_us).await?,
                 Trial::Lost(why) => {
                     self.close().await?;
@@ -277,6 +299,13 @@ impl Ledger<'_> {
         Ok(true)
     }
 
+    /// What seals the receipt that is being collected.
+    fn seal(&self) -> Option<SealKey> {
+        let identity = self.hand.batches.service.network.identity();
+        let start = self.collected.start();
+        self.is_compared.then(|| SealKey::new(identity, &self.hand.job, self.slice.generation, start))
+    }
+
     async fn add(&mut self, result: TaskResult, elapsed_us: u64) -> Result<(), BatchStoreError> {
         self.collected.push(result, elapsed_us)?;
         if self.collected.is_full() || self.closed.elapsed() >= CLOSE_EVERY {
@@ -293,8 +322,15 @@ impl Ledger<'_> {
         }
         let (batches, job) = (&self.hand.batches, self.hand.job);
         let identity = batches.service.network.identity();
+        let seal = self.seal();
         let receipt = self.collected.close(&job, self.slice.generation, batches.unix_ms(), identity)?;
-        batches.store().receipt(job, &receipt).await?;
+        match seal {
+            None => batches.store().receipt(job, &receipt).await?,
+            Some(seal) => {
+                let pledge = Pledge::seal(&receipt, &job, identity, &seal)?;
+                batches.store().pledge(job, &pledge).await?;
+            }
+        }
         let ended = FromRunner::Ended { range: receipt.range, elapsed_us: receipt.elapsed_us };
         let _ = self.events.send(ended).await;
         Ok(())

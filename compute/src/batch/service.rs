@@ -15,7 +15,6 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
 use super::definition::{BatchSpec, Definition, End, MAX_GENERATIONS};
-use super::desk::Desk;
 use super::docket::{Docket, Known, MAX_BATCHES};
 use super::keeper::{Desks, KeptBatch};
 use super::near::Near;
@@ -25,6 +24,7 @@ use super::results::{Results, ResultsError};
 use super::slice::SLICE_PROTOCOL;
 use super::store::{BatchStoreError, News, SPACE, Store};
 use super::submit::{self, BatchError, Prepared};
+use super::suspects::Suspects;
 use crate::arrived::Arrived;
 use crate::board::Millis;
 use crate::compute::{StartError, new_id};
@@ -45,6 +45,7 @@ pub(crate) struct Batches {
     pub(super) definitions: Mutex<BTreeMap<JobId, Arc<Definition>>>,
     pub(super) near: Mutex<BTreeMap<JobId, Option<Near>>>,
     pub(super) cells: Arc<Arrived>,
+    pub(crate) suspects: Suspects,
     pub(super) changed: watch::Sender<u64>,
     pub(super) woken: Notify,
 }
@@ -68,6 +69,7 @@ impl Batches {
             definitions: Mutex::default(),
             near: Mutex::default(),
             cells,
+            suspects: Suspects::new(memory, me)?,
             changed: watch::Sender::new(0),
             woken: Notify::new(),
         });
@@ -85,6 +87,8 @@ impl Batches {
                 serving.service.spawn(this.serve(peer, stream));
             }
         });
+        let following = Arc::clone(&this);
+        service.spawn(async move { following.suspects.follow().await });
         service.spawn(Arc::clone(&this).take_part());
         Ok(this)
     }
@@ -138,7 +142,7 @@ impl Batches {
         }
         // Nobody can be at work on it yet, so its desk need not wait for receipts.
         let card = prepared.card;
-        self.desks.lock().insert(job, KeptBatch::new(0, Desk::new(card.tasks, Default::default(), 0)));
+        self.desks.lock().insert(job, KeptBatch::first(&card));
         if let Err(error) = self.store.post(job, &card).await {
             self.desks.lock().remove(&job);
             self.discard(job).await;

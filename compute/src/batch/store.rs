@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use starfish_dht::PeerId;
 use starfish_fs::path::{PathError, VfsPath};
 use starfish_fs::vfs::{Attributes, ByteStream, Parents, Removal, Vfs, VfsError, collect, stream_of};
 use starfish_memory::{Cell, Memory, ReadError, Space, WriteError};
@@ -13,6 +14,7 @@ use tracing::debug;
 use super::definition::{Card, Definition, End, MAX_LISTED_BYTES, decode, encode};
 use super::receipt::{SliceReceipt, TaskResult};
 use super::results::Place;
+use super::sealed::{Pledge, SealKey};
 use crate::task::{Digest, JobId, MAX_MODULE_BYTES};
 
 /// The space of the swarm's memory that batches have.
@@ -26,6 +28,13 @@ const AGAIN: &[u8] = b"again";
 const END: &[u8] = b"end";
 /// Receipts: behind it the generation and the first task, both big endian.
 const RECEIPT: &[u8] = b"r";
+
+/// Pledges: as receipts, and behind that who made it.
+const PLEDGE: &[u8] = b"p";
+/// The keys to them, likewise.
+const KEY: &[u8] = b"k";
+/// How many of the nodes that a batch asks for are enough.
+const ENOUGH: &[u8] = b"enough";
 
 /// The longest definition: a task with all of its arguments.
 const MAX_DEFINITION: usize = 1 << 20;
@@ -67,8 +76,21 @@ pub(crate) enum News {
     Again(u32),
     End(End),
     Receipt(SliceReceipt, Vec<TaskResult>),
+    /// Somebody has found something out, and will tell what.
+    Pledge(Place, u64, Digest),
+    /// The key to a pledge.
+    Key(Place, SealKey),
+    /// So many nodes that run each task are enough.
+    Enough(u8),
     /// The batch is no longer kept.
     Gone,
+}
+
+impl News {
+    /// Whether there may be a pledge to open now.
+    pub(crate) fn is_of_pledges(&self) -> bool {
+        matches!(self, Self::Pledge(..) | Self::Key(..))
+    }
 }
 
 /// See the [module](self). A cheap handle.
@@ -122,6 +144,37 @@ impl Store {
     pub(crate) async fn receipt(&self, job: JobId, receipt: &SliceReceipt) -> Result<(), BatchStoreError> {
         let field = receipt_field(receipt.generation, receipt.range.start);
         self.put(job, &field, receipt.encode()?).await
+    }
+
+    pub(crate) async fn pledge(&self, job: JobId, pledge: &Pledge) -> Result<(), BatchStoreError> {
+        let place = place_of(pledge);
+        self.put(job, &sealed_field(PLEDGE, &place), pledge.encode()?).await
+    }
+
+    /// Publishes keys to pledges of this node.
+    pub(crate) async fn reveal(&self, job: JobId, keys: &[(Place, SealKey)]) -> Result<(), BatchStoreError> {
+        let mut batch = self.space.batch();
+        for (place, key) in keys {
+            batch.put(Bytes::copy_from_slice(&job.0), sealed_field(KEY, place), encode(key)?);
+        }
+        self.memory.commit(batch).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn enough(&self, job: JobId, nodes: u8) -> Result<(), BatchStoreError> {
+        self.put(job, ENOUGH, encode(&nodes)?).await
+    }
+
+    /// A pledge as it lies in memory, if it is still the one with this hash.
+    pub(crate) async fn read_pledge(
+        &self,
+        job: JobId,
+        place: Place,
+        digest: Digest,
+    ) -> Result<Pledge, BatchStoreError> {
+        let value = self.space.field(&job.0, &sealed_field(PLEDGE, &place)).await?;
+        let pledge = value.and_then(|value| Pledge::decode(&value, &job).ok());
+        pledge.filter(|pledge| pledge.digest == digest).ok_or(BatchStoreError::Receipt(job))
     }
 
     /// The receipt that a place names.
@@ -251,6 +304,14 @@ pub(crate) fn news_of(cell: &Cell, unix_ms: u64) -> Option<(JobId, News)> {
         STOP => News::Stopped,
         AGAIN => News::Again(decode(value)?),
         END => News::End(decode(value)?),
+        ENOUGH => News::Enough(decode(value)?),
+        [b'p', ..] => {
+            let pledge = Pledge::decode(value, &job).ok()?;
+            let place = place_of(&pledge);
+            let is_there = cell.field == sealed_field(PLEDGE, &place);
+            is_there.then_some(News::Pledge(place, pledge.range.end, pledge.digest))?
+        }
+        field @ [b'k', ..] => News::Key(sealed_place(field)?, decode(value)?),
         field => match SliceReceipt::decode(value, &job) {
             Ok((receipt, results)) => {
                 let expected = receipt_field(receipt.generation, receipt.range.start);
@@ -265,13 +326,35 @@ pub(crate) fn news_of(cell: &Cell, unix_ms: u64) -> Option<(JobId, News)> {
     Some((job, news))
 }
 
-/// The name of the file with what a task said, if it is long.
-pub(crate) fn output_name(generation: u32, task: u64, stream: &str) -> String {
-    format!("{generation}.{task}.{stream}")
+/// The name of the file with what a task said, if it is long; `by` where several nodes run it.
+pub(crate) fn output_name(generation: u32, task: u64, stream: &str, by: Option<PeerId>) -> String {
+    let by = by.map(|by| format!(".{by}")).unwrap_or_default();
+    format!("{generation}.{task}.{stream}{by}")
 }
 
 fn receipt_field(generation: u32, start: u64) -> Vec<u8> {
     [RECEIPT, &generation.to_be_bytes(), &start.to_be_bytes()].concat()
+}
+
+fn place_of(pledge: &Pledge) -> Place {
+    Place { start: pledge.range.start, generation: pledge.generation, by: Some(pledge.by) }
+}
+
+fn sealed_field(kind: &[u8], place: &Place) -> Vec<u8> {
+    let by = place.by.map(PeerId::to_bytes).unwrap_or_default();
+    [kind, &place.generation.to_be_bytes(), &place.start.to_be_bytes(), &by].concat()
+}
+
+/// What a field of that kind is about.
+fn sealed_place(field: &[u8]) -> Option<Place> {
+    let (generation, rest) = field.get(1..)?.split_first_chunk()?;
+    let (start, by) = rest.split_first_chunk()?;
+    let by = PeerId::from_bytes(by).ok()?;
+    Some(Place {
+        start: u64::from_be_bytes(*start),
+        generation: u32::from_be_bytes(*generation),
+        by: Some(by),
+    })
 }
 
 fn folder(job: JobId) -> Result<VfsPath, PathError> {

@@ -4,6 +4,7 @@ use starfish_dht::PeerId;
 use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{Vfs, VfsError, stream_of};
 
+use super::ballot::{MAX_COPIES, MAX_VERIFIED};
 use super::definition::{
     BatchSpec, Card, Definition, Input, Items, Kept, KeptInput, MAX_AFTER, MAX_ITEM_BYTES, MAX_LISTED,
     MAX_LISTED_BYTES, MAX_RANGE, MAX_RETRIES,
@@ -45,6 +46,9 @@ pub enum BatchError {
     /// More than makes sense.
     #[error("a task is tried again at most {MAX_RETRIES} times")]
     Retries,
+    /// What nodes find could not be compared.
+    #[error("what nodes find out cannot be compared: {0}")]
+    Verify(&'static str),
     /// Its input cannot be read.
     #[error("cannot read the input")]
     Input(#[source] VfsError),
@@ -99,7 +103,11 @@ pub(crate) async fn prepare(
     after.sort_unstable();
     after.dedup();
     let tasks = items.count();
-    let definition = Definition { call, items, input, out: spec.out, retries: spec.retries };
+    let copies = spec.copies;
+    let definition = Definition { call, items, input, out: spec.out, retries: spec.retries, copies };
+    if copies > 1 {
+        check_comparable(&definition, spec.on)?;
+    }
     let digest = store::digest_of(&definition).map_err(BatchStoreError::from)?;
     let card = Card {
         name: short_name(&spec.name),
@@ -113,6 +121,7 @@ pub(crate) async fn prepare(
         after,
         keep_ms: millis(spec.keep),
         anywhere: spec.anywhere,
+        copies,
         definition: digest,
     };
     Ok(Prepared { definition, digest, card, list, input: spec.input })
@@ -155,6 +164,9 @@ fn check(spec: &BatchSpec) -> Result<(), BatchError> {
         Items::Lines(lines) if !lines.iter().all(is_item) => return Err(BatchError::Item),
         _ => {}
     }
+    if spec.copies == 0 {
+        return Err(BatchError::Verify("nobody would run a task"));
+    }
     if spec.after.len() >= MAX_AFTER {
         return Err(BatchError::After);
     }
@@ -162,6 +174,26 @@ fn check(spec: &BatchSpec) -> Result<(), BatchError> {
         return Err(BatchError::Retries);
     }
     Ok(())
+}
+
+/// Whether two nodes that run the same must find the same.
+fn check_comparable(definition: &Definition, on: Option<PeerId>) -> Result<(), BatchError> {
+    let why = if definition.copies > MAX_COPIES {
+        "at most nine nodes run the same task"
+    } else if definition.items.count() > MAX_VERIFIED {
+        "there are more than 1000000 tasks"
+    } else if on.is_some() {
+        "the job may run on one node only"
+    } else if definition.out.is_some() {
+        "its tasks write files; read what they say from the job instead"
+    } else if definition.call.grants().next().is_some() {
+        "its tasks are granted folders, which each machine lists in an order of its own"
+    } else if !definition.call.reach.is_empty() {
+        "its tasks reach beyond what they are given"
+    } else {
+        return Ok(());
+    };
+    Err(BatchError::Verify(why))
 }
 
 /// What the items are, and the texts of a list.

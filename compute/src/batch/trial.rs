@@ -18,6 +18,7 @@ use super::capture::Captured;
 use super::definition::{Definition, Kept, KeptInput};
 use super::receipt::{MAX_INLINE, TaskResult};
 use super::results::OutputStream;
+use super::sealed::SealKey;
 use super::service::Batches;
 use super::slice::SliceItems;
 use super::store::{BatchStoreError, output_name};
@@ -25,7 +26,6 @@ use crate::cache::PrepareError;
 use crate::in_words;
 use crate::order::{Folder, Order};
 use crate::pool::{CompileError, RunEnd, Worker};
-use crate::profile::Profile;
 use crate::runner::order_of;
 use crate::series::{Brief, Series};
 use crate::staging::{self, LaidOut, StageError};
@@ -88,12 +88,13 @@ impl Bench {
     }
 
     /// Runs a task, as often as its batch says. An error says that it cannot be run here now. When the future is
-    /// dropped, so is the worker process.
+    /// dropped, so is the worker process. With a `seal`, nobody can read what is kept of it until that is published.
     pub(super) async fn run(
         &mut self,
         generation: u32,
         task: u64,
         item: Option<String>,
+        seal: Option<&SealKey>,
     ) -> Result<Trial, BatchStoreError> {
         let Ready { definition, artifact } = self.prepare().await?;
         let artifact = match artifact {
@@ -111,7 +112,7 @@ impl Bench {
             }
             let elapsed_ms = u32::try_from(cost.elapsed_us / 1000).unwrap_or(u32::MAX);
             let [stdout, stderr] =
-                self.keep_output(generation, task, item.as_deref(), &definition, *captured).await?;
+                self.keep_output(generation, task, item.as_deref(), &definition, *captured, seal).await?;
             let result = Box::new(TaskResult { outcome, tries, elapsed_ms, stdout, stderr });
             return Ok(Trial::Ended { result, elapsed_us: cost.elapsed_us });
         }
@@ -167,7 +168,7 @@ impl Bench {
             let program = self.batches.store().program(self.job, module).await?;
             service.programs.put(module, program).await.map_err(damaged)?;
         }
-        let artifact = match service.programs.artifact(module, &service.pool, Profile::Usual).await {
+        let artifact = match service.programs.artifact(module, &service.pool, definition.profile()).await {
             Ok(artifact) => Ok(artifact),
             Err(error @ PrepareError::Compile(CompileError::Rejected(_) | CompileError::TooSlow)) => {
                 Err(error.to_string())
@@ -231,11 +232,8 @@ impl Bench {
     /// A worker process, and what is granted to every task in folders of it.
     async fn lay_out(&self, definition: &Definition) -> Result<Place, BatchStoreError> {
         let service = &self.batches.service;
-        let worker = service
-            .pool
-            .take(Profile::Usual)
-            .await
-            .map_err(|error| io("starting a worker process", error))?;
+        let worker = service.pool.take(definition.profile()).await;
+        let worker = worker.map_err(|error| io("starting a worker process", error))?;
         let laid_out = LaidOut::make(&*service.files, definition.call.grants(), worker.scratch()).await;
         let laid_out = laid_out.map_err(staging_error)?;
         Ok(Place { worker, laid_out })
@@ -328,6 +326,7 @@ impl Bench {
         item: Option<&str>,
         definition: &Definition,
         captured: Captured,
+        seal: Option<&SealKey>,
     ) -> Result<[super::receipt::Said; 2], BatchStoreError> {
         let store = self.batches.store();
         let Captured { mut stdout, mut stderr } = captured;
@@ -342,7 +341,12 @@ impl Bench {
         for (said, name) in [(&mut stdout, "out"), (&mut stderr, "err")] {
             if said.is_long() {
                 let content = said.stream().await.map_err(io_error)?;
-                store.put_file(self.job, &output_name(generation, task, name), content).await?;
+                let name = output_name(generation, task, name, seal.map(|_| self.batches.me()));
+                let content = match seal {
+                    Some(seal) => seal.apply_stream(&name, content),
+                    None => content,
+                };
+                store.put_file(self.job, &name, content).await?;
             }
         }
         Ok([stdout.into_said(), stderr.into_said()])

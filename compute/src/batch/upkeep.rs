@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::definition::{End, Ending};
-use super::desk::{Desk, SETTLE_FOR};
+use super::desk::SETTLE_FOR;
 use super::docket::{Known, Standing};
 use super::keeper::KeptBatch;
 use super::runner::Hand;
@@ -25,7 +25,9 @@ impl Batches {
     pub(super) async fn look_after(self: Arc<Self>) {
         loop {
             self.see_who_is_there();
+            self.reveal().await;
             self.look_after_desks();
+            self.remember().await;
             self.forget_old().await;
             self.fill_slots();
             tokio::select! {
@@ -69,17 +71,21 @@ impl Batches {
     fn keep(self: &Arc<Self>, job: JobId, now: Millis) {
         let docket = self.docket();
         let Some(known) = docket.get(&job) else { return };
-        let (generation, tasks) = (known.generation, known.card.tasks);
-        let done = || known.coverage.done(generation);
         let mut desks = self.desks.lock();
         let kept = desks.entry(job).or_insert_with(|| {
             debug!(%job, "this node keeps a job now");
-            KeptBatch::new(generation, Desk::new(tasks, done(), now + SETTLE_FOR))
+            KeptBatch::new(known, now + SETTLE_FOR)
         });
-        if kept.generation != generation {
-            *kept = KeptBatch::new(generation, Desk::new(tasks, done(), now));
+        if !kept.is_of(known) {
+            *kept = KeptBatch::new(known, now);
         }
         kept.desk.tick(now);
+        if let Some(jury) = &known.jury {
+            let next = self.deliberate(known, jury, kept, now);
+            drop(desks);
+            drop(docket);
+            return self.follow(job, next);
+        }
         if !kept.desk.is_complete() {
             kept.complete_since = None;
             return;
@@ -92,18 +98,16 @@ impl Batches {
         }
         if *kept.complete_since.get_or_insert(now) + MISSING_AFTER <= now {
             warn!(%job, missing = progress.tasks - progress.done, "receipts are missing: their tasks are run again");
-            *kept = KeptBatch::new(generation, Desk::new(tasks, done(), now));
+            *kept = KeptBatch::new(known, now);
         }
     }
 
     /// Writes down how a batch ended.
-    fn end(self: &Arc<Self>, job: JobId, ending: Ending) {
+    pub(super) fn end(self: &Arc<Self>, job: JobId, ending: Ending) {
         let Some(generation) = self.docket().get(&job).map(|known| known.generation) else { return };
         {
             let mut desks = self.desks.lock();
-            let kept = desks
-                .entry(job)
-                .or_insert_with(|| KeptBatch::new(generation, Desk::new(0, Default::default(), 0)));
+            let kept = desks.entry(job).or_insert_with(|| KeptBatch::ending(generation));
             if std::mem::replace(&mut kept.is_ending, true) {
                 return;
             }

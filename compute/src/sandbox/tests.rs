@@ -85,30 +85,17 @@ impl Bare {
     }
 }
 
-fn hello() -> Vec<u8> {
-    wat::parse_file(Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/hello.wat")).unwrap()
+fn sample(name: &str) -> Vec<u8> {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
+    wat::parse_file(samples.join(name).with_extension("wat")).unwrap()
 }
-
-/// Prints random numbers, two clocks, and the bits of 0/0.
-const ORACLE: &str = r#"(module
-    (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
-    (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
-    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-    (memory (export "memory") 1)
-    (data (i32.const 0) "\40\00\00\00\28\00\00\00")
-    (func (export "_start")
-        (drop (call $random (i32.const 64) (i32.const 16)))
-        (drop (call $clock (i32.const 0) (i64.const 0) (i32.const 80)))
-        (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 88)))
-        (f64.store (i32.const 96) (f64.div (f64.const 0) (f64.const 0)))
-        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
 
 #[tokio::test]
 async fn a_deterministic_run_says_the_same_in_every_process_and_for_other_arguments_something_else() {
     let mut said = Vec::new();
     for _ in 0..2 {
         let mut bare = Bare::new(Profile::Deterministic);
-        let mut order = bare.order("oracle", &wat::parse_str(ORACLE).unwrap());
+        let mut order = bare.order("oracle", &sample("oracle"));
         let first = bare.hear(&order).await;
         assert_eq!(first.0, Outcome::Exited(0));
         assert_eq!(bare.hear(&order).await, first, "a second run in the same process");
@@ -120,7 +107,7 @@ async fn a_deterministic_run_says_the_same_in_every_process_and_for_other_argume
     }
     assert_eq!(said[0], said[1]);
     let mut usual = Bare::new(Profile::Usual);
-    let order = usual.order("oracle", &wat::parse_str(ORACLE).unwrap());
+    let order = usual.order("oracle", &sample("oracle"));
     assert_ne!(usual.hear(&order).await, usual.hear(&order).await);
 }
 
@@ -154,8 +141,8 @@ async fn the_pace_of_the_smallest_program() {
     };
     println!("linkers: {:?}", (0..20).map(linkers).min().unwrap());
     let mut bare = Bare::new(Profile::Usual);
-    let module = bare.order("module", &hello());
+    let module = bare.order("module", &sample("hello"));
     println!("module: {:?} a run", bare.pace(&module).await);
-    let component = bare.order("component", &as_component(&hello()));
+    let component = bare.order("component", &as_component(&sample("hello")));
     println!("component: {:?} a run", bare.pace(&component).await);
 }

@@ -11,7 +11,8 @@ use starfish_compute::function::{CallSpec, FunctionSpec, Running, Said};
 use starfish_compute::{Compute, ComputeOptions, Limits, Module, Outcome};
 use starfish_dht::testing::{PATIENCE, TestSwarm, wait_until};
 use starfish_fs::mem_vfs::MemVfs;
-use starfish_fs::vfs::Vfs;
+use starfish_fs::path::VfsPath;
+use starfish_fs::vfs::{Attributes, Parents, Vfs, collect, stream_of};
 use starfish_memory::{Memory, MemorySync};
 
 /// Some nodes that compute.
@@ -20,7 +21,7 @@ pub(crate) struct Nodes {
     pub(crate) computes: Vec<Compute>,
     pub(crate) memories: Vec<(Memory, MemorySync)>,
     pub(crate) files: Arc<MemVfs>,
-    _dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Nodes {
@@ -28,19 +29,37 @@ impl Nodes {
     pub(crate) async fn start(slots: &[u32]) -> Self {
         let swarm = TestSwarm::start(slots.len()).await;
         let (dir, files) = (tempfile::tempdir().unwrap(), Arc::new(MemVfs::new()));
-        let (mut computes, mut memories) = (Vec::new(), Vec::new());
+        let mut nodes = Self { swarm, computes: Vec::new(), memories: Vec::new(), files, dir };
         for (node, slots) in slots.iter().enumerate() {
-            let worker = env!("CARGO_BIN_EXE_starfish-worker").into();
-            let options = ComputeOptions { slots: *slots, ..ComputeOptions::new(worker, Vec::new()) };
-            let folder = dir.path().join(node.to_string());
-            let network = swarm.network(node).clone();
-            let memory = Memory::open(&folder.join("memory"), &network.local_peer()).unwrap();
-            memories.push((memory.clone(), memory.join(network.clone()).await.unwrap()));
-            let tree = Arc::clone(&files) as Arc<dyn Vfs>;
-            computes.push(Compute::start(&folder, network, &memory, tree, options).await.unwrap());
+            let (compute, memory) = nodes.start_one(node, *slots).await;
+            nodes.computes.push(compute);
+            nodes.memories.push(memory);
         }
-        swarm.wait_connected().await;
-        Self { swarm, computes, memories, files, _dir: dir }
+        nodes.swarm.wait_connected().await;
+        nodes
+    }
+
+    pub(crate) async fn start_one(&self, node: usize, slots: u32) -> (Compute, (Memory, MemorySync)) {
+        let worker = env!("CARGO_BIN_EXE_starfish-worker").into();
+        let options = ComputeOptions { slots, ..ComputeOptions::new(worker, Vec::new()) };
+        let folder = self.dir.path().join(node.to_string());
+        let network = self.swarm.network(node).clone();
+        let memory = Memory::open(&folder.join("memory"), &network.local_peer()).unwrap();
+        let replication = memory.join(network.clone()).await.unwrap();
+        let tree = Arc::clone(&self.files) as Arc<dyn Vfs>;
+        let compute = Compute::start(&folder, network, &memory, tree, options).await.unwrap();
+        (compute, (memory, replication))
+    }
+
+    pub(crate) async fn put(&self, path: &str, content: &str) {
+        let path = VfsPath::parse(path).unwrap();
+        self.files.mkdir(&path.parent().unwrap(), Parents::Create).await.unwrap();
+        self.files.write(&path, stream_of(content.to_owned()), Attributes::default()).await.unwrap();
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let content = self.files.read(&VfsPath::parse(path).unwrap(), 0..u64::MAX).await.unwrap();
+        String::from_utf8(collect(content, 1 << 20).await.unwrap().to_vec()).unwrap()
     }
 
     /// Deploys a sample on the first node, and waits until all know it.

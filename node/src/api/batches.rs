@@ -11,7 +11,9 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use starfish_compute::JobReport;
-use starfish_compute::batch::{BatchError, Ended, OutputStream, Results, ResultsError, Said};
+use starfish_compute::batch::{
+    BatchError, BatchStoreError, Ended, OutputStream, Results, ResultsError, Said,
+};
 use starfish_compute::task::{JobId, Module, Outcome};
 
 use super::error::{ApiError, chain};
@@ -29,7 +31,7 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
         Route::new(Verb::Post, "/api/v1/batches", "Submit a batch, which outlives this node", state, submit)
             .takes(Content::Json(
                 "{name, program, args, env, grants, reach, limits, on, items, input, out, after, priority, deadline_ms, anywhere, \
-                 retries, keep_ms, no_cache}; or, as application/octet-stream, frames: kind 1 this JSON, then kind 2 the bytes of \
+                 verify, retries, keep_ms, no_cache}; or, as application/octet-stream, frames: kind 1 this JSON, then kind 2 the bytes of \
                  a program that is not in the tree, and kind 3 those of a list whose lines are the items",
             ))
             .gives(Content::Json("{id, cached}")),
@@ -162,7 +164,7 @@ fn line(ended: Ended) -> TaskLine {
     let text = |said: &Said| match said {
         Said::Here(text) if text.bytes().is_empty() => None,
         Said::Here(text) => Some(String::from_utf8_lossy(text.bytes()).into_owned()),
-        Said::Kept(_) => None,
+        Said::Kept { .. } => None,
     };
     TaskLine {
         task,
@@ -194,6 +196,12 @@ impl From<BatchError> for ApiError {
             BatchError::Store(_) => Self::internal(&error),
             _ => Self::bad_request("bad-job", message),
         }
+    }
+}
+
+impl From<BatchStoreError> for ApiError {
+    fn from(error: BatchStoreError) -> Self {
+        Self::internal(&error)
     }
 }
 

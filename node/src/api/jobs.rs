@@ -9,9 +9,10 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
-use starfish_compute::batch::BatchError;
+use starfish_compute::batch::{BatchError, Suspect};
 use starfish_compute::task::{JobId, MAX_MODULE_BYTES, Module, OutputFrame, TaskSpec};
 use starfish_compute::{Compute, JobError, JobReport, JobSummary, SubmitError};
+use starfish_dht::PeerId;
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,9 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
         Route::new(Verb::Delete, "/api/v1/jobs/{id}", "End a job", state, kill).gives(Content::Json("{id}")),
         Route::new(Verb::Put, "/api/v1/jobs/{id}/stdin", "The input of a job whose `stdin` is `stream`", state, feed)
             .takes(Content::Bytes("the input, whole: its end is the end of the body")),
+        Route::new(Verb::Get, "/api/v1/suspects", "Nodes that were outvoted where several ran the same tasks", state, suspects)
+            .gives(Content::Json("[{node, job, tasks, example, at_ms, by}]")),
+        Route::new(Verb::Delete, "/api/v1/suspects/{peer}", "Trust such a node again", state, forgive),
         Route::new(Verb::Get, "/api/v1/jobs/{id}/output", "What a job says, from its beginning to its end", state, output)
             .query(&[OWNER])
             .gives(Content::Bytes(
@@ -93,6 +97,19 @@ async fn report(
 async fn kill(State(state): State<Resource>, segments: Segments) -> Result<JsonAnswer<Submitted>, ApiError> {
     let id = state.compute.kill(segments.text(1)?).await?;
     Ok(JsonAnswer(Submitted { id, cached: false }))
+}
+
+async fn suspects(State(state): State<Resource>) -> JsonAnswer<Vec<Suspect>> {
+    JsonAnswer(state.compute.suspects())
+}
+
+async fn forgive(State(state): State<Resource>, segments: Segments) -> Result<StatusCode, ApiError> {
+    let node = segments.text(1)?.parse::<PeerId>();
+    let node = node.map_err(|_| ApiError::bad_request("bad-peer", "that is no node's id"))?;
+    if state.compute.forgive(&node).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(ApiError::new(StatusCode::NOT_FOUND, "not-found", format!("{node} is no suspect")))
 }
 
 async fn feed(

@@ -8,8 +8,10 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method};
+use starfish_compute::batch::Suspect;
 use starfish_compute::task::{JobId, OutputFrame};
 use starfish_compute::{JobReport, JobSummary};
+use starfish_dht::PeerId;
 
 use super::connection::{Answer, empty, streamed};
 use super::{Client, ClientError, request};
@@ -56,6 +58,16 @@ impl Client {
         let mut request = request(Method::POST, path, streamed(body));
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         self.send(request).await?.json().await
+    }
+
+    /// Nodes that were outvoted where several ran the same tasks.
+    pub async fn suspects(&self) -> Result<Vec<Suspect>, ClientError> {
+        self.get("/api/v1/suspects").await
+    }
+
+    /// Trusts such a node again.
+    pub async fn forgive(&self, node: &PeerId) -> Result<(), ClientError> {
+        self.send(request(Method::DELETE, &format!("/api/v1/suspects/{node}"), empty())).await.map(drop)
     }
 
     /// Waits for the end of a batch.

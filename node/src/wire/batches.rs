@@ -63,6 +63,9 @@ pub struct BatchRequest {
     /// Hand its tasks out without regard to where their files lie.
     #[serde(default)]
     pub anywhere: bool,
+    /// Run each task on so many nodes, more than half of which must find the same.
+    #[serde(default)]
+    pub verify: Option<u8>,
     /// How long results are kept after the end.
     #[serde(default)]
     pub keep_ms: Option<u64>,
@@ -149,6 +152,7 @@ impl BatchRequest {
             deadline_ms: None,
             retries: Retries::default(),
             anywhere: false,
+            verify: None,
             keep_ms: None,
             no_cache: false,
         }
@@ -182,6 +186,7 @@ impl BatchRequest {
             deadline: self.deadline_ms.map(Duration::from_millis),
             retries: self.retries,
             anywhere: self.anywhere,
+            copies: self.verify.unwrap_or(1),
             cached: !self.no_cache,
             keep: self.keep_ms.map_or(default.keep, Duration::from_millis),
             ..default
