@@ -24,6 +24,8 @@ pub(crate) enum ToWorker {
     Module(Chunk),
     /// The program is complete: compile it.
     Compile,
+    /// Say whether a compiled program was granted what it imports.
+    Check { artifact: String, reach: Vec<Reach> },
     /// Run a task.
     Run(Box<Order>),
     /// Run many tasks, one after the other.
@@ -144,6 +146,8 @@ pub(crate) enum FromWorker {
     Compiled,
     /// The program is not one that can be run, and why.
     Rejected(String),
+    /// It is.
+    Accepted,
     Stdout(Chunk),
     Stderr(Chunk),
     /// The guest has read a piece of its input: there is room for another.

@@ -21,6 +21,7 @@ use crate::attendant::{Attendant, Outside};
 use crate::jail::JailReport;
 use crate::order::{FromWorker, Order, RequestHead, ResponseHead, Role, Setup, ToWorker};
 use crate::profile::Profile;
+use crate::reach::Reach;
 use crate::series::{Brief, Series, TELL_EVERY};
 use crate::task::{Cost, Limit, Outcome, OutputFrame};
 use crate::wire::{CHUNK, Chunk, Receiver, Sender, WireError};
@@ -173,6 +174,21 @@ impl Pool {
         let mut worker = self.start(Role::Compile, profile).await?;
         let compile = worker.compile(wasm);
         tokio::time::timeout(COMPILE_TIMEOUT, compile).await.map_err(|_| CompileError::TooSlow)?
+    }
+
+    /// Whether a compiled program was granted what it imports; if not, the error says what it lacks.
+    pub(crate) async fn check(&self, artifact: String, reach: Vec<Reach>) -> Result<(), CompileError> {
+        let mut worker = self.take(Profile::Usual).await?;
+        let check = ToWorker::Check { artifact, reach };
+        worker.orders.send(&check).await.map_err(CompileError::Lost)?;
+        let report = tokio::time::timeout(START_TIMEOUT, worker.reports.expect()).await;
+        let answer = match report.map_err(|_| CompileError::TooSlow)?.map_err(CompileError::Lost)? {
+            FromWorker::Accepted => Ok(()),
+            FromWorker::Rejected(why) => Err(CompileError::Rejected(why)),
+            _ => return Err(CompileError::Unexpected),
+        };
+        self.give_back(worker);
+        answer
     }
 
     async fn start(&self, role: Role, profile: Profile) -> Result<Worker, WorkerStartError> {

@@ -18,6 +18,7 @@ use crate::in_words;
 use crate::jail::{self, JailReport};
 use crate::line::Line;
 use crate::order::{FromWorker, Order, RequestHead, Role, Setup, ToWorker};
+use crate::reach::Reach;
 use crate::sandbox::{LoadError, Program, Sandbox, Streams};
 use crate::series::{Brief, Series, Untold, Words};
 use crate::task::{Cost, MAX_MODULE_BYTES, Outcome};
@@ -102,6 +103,7 @@ impl Worker {
                     module.extend_from_slice(&part);
                 }
                 (ToWorker::Compile, Role::Compile) => return self.compile(&module),
+                (ToWorker::Check { artifact, reach }, Role::Run) => self.check(&artifact, &reach)?,
                 (ToWorker::RunSeries(series), Role::Run) => self.run_series(&series).await?,
                 (ToWorker::Run(order), Role::Run) => self.run(&order, None).await?,
                 (ToWorker::Answer(order, request), Role::Run) => self.run(&order, Some(&request)).await?,
@@ -122,6 +124,15 @@ impl Worker {
                 send(FromWorker::Compiled)
             }
         }
+    }
+
+    fn check(&mut self, artifact: &str, reach: &[Reach]) -> Result<(), WorkerError> {
+        let report = match self.sandbox.load(artifact, &self.cache) {
+            Ok(program) => program.check(reach).map_or_else(FromWorker::Rejected, |()| FromWorker::Accepted),
+            Err(LoadError::Rejected(why)) => FromWorker::Rejected(why),
+            Err(error) => FromWorker::Unreadable(in_words(&error)),
+        };
+        self.reports.send(&report).map_err(WorkerError::Pipes)
     }
 
     async fn run(&mut self, order: &Order, request: Option<&RequestHead>) -> Result<(), WorkerError> {

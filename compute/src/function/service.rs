@@ -224,11 +224,14 @@ impl Functions {
         };
         let programs = &self.service.programs;
         let module = submit::prepare(&task, &*self.store.files, programs).await?.module;
-        programs.artifact(module, &self.service.pool, Profile::Usual).await.map_err(|error| match error {
+        let refused = |error: PrepareError| match error {
             PrepareError::Compile(CompileError::Rejected(why)) => DeployError::Program(why),
             PrepareError::Compile(error @ CompileError::TooSlow) => DeployError::Program(error.to_string()),
             other => DeployError::Compile(in_words(&other)),
-        })?;
+        };
+        let pool = &self.service.pool;
+        let artifact = programs.artifact(module, pool, Profile::Usual).await.map_err(refused)?;
+        pool.check(artifact, reach.clone()).await.map_err(|error| refused(error.into()))?;
         let program = programs.get(module).await.map_err(|error| DeployError::Compile(in_words(&error)))?;
         let (bytes, by, at_ms) = (program.len() as u64, self.service.me, crate::runner::unix_ms());
         let version = Version { module, bytes, env, grants, reach, limits, http, by, at_ms };

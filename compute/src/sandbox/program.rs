@@ -107,7 +107,7 @@ impl Program {
     }
 
     /// Whether it was granted what it imports; if not, what it lacks.
-    pub(super) fn check(&self, reach: &[Reach]) -> Result<(), String> {
+    pub(crate) fn check(&self, reach: &[Reach]) -> Result<(), String> {
         let lacks = |want: &&Want| match want.what {
             Wanted::Buckets => !reach.iter().any(|reach| matches!(reach, Reach::Memory { .. })),
             Wanted::Requests => reach.iter().all(|reach| matches!(reach, Reach::Memory { .. })),
