@@ -12,7 +12,7 @@ use starfish_dht::PeerId;
 
 use self::nearness::{End, Nearness};
 pub use self::seats::Seats;
-use super::pace::Pace;
+use super::pace::{self, Pace};
 use crate::board::{LOST_AFTER, MAX_LOST, Millis};
 
 /// How long a new keeper waits for the receipts of what its predecessor had handed out: those at work close theirs
@@ -52,6 +52,8 @@ pub struct Desk {
     pace: Pace,
     nearness: Nearness,
     settled: Millis,
+    /// When the first slice was handed out.
+    began: Option<Millis>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,7 +77,20 @@ impl Desk {
         let left = open.iter().map(length).sum();
         let (leases, again, lost) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (pace, nearness) = (Pace::default(), Nearness::default());
-        Self { tasks, left, n_open: left, done, open, leases, again, lost, pace, nearness, settled }
+        Self {
+            tasks,
+            left,
+            n_open: left,
+            done,
+            open,
+            leases,
+            again,
+            lost,
+            pace,
+            nearness,
+            settled,
+            began: None,
+        }
     }
 
     /// Node `by` asks for work.
@@ -93,8 +108,14 @@ impl Desk {
         }
         let slice = self.take_again(now, by, but).or_else(|| self.take_open(now, by, but));
         let Some(slice) = slice else { return Answer::Later };
+        self.began.get_or_insert(now);
         self.leases.insert(slice.start, Lease { end: slice.end, by, heard: now });
         Answer::Slice(slice)
+    }
+
+    /// How long a slice that is handed out now is to take, and what has ended may wait to be written down.
+    pub fn span(&self, now: Millis) -> Millis {
+        pace::span(self.began.map_or(0, |began| now.saturating_sub(began)))
     }
 
     /// A node is at work on these tasks, which another keeper gave it. Says whether it may go on: not if somebody else
@@ -218,7 +239,7 @@ impl Desk {
         } else {
             (self.open.iter().find_map(|open| but.gaps(open).next())?, End::Front)
         };
-        let size = self.pace.slice(self.n_open, self.leases.len());
+        let size = self.pace.slice(self.span(now), self.n_open, self.leases.len());
         let slice = match end {
             End::Front => run.start..run.end.min(run.start + size),
             End::Back => run.start.max(run.end.saturating_sub(size))..run.end,

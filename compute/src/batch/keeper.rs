@@ -183,8 +183,12 @@ impl Batches {
             },
         };
         let some = items.of(&slice);
-        self.on_desk(&job, |kept| kept.desk.shorten(slice.start, slice.start + some.count(), by));
-        FromKeeper::Slice(Slice { generation, start: slice.start, items: some })
+        let span = self.on_desk(&job, |kept| {
+            kept.desk.shorten(slice.start, slice.start + some.count(), by);
+            kept.desk.span(now)
+        });
+        let span = span.unwrap_or_default();
+        FromKeeper::Slice(Slice { generation, start: slice.start, items: some, span })
     }
 
     /// What to tell who asks for a batch that is not kept here.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::docket::Standing;
+use super::pace::MAX_SPAN;
 use super::receipt::{Collected, Said, TaskResult};
 use super::sealed::{Pledge, SealKey};
 use super::service::Batches;
@@ -26,8 +27,6 @@ use crate::wire::{Chunk, Receiver, Sender, WireError};
 
 /// How often the keeper hears from a runner.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
-/// What has ended is written down at least this often.
-const CLOSE_EVERY: Duration = Duration::from_millis(500);
 /// How often a keeper is looked for, when the one that gave the slice is lost.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How long a keeper may take to answer.
@@ -308,7 +307,9 @@ impl Ledger<'_> {
 
     async fn add(&mut self, result: TaskResult, elapsed_us: u64) -> Result<(), BatchStoreError> {
         self.collected.push(result, elapsed_us)?;
-        if self.collected.is_full() || self.closed.elapsed() >= CLOSE_EVERY {
+        if self.collected.is_full()
+            || self.closed.elapsed() >= Duration::from_millis(self.slice.span.min(MAX_SPAN))
+        {
             self.close().await?;
         }
         Ok(())

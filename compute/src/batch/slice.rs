@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 
 use super::definition::Kept;
+use crate::board::Millis;
 use crate::series;
 use crate::task::JobId;
 
 /// The stream between a keeper and a runner.
-pub(crate) const SLICE_PROTOCOL: &str = "/starfish/compute-slice/2";
+pub(crate) const SLICE_PROTOCOL: &str = "/starfish/compute-slice/3";
 /// Items of one slice together: with them, a message is within its bounds.
 const MAX_ITEMS_BYTES: usize = 256 << 10;
 /// Runs of tasks in one [`FromRunner::Near`]; more would be no news of where to begin.
@@ -56,6 +57,8 @@ pub(crate) struct Slice {
     pub(crate) generation: u32,
     pub(crate) start: u64,
     pub(crate) items: SliceItems,
+    /// How long what has ended may wait to be written down.
+    pub(crate) span: Millis,
 }
 
 /// The items of some tasks.

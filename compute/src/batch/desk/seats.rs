@@ -86,6 +86,11 @@ impl Seats {
         if self.is_complete() { Answer::Over } else { Answer::Later }
     }
 
+    /// See [`Desk::span`].
+    pub fn span(&self, now: Millis) -> Millis {
+        self.desks.iter().map(|desk| desk.span(now)).max().unwrap_or(0)
+    }
+
     /// See [`Desk::adopt`].
     pub fn adopt(&mut self, now: Millis, range: &Range<u64>, by: PeerId) -> bool {
         self.desks.iter_mut().any(|desk| desk.adopt(now, range, by))

@@ -7,10 +7,13 @@ use std::ops::Range;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rangemap::RangeSet;
-use starfish_dht::PeerId;
+use starfish_dht::{Identity, PeerId};
 
 use super::{Answer, Desk, SETTLE_FOR};
+use crate::batch::receipt::{Collected, Said, TaskResult};
+use crate::batch::results::Place;
 use crate::board::Millis;
+use crate::task::{JobId, Outcome};
 
 /// How long a receipt takes to reach every node of a half.
 const SPREADS_IN: Millis = 300;
@@ -18,8 +21,6 @@ const SPREADS_IN: Millis = 300;
 const NOTICED_IN: Millis = 1000;
 /// How often a node asks again when there was nothing for it, or no answer.
 const ASKS_EVERY: Millis = 1000;
-/// The longest that a node works on a slice before it writes down what has ended.
-const CLOSES_EVERY: Millis = 500;
 
 /// What may happen to a swarm.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,8 @@ struct Swarm {
     /// Counts the lives of a node; what a former life had begun is lost.
     lives: Vec<u32>,
     alive: Vec<bool>,
+    /// Where the slice begins that a node is at work on.
+    at_work: Vec<Option<u64>>,
     halves: [Half; 2],
     is_cut: bool,
     /// By their time and the order in which they were planned.
@@ -74,6 +77,7 @@ struct Swarm {
     chance: StdRng,
     runs: u64,
     messages: u64,
+    receipts: Vec<Range<u64>>,
     now: Millis,
 }
 
@@ -83,6 +87,7 @@ impl Swarm {
             names: (0..weather.nodes).map(|_| PeerId::random()).collect(),
             lives: vec![0; weather.nodes],
             alive: vec![true; weather.nodes],
+            at_work: vec![None; weather.nodes],
             halves: Default::default(),
             is_cut: false,
             queue: BTreeMap::new(),
@@ -90,6 +95,7 @@ impl Swarm {
             chance: StdRng::seed_from_u64(weather.seed),
             runs: 0,
             messages: 0,
+            receipts: Vec::new(),
             now: 0,
             weather,
         };
@@ -139,13 +145,13 @@ impl Swarm {
         desk.as_mut().map(|(_, desk)| desk)
     }
 
-    fn run(mut self) -> (u64, u64, Millis) {
+    fn run(mut self) -> Self {
         while let Some(((now, _), happening)) = self.queue.pop_first() {
             self.now = now;
             self.happen(happening);
             let is_done = |half: &Half| half.seen.gaps(&(0..self.weather.tasks)).next().is_none();
             if !self.is_cut && is_done(&self.halves[0]) {
-                return (self.runs, self.messages, self.now);
+                return self;
             }
             assert!(self.now < 3_600_000 * 24, "the batch does not end");
         }
@@ -191,6 +197,7 @@ impl Swarm {
             }
             Happening::Ticks => {
                 let now = self.now;
+                self.beat();
                 self.halves
                     .iter_mut()
                     .filter_map(|half| half.desk.as_mut())
@@ -201,11 +208,25 @@ impl Swarm {
         }
     }
 
+    /// All that are at work give a sign of life.
+    fn beat(&mut self) {
+        for node in 0..self.weather.nodes {
+            if let (Some(start), true) = (self.at_work[node], self.alive[node]) {
+                self.messages += 1;
+                let (half, name, now) = (self.half(node), self.names[node], self.now);
+                if let Some((_, desk)) = &mut self.halves[half].desk {
+                    desk.beat(now, start, name);
+                }
+            }
+        }
+    }
+
     fn die(&mut self, node: usize) {
         if !self.alive[node] || self.alive.iter().filter(|alive| **alive).count() < 2 {
             return;
         }
         self.alive[node] = false;
+        self.at_work[node] = None;
         self.lives[node] += 1;
         let (half, name) = (self.half(node), self.names[node]);
         if let Some((_, desk)) = &mut self.halves[half].desk {
@@ -227,18 +248,22 @@ impl Swarm {
 
     /// Runs what it can of a slice until it is time for a receipt.
     fn work(&mut self, node: usize, slice: Range<u64>) {
-        let (mut took, mut n) = (0, 0);
-        while took < CLOSES_EVERY && slice.start + n < slice.end {
+        let (mut took, mut n, now, half) = (0, 0, self.now, self.half(node));
+        let span = self.desk(half).map_or(0, |desk| desk.span(now));
+        while took < span && slice.start + n < slice.end {
             took += self.chance.random_range(0..=self.weather.task_ms);
             n += 1;
         }
+        self.at_work[node] = Some(slice.start);
         self.at(took, Happening::Ran(node, self.lives[node], slice, n));
     }
 
     fn ran(&mut self, node: usize, slice: Range<u64>, n: u64) {
         let (half, name, now) = (self.half(node), self.names[node], self.now);
         let ended = slice.start..slice.start + n;
+        self.at_work[node] = None;
         self.runs += n;
+        self.receipts.push(ended.clone());
         self.messages += 2;
         self.at(SPREADS_IN, Happening::Spreads(half, ended.clone()));
         let elapsed_us = n * self.weather.task_ms * 500;
@@ -260,8 +285,8 @@ impl Swarm {
 
 /// How many times each task was run on average, and messages for each node.
 fn outcome(weather: Weather) -> (f64, f64, Millis) {
-    let (runs, messages, took) = Swarm::new(weather).run();
-    (runs as f64 / weather.tasks as f64, messages as f64 / weather.nodes as f64, took)
+    let Swarm { runs, messages, now, .. } = Swarm::new(weather).run();
+    (runs as f64 / weather.tasks as f64, messages as f64 / weather.nodes as f64, now)
 }
 
 const CALM: Weather = Weather {
@@ -316,4 +341,57 @@ fn ten_thousand_nodes_end_a_million_tasks() {
     assert!(runs < 1.25, "each task was run {runs} times");
     assert!(messages < 1000.0, "{messages} messages for each node");
     assert!(took < 300_000, "it took {took} ms for 50 s of work");
+}
+
+/// One receipt in so many is looked at.
+const SAMPLE: usize = 20;
+/// What a node remembers of a receipt, in a tree that is half full, which is the worst there is.
+const ENTRY: usize = 2 * size_of::<(Place, u64)>();
+
+/// What a batch of a million tasks costs a swarm of fifty: bytes of receipts that all nodes are sent, and bytes of memory in
+/// which a node keeps track of them, for each task.
+fn costs(task_ms: Millis, words: &dyn Fn(u64) -> String) -> (f64, f64) {
+    let weather = Weather { tasks: 1_000_000, task_ms, ..CALM };
+    let Swarm { receipts, .. } = Swarm::new(weather).run();
+    let (me, job) = (Identity::generate(), JobId([1; 16]));
+    let close = |collected: &mut Collected| {
+        let receipt = collected.close(&job, 0, 1_763_800_000_000, &me).unwrap();
+        receipt.encode().unwrap().len()
+    };
+    let (mut sent, mut kept) = (0, 0);
+    // Looking at some of them will do.
+    for range in receipts.into_iter().step_by(SAMPLE) {
+        let mut collected = Collected::new(range.start);
+        for task in range {
+            let stdout = Said::here(words(task).into());
+            let elapsed_ms = u32::try_from(task * 7919 % (task_ms + 1)).unwrap();
+            let quiet = TaskResult::failed(String::new(), 1);
+            collected
+                .push(TaskResult { outcome: Outcome::Exited(0), stdout, elapsed_ms, ..quiet }, 0)
+                .unwrap();
+            if collected.is_full() {
+                sent += close(&mut collected);
+                kept += ENTRY;
+            }
+        }
+        if !collected.is_empty() {
+            sent += close(&mut collected);
+            kept += ENTRY;
+        }
+    }
+    let each = |bytes: usize| (bytes * SAMPLE) as f64 / weather.tasks as f64;
+    (each(sent * weather.nodes), each(kept))
+}
+
+#[test]
+fn a_million_tasks_cost_each_node_little_memory_and_the_swarm_little_talk() {
+    for task_ms in [1, 100, 2000] {
+        let (sent, kept) = costs(task_ms, &|_| String::new());
+
+        assert!(sent < 1000.0, "{sent} bytes are sent for a task of up to {task_ms} ms");
+        assert!(kept < 200.0, "{kept} bytes are kept for a task of up to {task_ms} ms");
+    }
+    let (sent, _) = costs(100, &|task| format!("{task}\n"));
+
+    assert!(sent < 1000.0, "{sent} bytes are sent for a task that prints a number");
 }
