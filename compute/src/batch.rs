@@ -27,6 +27,7 @@ mod keeper;
 mod near;
 mod news;
 mod pace;
+mod recall;
 mod report;
 mod results;
 mod runner;

@@ -251,3 +251,46 @@ async fn results_are_freed_when_their_time_is_over() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_another_batch_has_run_is_not_run_again() {
+    let nodes = Nodes::start(&[1, 1]).await;
+    // Random bytes differ with each run, so a result that was recalled can be told from one that was found again.
+    let run = async |items| {
+        let job = nodes.computes[0].submit_batch(batch("oracle", items)).await.unwrap().0;
+        tokio::time::timeout(PATIENCE, nodes.computes[0].wait(job)).await.unwrap().unwrap();
+        let mut results = nodes.computes[0].results(job).await.unwrap();
+        let mut said = Vec::new();
+        while let Some(ended) = results.next().await.unwrap() {
+            let stdout = results.said(&ended, OutputStream::Stdout).await.unwrap();
+            said.push(stdout.try_collect::<Vec<Bytes>>().await.unwrap().concat());
+        }
+        said
+    };
+    let first = run(Items::Range(10..40)).await;
+    let more = run(Items::Range(0..50)).await;
+    assert_eq!(more.len(), 50);
+    assert_eq!(more[10..40], first);
+    assert_eq!(run(Items::Range(20..25)).await, first[10..15]);
+    let words = run(lines(&["a", "b", "c"])).await;
+    let others = run(lines(&["c", "new", "a", "a"])).await;
+    assert_eq!([&others[0], &others[2], &others[3]], [&words[2], &words[0], &words[0]]);
+    let anew = BatchSpec { cached: false, ..batch("oracle", Items::Range(20..25)) };
+    let job = nodes.computes[0].submit_batch(anew).await.unwrap().0;
+    let mut results = nodes.computes[0].results(job).await.unwrap();
+    let ended = results.next().await.unwrap().unwrap();
+    let stdout = results.said(&ended, OutputStream::Stdout).await.unwrap();
+    assert_ne!(stdout.try_collect::<Vec<Bytes>>().await.unwrap().concat(), first[10]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_outputs_of_tasks_that_were_run_before_come_back_too() {
+    let nodes = Nodes::start(&[1]).await;
+    let long = "y".repeat(10_000);
+    let first = nodes.computes[0].submit_batch(batch("echo", lines(&[&long, "b"]))).await.unwrap().0;
+    assert_eq!(all(&nodes.computes[0], first).await.0, format!("{long}\nb\n"));
+    tokio::time::timeout(PATIENCE, nodes.computes[0].wait(first)).await.unwrap().unwrap();
+    let then = nodes.computes[0].submit_batch(batch("echo", lines(&["c", &long]))).await.unwrap().0;
+    assert_ne!(first, then);
+    assert_eq!(all(&nodes.computes[0], then).await.0, format!("c\n{long}\n"));
+}

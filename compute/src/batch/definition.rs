@@ -248,6 +248,9 @@ pub struct Card {
     pub copies: u8,
     /// The hash of its definition, so that nobody can put another in its place.
     pub definition: Digest,
+    /// The hash of its definition without its items: tasks of two batches that have this in common differ in their items
+    /// only.
+    pub call: Digest,
 }
 
 impl Card {

@@ -274,6 +274,7 @@ mod tests {
             anywhere: false,
             copies: 1,
             definition: Digest([0; 32]),
+            call: Digest([0; 32]),
         }
     }
 

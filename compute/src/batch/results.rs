@@ -94,6 +94,11 @@ impl Results {
         Ok(Self { batches, job, items, next: 0, held: VecDeque::new(), changed })
     }
 
+    /// What comes next is this task, or the first one behind it that has ended.
+    pub(super) fn skip_to(&mut self, task: u64) {
+        self.next = task;
+    }
+
     /// The next task in order, once it has ended; `None` after the last. Of a batch that was ended early, tasks that
     /// were not run are passed over. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<Ended>, ResultsError> {

@@ -18,7 +18,7 @@ use super::definition::{BatchSpec, Definition, End, MAX_GENERATIONS};
 use super::docket::{Docket, Known, MAX_BATCHES};
 use super::keeper::{Desks, KeptBatch};
 use super::near::Near;
-use super::receipt::{Collected, TaskResult};
+use super::receipt::{Collected, SliceReceipt, TaskResult};
 use super::report::BATCH_REPORT_PROTOCOL;
 use super::results::{Results, ResultsError};
 use super::slice::SLICE_PROTOCOL;
@@ -109,7 +109,8 @@ impl Batches {
             return Ok((same, true));
         }
         let job = new_id(self.me(), &prepared.digest.0);
-        self.post(job, prepared).await?;
+        let before = if cached { self.recall(job, &prepared).await } else { Vec::new() };
+        self.post(job, prepared, &before).await?;
         Ok((job, false))
     }
 
@@ -125,11 +126,17 @@ impl Batches {
         }
         let programs = &self.service.programs;
         let prepared = submit::prepare(spec, self.me(), self.unix_ms(), &self.store, programs).await?;
-        self.post(job, prepared).await
+        self.post(job, prepared, &[]).await
     }
 
-    /// Makes a batch everybody's, and keeps it; unless somebody else has made it meanwhile.
-    async fn post(self: &Arc<Self>, job: JobId, prepared: Prepared) -> Result<bool, BatchError> {
+    /// Makes a batch everybody's, and keeps it; unless somebody else has made it meanwhile. Some of its tasks may have been
+    /// run `before`.
+    async fn post(
+        self: &Arc<Self>,
+        job: JobId,
+        prepared: Prepared,
+        before: &[SliceReceipt],
+    ) -> Result<bool, BatchError> {
         if self.docket().iter().count() >= MAX_BATCHES {
             return Err(BatchError::Full);
         }
@@ -142,7 +149,9 @@ impl Batches {
         }
         // Nobody can be at work on it yet, so its desk need not wait for receipts.
         let card = prepared.card;
-        self.desks.lock().insert(job, KeptBatch::first(&card));
+        let mut kept = KeptBatch::first(&card);
+        before.iter().for_each(|receipt| kept.desk.settle(&receipt.range));
+        self.desks.lock().insert(job, kept);
         if let Err(error) = self.store.post(job, &card).await {
             self.desks.lock().remove(&job);
             self.discard(job).await;
@@ -150,6 +159,10 @@ impl Batches {
         }
         // Whoever submits it asks for it next.
         self.apply(job, News::Card(card));
+        for receipt in before {
+            // What is not written down is run.
+            self.store.receipt(job, receipt).await?;
+        }
         self.wake();
         Ok(true)
     }

@@ -109,6 +109,8 @@ pub(crate) async fn prepare(
         check_comparable(&definition, spec.on)?;
     }
     let digest = store::digest_of(&definition).map_err(BatchStoreError::from)?;
+    let without_items = Definition { items: Kept::One, ..definition.clone() };
+    let call = store::digest_of(&without_items).map_err(BatchStoreError::from)?;
     let card = Card {
         name: short_name(&spec.name),
         tasks,
@@ -123,11 +125,17 @@ pub(crate) async fn prepare(
         anywhere: spec.anywhere,
         copies,
         definition: digest,
+        call,
     };
     Ok(Prepared { definition, digest, card, list, input: spec.input })
 }
 
 impl Prepared {
+    /// The texts of its items, where they are a list.
+    pub(crate) fn list(&self) -> &[String] {
+        &self.list
+    }
+
     /// Writes down what everybody needs for it, in the folder of `job`.
     pub(crate) async fn keep(
         &self,
