@@ -13,6 +13,8 @@ mod desk;
 mod durability;
 mod flight;
 mod lock;
+#[cfg(test)]
+mod ranges;
 mod read;
 #[cfg(test)]
 mod survival;

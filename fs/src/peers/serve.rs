@@ -16,9 +16,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::wire::{Ask, Given, Held, Kept, MAX_ITEMS, MAX_PUSH, Offer, Part, Shortfall, Want};
+use super::wire::{Ask, Given, Held, Kept, MAX_ITEMS, MAX_PUSH, Offer, Part, Shortfall, Stretch, Want};
 use super::{Peers, in_time, misfit, read_body, receive, send};
 use crate::code::Code;
+use crate::gather::proof::answer;
 use crate::hash::BlobHash;
 use crate::holders::{Handed, Holders};
 use crate::index_set::IndexSet;
@@ -92,6 +93,7 @@ impl Clerk {
             match ask {
                 Ask::Survey(segments) => send(&mut stream, &self.survey(&segments)?).await?,
                 Ask::Fetch(want) => self.give(&mut stream, &want).await?,
+                Ask::Prove(stretch) => self.prove(&mut stream, &stretch).await?,
                 Ask::Push(count) => self.take(peer, &mut stream, count).await?,
                 Ask::Move(to, parts) => {
                     let handed = self.holders.hand_over(to, &bounded(parts)?).await;
@@ -133,6 +135,26 @@ impl Clerk {
         for shard in bundle.shards().values() {
             in_time(async { Ok(stream.write_all(shard).await?) }).await?;
         }
+        in_time(async { Ok(stream.flush().await?) }).await
+    }
+
+    /// Says of a part of a segment what its data shards here say of it.
+    async fn prove(&self, stream: &mut Stream, stretch: &Stretch) -> Result<(), MessageError> {
+        let wanted = stretch.wanted().ok_or_else(misfit)?;
+        let (segment, len) = (stretch.segment, stretch.len);
+        let data = IndexSet::range(0..Code::of(len).k());
+        let mut want = Want { segment, len, indices: data, limit: Code::of(len).k(), from_whole: false };
+        // Who has no shards may still have the whole, on its way to others.
+        want.from_whole = self.store.held(&segment)?.is_empty();
+        let shards = self.shards_for(&want).await?.map(|bundle| bundle.only(&data));
+        let Some(bundle) = shards else {
+            return send(stream, &Given { indices: IndexSet::default(), has_whole: false }).await;
+        };
+        let given = Given { indices: bundle.indices(), has_whole: false };
+        let answering = tokio::task::spawn_blocking(move || answer(&bundle, &wanted));
+        let body = answering.await.map_err(|error| MessageError::Io(std::io::Error::other(error)))?;
+        send(stream, &given).await?;
+        in_time(async { Ok(stream.write_all(&body).await?) }).await?;
         in_time(async { Ok(stream.flush().await?) }).await
     }
 
