@@ -30,6 +30,8 @@ use crate::tree::{Inode, Stamp};
 
 /// Exchanges at the same time; further streams wait unread.
 const MAX_EXCHANGES: usize = 256;
+/// The most bytes of a push that are held until they go to the disk together.
+const MAX_INTAKE: usize = 1 << 20;
 /// How long a stream may stay open with nobody asking anything.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -70,6 +72,32 @@ pub(crate) async fn serve(
     stopping.run_until_cancelled(accept).await;
     exchanges.close();
     exchanges.wait().await;
+}
+
+/// Shards of one push on their way to the disk, some at a time.
+#[derive(Default)]
+struct Intake {
+    answers: Vec<Kept>,
+    /// With the position of the answer, which is that they failed until they are kept.
+    bundles: Vec<(usize, BlobHash, Bundle)>,
+    bytes: usize,
+}
+
+impl Intake {
+    fn is_full(&self) -> bool {
+        self.bytes >= MAX_INTAKE
+    }
+
+    fn has(&self, segment: &BlobHash) -> bool {
+        // Few: what is full goes to the disk.
+        self.bundles.iter().any(|(_, present, _)| present == segment)
+    }
+
+    fn add(&mut self, segment: BlobHash, bundle: Bundle) {
+        self.bytes += bundle.shards().values().map(Bytes::len).sum::<usize>();
+        self.bundles.push((self.answers.len(), segment, bundle));
+        self.answers.push(Kept::Failed);
+    }
 }
 
 struct Clerk {
@@ -179,7 +207,7 @@ impl Clerk {
     async fn take(&self, peer: PeerId, stream: &mut Stream, count: u16) -> Result<(), MessageError> {
         let view = self.desk.view();
         let may_store = self.network.rights_of(&peer).contains(Right::Store);
-        let (mut answers, mut bytes) = (Vec::new(), 0);
+        let (mut intake, mut bytes) = (Intake::default(), 0);
         for _ in 0..count {
             let offer: Offer = receive(stream).await?;
             let body_len = offer.body_len().ok_or_else(misfit)?;
@@ -188,9 +216,18 @@ impl Clerk {
                 return Err(misfit());
             }
             let body = read_body(stream, body_len).await?;
-            let answer = if may_store { self.keep(&view, &offer, body).await } else { Kept::NotMine };
-            answers.push(answer);
+            // What is held of a segment is asked before more of it is added.
+            if intake.is_full() || intake.has(&offer.segment) {
+                self.add(&mut intake).await;
+            }
+            let judged = if may_store { self.judge(&view, &offer, body) } else { Err(Kept::NotMine) };
+            match judged {
+                Ok(bundle) => intake.add(offer.segment, bundle),
+                Err(answer) => intake.answers.push(answer),
+            }
         }
+        self.add(&mut intake).await;
+        let mut answers = intake.answers;
         if self.store.flush().await.is_err() {
             answers
                 .iter_mut()
@@ -200,29 +237,43 @@ impl Clerk {
         send(stream, &answers).await
     }
 
-    async fn keep(&self, view: &View, offer: &Offer, body: Bytes) -> Kept {
-        let Some(bundle) = Bundle::from_body(offer.len, &offer.indices, body) else { return Kept::Failed };
-        let Ok(held) = self.store.held(&offer.segment) else { return Kept::Failed };
+    /// What is offered, if it is this node's to keep and not here.
+    fn judge(&self, view: &View, offer: &Offer, body: Bytes) -> Result<Bundle, Kept> {
+        let bundle = Bundle::from_body(offer.len, &offer.indices, body).ok_or(Kept::Failed)?;
+        let held = self.store.held(&offer.segment).map_err(|_| Kept::Failed)?;
         let k = Code::of(offer.len).k();
         if k == 1 && !held.is_empty() {
             // One copy is as good as another.
-            return Kept::Yes;
+            return Err(Kept::Yes);
         }
         let shards = held.union(&offer.indices).len();
         let local = self.network.local_peer();
-        if !view.may_hold(&local, &offer.segment, k, shards) {
-            return Kept::NotMine;
+        if view.may_hold(&local, &offer.segment, k, shards) { Ok(bundle) } else { Err(Kept::NotMine) }
+    }
+
+    /// Brings what was taken in to the disk.
+    async fn add(&self, intake: &mut Intake) {
+        let (positions, bundles): (Vec<_>, Vec<_>) =
+            intake.bundles.drain(..).map(|(position, segment, bundle)| (position, (segment, bundle))).unzip();
+        intake.bytes = 0;
+        let segments: Vec<BlobHash> = bundles.iter().map(|(segment, _)| *segment).collect();
+        if segments.is_empty() {
+            return;
         }
-        match self.store.add_shards(offer.segment, bundle).await {
-            Ok(()) => Kept::Yes,
-            Err(error) => {
-                tracing::warn!(segment = %offer.segment.short(), %error, "shards that were offered are not kept");
-                let is_full = matches!(
-                    error.kind(),
-                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-                );
-                if is_full { Kept::NoRoom } else { Kept::Failed }
-            }
+        // Whatever is not said to be kept has failed.
+        let added = self.store.add_all_shards(bundles).await.unwrap_or_default();
+        for ((position, segment), added) in positions.into_iter().zip(segments).zip(added) {
+            intake.answers[position] = match added {
+                Ok(()) => Kept::Yes,
+                Err(error) => {
+                    tracing::warn!(segment = %segment.short(), %error, "shards that were offered are not kept");
+                    let is_full = matches!(
+                        error.kind(),
+                        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                    );
+                    if is_full { Kept::NoRoom } else { Kept::Failed }
+                }
+            };
         }
     }
 
