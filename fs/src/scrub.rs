@@ -10,14 +10,19 @@ use std::time::Duration;
 use crate::gather::Segments;
 use crate::store::{Damage, Kind, Meta, Store, cut};
 
-/// Bytes read in a second.
-const RATE: u64 = 4 << 20;
-/// The least time from the beginning of one round to that of the next.
-const ROUND: Duration = Duration::from_secs(24 * 3600);
 /// The pause between two looks whether something was found to be damaged.
 const LOOK: Duration = Duration::from_secs(1);
 /// Items whose names are read at once.
 const PAGE: usize = 256;
+
+/// How scrubbing goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// The least time from the beginning of one round to that of the next.
+    pub(crate) every: Duration,
+    /// Bytes read in a second.
+    pub(crate) rate: u64,
+}
 
 /// Restores what is found damaged, for as long as it is polled.
 pub(crate) async fn restore(store: &Store, segments: &Segments) {
@@ -48,15 +53,15 @@ async fn restore_one(store: &Store, segments: &Segments, damage: &Damage) -> io:
 }
 
 /// Reads all that is kept, again and again, for as long as it is polled.
-pub(crate) async fn run(store: &Store) {
+pub(crate) async fn run(store: &Store, pace: Pace) {
     loop {
         let begun = tokio::time::Instant::now();
         for kind in [Kind::Shards, Kind::Whole] {
-            if let Err(error) = sweep(store, kind, RATE).await {
+            if let Err(error) = sweep(store, kind, pace.rate).await {
                 tracing::warn!(%error, "cannot look for damage");
             }
         }
-        tokio::time::sleep_until(begun + ROUND).await;
+        tokio::time::sleep_until(begun + pace.every).await;
     }
 }
 
@@ -72,7 +77,7 @@ pub(crate) async fn sweep(store: &Store, kind: Kind, rate: u64) -> io::Result<()
                 Kind::Whole => drop(store.get(hash).await?),
                 Kind::Shards => drop(store.shards(hash).await?),
             }
-            tokio::time::sleep(Duration::from_secs_f64(stored as f64 / rate as f64)).await;
+            tokio::time::sleep(Duration::from_secs_f64(stored as f64 / rate.max(1) as f64)).await;
         }
     }
 }
