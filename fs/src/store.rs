@@ -148,6 +148,17 @@ impl Store {
         self.run(move |items| items.shards(&segment)).await
     }
 
+    /// Holds items against their hashes, as reading them does.
+    pub(crate) async fn check(&self, kind: Kind, hashes: Vec<BlobHash>) -> io::Result<()> {
+        self.run(move |items| {
+            hashes.iter().try_for_each(|hash| match kind {
+                Kind::Whole => items.get(hash).map(drop),
+                Kind::Shards => items.shards(hash).map(drop),
+            })
+        })
+        .await
+    }
+
     /// Removes some shards of a segment.
     pub(crate) async fn drop_shards(&self, segment: BlobHash, indices: IndexSet) -> io::Result<()> {
         self.run(move |items| items.drop_shards(&segment, &indices)).await

@@ -74,8 +74,9 @@ async fn watch(folder: &Path) {
     let (start, before) = (Instant::now(), cpu());
     tokio::time::sleep(WATCHED).await;
     let share = (cpu() - before).as_secs_f64() / start.elapsed().as_secs_f64();
-    let resident = resident_mib();
-    eprintln!("at rest: {:.2} % of a core, {resident} MiB resident", share * 100.0);
+    let (resident, own) = (memory_mib("VmRSS:"), memory_mib("RssAnon:"));
+    let percent = share * 100.0;
+    eprintln!("at rest: {percent:.2} % of a core, {resident} MiB resident, {own} of them not of files");
 
     let (mut after, mut seen, mut longest) = (None, 0, Duration::ZERO);
     loop {
@@ -104,8 +105,8 @@ fn cpu() -> Duration {
     Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
-fn resident_mib() -> u64 {
+fn memory_mib(what: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
