@@ -92,7 +92,12 @@ impl Publisher {
         loop {
             let view = self.inner.desk.view();
             while rounds.len() < ROUNDS {
-                let segments = self.queue().take_round();
+                // Short files come one by one. While some are on their way others are gathered: a round costs every
+                // holder a wait for its disk, however little it carries.
+                let segments = match rounds.is_empty() {
+                    true => self.queue().take_round(),
+                    false => self.queue().take_full_round(),
+                };
                 if segments.is_empty() {
                     break;
                 }

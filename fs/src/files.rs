@@ -13,7 +13,11 @@ mod desk;
 mod durability;
 mod flight;
 mod lock;
+#[cfg(test)]
+mod ranges;
 mod read;
+#[cfg(test)]
+mod rest;
 #[cfg(test)]
 mod survival;
 #[cfg(test)]
@@ -79,6 +83,14 @@ pub struct FilesOptions {
     pub repair_grace: Duration,
     /// Bytes per second that repair moves or makes, at the most. Default 64 MiB.
     pub repair_rate: u64,
+    /// How long from one run to the next that frees what no file refers to. Default one hour.
+    pub gc_every: Duration,
+    /// Segments and shards that such a run looks at in a second, at the most. Default 100,000.
+    pub gc_rate: u64,
+    /// How long from the beginning of one look for damage on this disk to that of the next. Default one day.
+    pub scrub_every: Duration,
+    /// Bytes that such a look reads in a second, at the most. Default 4 MiB.
+    pub scrub_rate: u64,
     /// Where this node is: shards of short files are spread over zones. Default: nowhere in particular.
     pub zone: String,
 }
@@ -91,6 +103,10 @@ impl Default for FilesOptions {
             cache: 256 << 20,
             repair_grace: Duration::from_secs(600),
             repair_rate: 64 << 20,
+            gc_every: Duration::from_secs(3600),
+            gc_rate: 100_000,
+            scrub_every: Duration::from_secs(24 * 3600),
+            scrub_rate: 4 << 20,
             zone: String::new(),
         }
     }
@@ -329,17 +345,11 @@ impl Inner {
         let (store, segments) = (self.store.clone(), self.segments.clone());
         self.spawn(async move { scrub::restore(&store, &segments).await });
         let store = self.store.clone();
-        self.spawn(async move { scrub::run(&store).await });
+        let pace = scrub::Pace { every: self.options.scrub_every, rate: self.options.scrub_rate };
+        self.spawn(async move { scrub::run(&store, pace).await });
         let (store, tree, segments) = (self.store.clone(), self.tree.clone(), self.segments.clone());
-        self.spawn(async move {
-            loop {
-                tokio::time::sleep(gc::EVERY).await;
-                match gc::run(&store, &tree, &segments).await {
-                    Ok(freed) => tracing::debug!(items = freed.items, bytes = freed.bytes, "freed"),
-                    Err(error) => tracing::debug!(%error, "nothing is freed for now"),
-                }
-            }
-        });
+        let pace = gc::Pace { every: self.options.gc_every, rate: self.options.gc_rate };
+        self.spawn(async move { gc::run(&store, &tree, &segments, pace).await });
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {

@@ -12,12 +12,19 @@ use crate::tree::store::{Edits, TreeStore};
 use crate::tree::{Inode, Stamp};
 use crate::vfs::VfsError;
 
-/// How often it runs.
-pub(crate) const EVERY: Duration = Duration::from_secs(3600);
 /// What is younger than this stays: its name may still be on its way.
 const MIN_AGE: Duration = Duration::from_secs(3600);
 /// Items looked at in one step.
-const STEP: usize = 512;
+pub(crate) const STEP: usize = 512;
+
+/// How collecting goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// The time between two runs.
+    pub(crate) every: Duration,
+    /// Items that are looked at in a second.
+    pub(crate) rate: u64,
+}
 
 /// What a run freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,17 +33,25 @@ pub(crate) struct Freed {
     pub(crate) bytes: u64,
 }
 
-/// Removes what no file of the tree refers to and is older than a while. If the segments of even one file cannot be
-/// told, or the tree itself is not whole, nothing is removed.
-pub(crate) async fn run(store: &Store, tree: &TreeStore, segments: &Segments) -> io::Result<Freed> {
-    collect(store, tree, segments, MIN_AGE).await
+/// Removes, time and again, what no file of the tree refers to and is older than a while, for as long as it is polled.
+pub(crate) async fn run(store: &Store, tree: &TreeStore, segments: &Segments, pace: Pace) {
+    loop {
+        tokio::time::sleep(pace.every).await;
+        match collect(store, tree, segments, MIN_AGE, pace.rate).await {
+            Ok(freed) => tracing::debug!(items = freed.items, bytes = freed.bytes, "freed"),
+            Err(error) => tracing::debug!(%error, "nothing is freed for now"),
+        }
+    }
 }
 
+/// Removes it once, looking at so many items per second. If the segments of even one file cannot be told, or the tree
+/// itself is not whole, nothing is removed.
 pub(crate) async fn collect(
     store: &Store,
     tree: &TreeStore,
     segments: &Segments,
     min_age: Duration,
+    rate: u64,
 ) -> io::Result<Freed> {
     if !tree.is_whole() {
         return Ok(Freed::default());
@@ -58,6 +73,7 @@ pub(crate) async fn collect(
                     freed.bytes += meta.stored;
                 }
             }
+            tokio::time::sleep(Duration::from_secs_f64(page.len() as f64 / rate.max(1) as f64)).await;
         }
     }
     Ok(freed)

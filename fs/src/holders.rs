@@ -61,11 +61,10 @@ impl Holders {
                 vec![Kept::Failed; bundles.len()]
             });
         }
-        let mut kept = Vec::with_capacity(bundles.len());
-        for (segment, bundle) in bundles {
-            let added = self.store.add_shards(*segment, bundle.clone()).await;
-            kept.push(if added.is_ok() { Kept::Yes } else { Kept::NoRoom });
-        }
+        let added = self.store.add_all_shards(bundles.to_vec()).await.unwrap_or_default();
+        let mut kept: Vec<Kept> =
+            added.iter().map(|added| if added.is_ok() { Kept::Yes } else { Kept::NoRoom }).collect();
+        kept.resize(bundles.len(), Kept::Failed);
         if self.store.flush().await.is_err() {
             kept.fill(Kept::Failed);
         }

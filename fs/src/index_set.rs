@@ -46,7 +46,15 @@ impl IndexSet {
 
     /// The numbers in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..MAX_SHARDS).filter(|index| self.contains(*index))
+        // Most words of most sets are empty.
+        (0..).step_by(64).zip(self.0).flat_map(|(start, mut word)| {
+            std::iter::from_fn(move || {
+                let index = start + word.trailing_zeros() as u16;
+                let is_left = word != 0;
+                word &= word.wrapping_sub(1);
+                is_left.then_some(index)
+            })
+        })
     }
 
     pub(crate) fn union(&self, other: &Self) -> Self {

@@ -12,25 +12,30 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use starfish_dht::rpc::{MAX_FRAME, MessageError, read_message, write_message};
 use starfish_dht::{Network, OpenError, PeerId, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
+use crate::code::Code;
+use crate::gather::proof::answer_len;
 use crate::hash::BlobHash;
+use crate::index_set::IndexSet;
 use crate::store::Bundle;
 use crate::tree::{Inode, Stamp};
 use score::Scores;
-use wire::{Ask, Given, Held, Kept, MAX_ITEMS, Part, Shortfall, Want};
+use wire::{Ask, Given, Held, Kept, MAX_ITEMS, Part, Shortfall, Stretch, Want};
 
 /// Idle streams kept for each peer.
 const MAX_IDLE: usize = 16;
 /// How long a peer may take for an answer, or for the next piece of a long one.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How much is read at a time: a peer that says how much will come reserves no more than this.
+/// How much a peer must at least send within [`PATIENCE`].
 const READ_STEP: usize = 256 * 1024;
+/// The most that is reserved for what a peer says will come: more than the shards of most segments.
+const MAX_RESERVED: usize = 8 << 20;
 
 /// The other nodes, as far as shards go. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -98,6 +103,19 @@ impl Peers {
             let body = read_body(stream, body_len).await?;
             let bundle = Bundle::from_body(len, &given.indices, body).ok_or_else(misfit)?;
             Ok((bundle, given.has_whole))
+        })
+        .await
+    }
+
+    /// What `peer` says of a part of a segment, and of which data shards it speaks.
+    pub(crate) async fn prove(&self, peer: PeerId, stretch: Stretch) -> Result<(IndexSet, Bytes), AskError> {
+        let ask = Ask::Prove(stretch.clone());
+        self.exchange(peer, &ask, async move |stream| {
+            let Given { indices, .. } = receive(stream).await?;
+            let data = IndexSet::range(0..Code::of(stretch.len).k());
+            let wanted = stretch.wanted().filter(|_| indices.minus(&data).is_empty()).ok_or_else(misfit)?;
+            let body = read_body(stream, answer_len(stretch.len, &indices, &wanted)).await?;
+            Ok((indices, body))
         })
         .await
     }
@@ -234,13 +252,21 @@ async fn send<T: Serialize>(stream: &mut Stream, message: &T) -> Result<(), Mess
     in_time(write_message(stream, message)).await
 }
 
-/// Reads bytes that a peer announced; memory is taken as they come.
+/// Reads bytes that a peer announced; the system gives memory as they come.
 async fn read_body<R: AsyncRead + Unpin>(stream: &mut R, len: usize) -> Result<Bytes, MessageError> {
-    let mut body = BytesMut::new();
+    let mut body = BytesMut::with_capacity(len.min(MAX_RESERVED));
     while body.len() < len {
-        let start = body.len();
-        body.resize(len.min(start + READ_STEP), 0);
-        in_time(async { Ok(stream.read_exact(&mut body[start..]).await?) }).await?;
+        let step = len.min(body.len() + READ_STEP);
+        in_time(async {
+            while body.len() < step {
+                let left = step - body.len();
+                if stream.read_buf(&mut (&mut body).limit(left)).await? == 0 {
+                    return Err(MessageError::Io(io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+            Ok(())
+        })
+        .await?;
     }
     Ok(body.freeze())
 }

@@ -8,16 +8,26 @@ use std::io;
 use std::time::Duration;
 
 use crate::gather::Segments;
+use crate::hash::BlobHash;
 use crate::store::{Damage, Kind, Meta, Store, cut};
 
-/// Bytes read in a second.
-const RATE: u64 = 4 << 20;
-/// The least time from the beginning of one round to that of the next.
-const ROUND: Duration = Duration::from_secs(24 * 3600);
 /// The pause between two looks whether something was found to be damaged.
 const LOOK: Duration = Duration::from_secs(1);
-/// Items whose names are read at once.
-const PAGE: usize = 256;
+/// Items that are read between two pauses, ...
+const PAGE: usize = 64;
+/// ... and about how many bytes.
+const BATCH: u64 = 1 << 20;
+/// A short item counts as one of this length: finding it takes longer than reading it.
+const LEAST: u64 = 64 << 10;
+
+/// How scrubbing goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// The least time from the beginning of one round to that of the next.
+    pub(crate) every: Duration,
+    /// Bytes read in a second.
+    pub(crate) rate: u64,
+}
 
 /// Restores what is found damaged, for as long as it is polled.
 pub(crate) async fn restore(store: &Store, segments: &Segments) {
@@ -48,15 +58,15 @@ async fn restore_one(store: &Store, segments: &Segments, damage: &Damage) -> io:
 }
 
 /// Reads all that is kept, again and again, for as long as it is polled.
-pub(crate) async fn run(store: &Store) {
+pub(crate) async fn run(store: &Store, pace: Pace) {
     loop {
         let begun = tokio::time::Instant::now();
         for kind in [Kind::Shards, Kind::Whole] {
-            if let Err(error) = sweep(store, kind, RATE).await {
+            if let Err(error) = sweep(store, kind, pace.rate).await {
                 tracing::warn!(%error, "cannot look for damage");
             }
         }
-        tokio::time::sleep_until(begun + ROUND).await;
+        tokio::time::sleep_until(begun + pace.every).await;
     }
 }
 
@@ -67,12 +77,43 @@ pub(crate) async fn sweep(store: &Store, kind: Kind, rate: u64) -> io::Result<()
         let page = store.page(kind, after, PAGE).await?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(*last);
-        for (hash, Meta { stored, .. }) in page {
-            match kind {
-                Kind::Whole => drop(store.get(hash).await?),
-                Kind::Shards => drop(store.shards(hash).await?),
-            }
-            tokio::time::sleep(Duration::from_secs_f64(stored as f64 / rate as f64)).await;
+        let mut left = page.as_slice();
+        while !left.is_empty() {
+            let (batch, bytes) = batch(left);
+            left = &left[batch.len()..];
+            store.check(kind, batch.iter().map(|(hash, _)| *hash).collect()).await?;
+            tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64)).await;
         }
+    }
+}
+
+/// The first of some items that are about as much as is read between two pauses, and how much they count.
+fn batch(items: &[(BlobHash, Meta)]) -> (&[(BlobHash, Meta)], u64) {
+    let mut bytes = 0;
+    let is_more = |(_, meta): &&(BlobHash, Meta)| {
+        let is_room = bytes < BATCH;
+        bytes += if is_room { meta.stored.max(LEAST) } else { 0 };
+        is_room
+    };
+    let n = items.iter().take_while(is_more).count();
+    (&items[..n], bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index_set::IndexSet;
+
+    #[test]
+    fn a_step_is_one_long_item_or_some_short_ones() {
+        let item = |stored: u64| {
+            let meta = Meta { len: stored, stored, since: 0, is_cached: false, indices: IndexSet::default() };
+            (BlobHash::of(&stored.to_le_bytes()), meta)
+        };
+        let short = vec![item(100); 1000];
+        assert_eq!(batch(&short), (&short[..16], BATCH));
+        let mixed = [item(100), item(3 << 20), item(100)];
+        assert_eq!(batch(&mixed), (&mixed[..2], LEAST + (3 << 20)));
+        assert_eq!(batch(&mixed[..1]), (&mixed[..1], LEAST));
     }
 }

@@ -19,15 +19,19 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-pub(crate) use bundle::{Bundle, cut};
+pub(crate) use bundle::{Bundle, cut, cut_now};
 pub(crate) use disk::{Kind, Meta};
 use items::Items;
 
 use crate::hash::BlobHash;
 use crate::index_set::IndexSet;
+
+/// How long one step of a look at all items may take: whatever else waits for the disk is not held up for longer.
+const STEP: Duration = Duration::from_millis(5);
 
 /// Limits of the store.
 #[derive(Clone, Copy, Debug)]
@@ -110,14 +114,28 @@ impl Store {
         self.run(move |items| items.get(&hash)).await
     }
 
-    /// Others keep enough of this segment: the whole may go when space is needed.
-    pub(crate) async fn release(&self, hash: BlobHash) -> io::Result<()> {
-        self.run(move |items| items.release(&hash)).await
+    /// Several whole items, checked: many short ones take less time than the way to another thread and back for each.
+    pub(crate) async fn get_all(&self, hashes: Vec<BlobHash>) -> io::Result<Vec<io::Result<Option<Bytes>>>> {
+        self.run(move |items| Ok(hashes.iter().map(|hash| items.get(hash)).collect())).await
+    }
+
+    /// Others keep enough of these segments: the wholes may go when space is needed.
+    pub(crate) async fn release_all(&self, hashes: Vec<BlobHash>) -> io::Result<Vec<io::Result<()>>> {
+        self.run(move |items| Ok(hashes.iter().map(|hash| items.release(hash)).collect())).await
     }
 
     /// Adds shards of a segment to those that are here.
     pub(crate) async fn add_shards(&self, segment: BlobHash, bundle: Bundle) -> io::Result<()> {
         self.run(move |items| items.add_shards(&segment, bundle)).await
+    }
+
+    /// Adds shards of several segments; what became of each.
+    pub(crate) async fn add_all_shards(
+        &self,
+        bundles: Vec<(BlobHash, Bundle)>,
+    ) -> io::Result<Vec<io::Result<()>>> {
+        let add = |items: &Items, (segment, bundle): (BlobHash, Bundle)| items.add_shards(&segment, bundle);
+        self.run(move |items| Ok(bundles.into_iter().map(|bundle| add(items, bundle)).collect())).await
     }
 
     /// Which shards of a segment are here.
@@ -128,6 +146,17 @@ impl Store {
     /// All shards of a segment that are here, checked.
     pub(crate) async fn shards(&self, segment: BlobHash) -> io::Result<Option<Bundle>> {
         self.run(move |items| items.shards(&segment)).await
+    }
+
+    /// Holds items against their hashes, as reading them does.
+    pub(crate) async fn check(&self, kind: Kind, hashes: Vec<BlobHash>) -> io::Result<()> {
+        self.run(move |items| {
+            hashes.iter().try_for_each(|hash| match kind {
+                Kind::Whole => items.get(hash).map(drop),
+                Kind::Shards => items.shards(hash).map(drop),
+            })
+        })
+        .await
     }
 
     /// Removes some shards of a segment.
@@ -151,7 +180,8 @@ impl Store {
         self.run(move |items| items.remove_if(kind, &hash, may_go)).await
     }
 
-    /// Some items of one kind in the order of their hashes, after `after`; fewer than `max` at the end.
+    /// Some items of one kind in the order of their hashes, after `after`: as many as [`STEP`] allows, but for a first
+    /// one, and no more than `max`; none at the end.
     pub(crate) async fn page(
         &self,
         kind: Kind,
@@ -159,10 +189,10 @@ impl Store {
         max: usize,
     ) -> io::Result<Vec<(BlobHash, Meta)>> {
         self.run(move |items| {
-            let mut page = Vec::new();
+            let (mut page, begun) = (Vec::new(), Instant::now());
             items.disk.scan(kind, after.as_ref(), |hash, meta| {
                 page.push((hash, meta));
-                page.len() < max
+                page.len() < max && begun.elapsed() < STEP
             })?;
             Ok(page)
         })

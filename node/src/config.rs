@@ -54,6 +54,10 @@ pub struct Settings {
     pub storage: Storage,
     /// How what is lost with a member is made good.
     pub repair: Repair,
+    /// How what no file refers to is freed.
+    pub gc: Collecting,
+    /// How damage of the disk is looked for.
+    pub scrub: Scrubbing,
     /// What is remembered of the shared memory, and how it is reached other than by the API.
     pub memory: MemorySettings,
 }
@@ -73,6 +77,24 @@ pub struct Repair {
     /// How long a silent member is waited for.
     pub grace: Span,
     /// Bytes per second that are moved or made at the most.
+    pub rate: Size,
+}
+
+/// How what no file refers to is freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Collecting {
+    /// How long from one run to the next.
+    pub every: Span,
+    /// Segments and shards that are looked at in a second at the most.
+    pub rate: u64,
+}
+
+/// How damage of the disk is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Scrubbing {
+    /// How long from the beginning of one look at everything to that of the next.
+    pub every: Span,
+    /// Bytes per second that are read at the most.
     pub rate: Size,
 }
 
@@ -106,6 +128,10 @@ pub struct Layer {
     #[serde(default)]
     pub repair: RepairLayer,
     #[serde(default)]
+    pub gc: CollectingLayer,
+    #[serde(default)]
+    pub scrub: ScrubbingLayer,
+    #[serde(default)]
     pub memory: MemoryLayer,
 }
 
@@ -124,6 +150,24 @@ pub struct StorageLayer {
 #[expect(missing_docs, reason = "the fields are those of `Repair`")]
 pub struct RepairLayer {
     pub grace: Option<Span>,
+    pub rate: Option<Size>,
+}
+
+/// What one source says of [`Collecting`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `Collecting`")]
+pub struct CollectingLayer {
+    pub every: Option<Span>,
+    pub rate: Option<u64>,
+}
+
+/// What one source says of [`Scrubbing`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `Scrubbing`")]
+pub struct ScrubbingLayer {
+    pub every: Option<Span>,
     pub rate: Option<Size>,
 }
 
@@ -192,6 +236,8 @@ impl Settings {
             log_format,
             storage,
             repair,
+            gc,
+            scrub,
             memory,
         } = merged;
         Self {
@@ -214,6 +260,14 @@ impl Settings {
             repair: Repair {
                 grace: repair.grace.unwrap_or(Span(files.repair_grace)),
                 rate: repair.rate.unwrap_or(Size(files.repair_rate)),
+            },
+            gc: Collecting {
+                every: gc.every.unwrap_or(Span(files.gc_every)),
+                rate: gc.rate.unwrap_or(files.gc_rate),
+            },
+            scrub: Scrubbing {
+                every: scrub.every.unwrap_or(Span(files.scrub_every)),
+                rate: scrub.rate.unwrap_or(Size(files.scrub_rate)),
             },
             memory: MemorySettings {
                 redis: memory.redis.unwrap_or(0),
@@ -269,6 +323,14 @@ impl Layer {
                 grace: self.repair.grace.or(below.repair.grace),
                 rate: self.repair.rate.or(below.repair.rate),
             },
+            gc: CollectingLayer {
+                every: self.gc.every.or(below.gc.every),
+                rate: self.gc.rate.or(below.gc.rate),
+            },
+            scrub: ScrubbingLayer {
+                every: self.scrub.every.or(below.scrub.every),
+                rate: self.scrub.rate.or(below.scrub.rate),
+            },
             memory: MemoryLayer {
                 redis: self.memory.redis.or(below.memory.redis),
                 horizon: self.memory.horizon.or(below.memory.horizon),
@@ -298,6 +360,14 @@ impl Layer {
             repair: RepairLayer {
                 grace: read.one("STARFISH_REPAIR_GRACE")?,
                 rate: read.one("STARFISH_REPAIR_RATE")?,
+            },
+            gc: CollectingLayer {
+                every: read.one("STARFISH_GC_EVERY")?,
+                rate: read.one("STARFISH_GC_RATE")?,
+            },
+            scrub: ScrubbingLayer {
+                every: read.one("STARFISH_SCRUB_EVERY")?,
+                rate: read.one("STARFISH_SCRUB_RATE")?,
             },
             memory: MemoryLayer {
                 redis: read.one("STARFISH_MEMORY_REDIS")?,

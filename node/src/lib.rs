@@ -31,8 +31,9 @@ pub use starfish_memory as memory;
 
 pub use self::client::{Client, ClientError};
 pub use self::config::{
-    ConfigError, DEFAULT_API_PORT, DEFAULT_PORT, Layer, MemoryLayer, MemorySettings, Repair, RepairLayer,
-    Settings, Slots, Storage, StorageLayer, UnknownSlots,
+    Collecting, CollectingLayer, ConfigError, DEFAULT_API_PORT, DEFAULT_PORT, Layer, MemoryLayer,
+    MemorySettings, Repair, RepairLayer, Scrubbing, ScrubbingLayer, Settings, Slots, Storage, StorageLayer,
+    UnknownSlots,
 };
 pub use self::data_dir::{DATA_DIR_ENV, DataDir, DataDirError};
 pub use self::lifecycle::{Node, NodeConfig, StartError};

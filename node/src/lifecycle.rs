@@ -393,6 +393,10 @@ fn files_options(settings: &Settings) -> FilesOptions {
         cache: settings.storage.cache.0,
         repair_grace: settings.repair.grace.0,
         repair_rate: settings.repair.rate.0,
+        gc_every: settings.gc.every.0,
+        gc_rate: settings.gc.rate,
+        scrub_every: settings.scrub.every.0,
+        scrub_rate: settings.scrub.rate.0,
         zone: settings.zone.clone(),
         ..FilesOptions::default()
     }

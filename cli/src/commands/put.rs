@@ -17,7 +17,8 @@ use crate::shell::fs::vfs::{Attributes, Kind, Parents, Vfs, VfsError};
 ///
 /// Missing directories are made. Modes, times, links and empty folders come along. First everything is on this node's
 /// disk; then it is spread over the swarm, until any half of the members that are there may vanish. Ctrl-C after the
-/// first point loses nothing: the node goes on.
+/// first point loses nothing: the node goes on. Set-uid, set-gid and sticky bits are kept with the mode and shown; a
+/// mount does not obey the first two, and `get` leaves them out, as the owner is not kept.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  starfish put photo.jpg /photos/\n  starfish put ~/src /src\n  dmesg | starfish put - /logs/dmesg"

@@ -10,12 +10,19 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc;
 
 use super::partial::{Finish, KEPT_MODE, Partial, times};
 use super::{AT_ONCE, CopyError, OnProgress, Summary, Tracker, blocking, host};
 use crate::path::{VfsPath, check_name};
-use crate::vfs::{Entry, Kind, Vfs};
+use crate::vfs::{ByteStream, Entry, Kind, Vfs};
+
+/// Files up to this length are held whole.
+const SMALL: u64 = 64 << 10;
+/// Parts of a file that may wait to be written.
+const PARTS_AHEAD: usize = 4;
 
 /// Something to be made on the host.
 struct Item {
@@ -124,30 +131,79 @@ async fn export_content(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Re
 }
 
 async fn export_once(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<Finish, CopyError> {
-    let mut file = {
+    if item.entry.size <= SMALL {
+        let (content, is_whole) = first_parts(vfs.read(&item.from, 0..u64::MAX).await?).await?;
+        if is_whole {
+            return export_small(item, content.concat(), tracker).await;
+        }
+    }
+    let file = {
         let (to, entry) = (item.to.clone(), item.entry.clone());
-        blocking(move || {
-            check_replaceable(&to)?;
-            Partial::begin(&to, &entry)
-        })
-        .await?
+        blocking(move || begin(&to, &entry)).await?
     };
     let offset = file.offset();
     let mut content = vfs.read(&item.from, offset..u64::MAX).await?;
     let mut written = offset;
     tracker.count(|summary| summary.bytes += offset);
-    while let Some(part) = content.try_next().await? {
-        let len = part.len() as u64;
-        file = blocking(move || file.write(&part)).await?;
-        written += len;
-        tracker.count(|summary| summary.bytes += len);
-    }
+    // What comes is written while more is on its way.
+    let (parts, arriving) = mpsc::channel(PARTS_AHEAD);
+    let writing = blocking(move || write(file, arriving));
+    let reading = async {
+        let parts = parts;
+        while let Some(part) = content.try_next().await? {
+            let len = part.len() as u64;
+            // Who writes no longer says why.
+            if parts.send(part).await.is_err() {
+                break;
+            }
+            written += len;
+            tracker.count(|summary| summary.bytes += len);
+        }
+        Ok::<_, CopyError>(())
+    };
+    let (file, read) = tokio::join!(writing, reading);
+    let file = file?;
+    read?;
     let (mode, mtime_ms) = (item.entry.mode, item.entry.mtime_ms);
     let finish = blocking(move || file.finish(mode, mtime_ms)).await?;
     if finish == Finish::Misfit {
         tracker.count(|summary| summary.bytes = summary.bytes.saturating_sub(written));
     }
     Ok(finish)
+}
+
+/// The parts of a stream, and whether they are all: no more are read than a small file has.
+async fn first_parts(mut content: ByteStream) -> Result<(Vec<Bytes>, bool), CopyError> {
+    let (mut parts, mut len) = (Vec::new(), 0);
+    while let Some(part) = content.try_next().await? {
+        len += part.len() as u64;
+        parts.push(part);
+        if len > SMALL {
+            return Ok((parts, false));
+        }
+    }
+    Ok((parts, true))
+}
+
+/// A small file is made in one go: the way to another thread and back takes longer than writing it.
+async fn export_small(item: &Item, content: Vec<u8>, tracker: &Tracker<'_>) -> Result<Finish, CopyError> {
+    let (to, entry, len) = (item.to.clone(), item.entry.clone(), content.len() as u64);
+    let work = move || begin(&to, &entry)?.write(&content)?.finish(entry.mode, entry.mtime_ms);
+    let finish = blocking(work).await?;
+    tracker.count(|summary| summary.bytes += len);
+    Ok(finish)
+}
+
+fn begin(to: &Path, entry: &Entry) -> Result<Partial, CopyError> {
+    check_replaceable(to)?;
+    Partial::begin(to, entry)
+}
+
+fn write(mut file: Partial, mut parts: mpsc::Receiver<Bytes>) -> Result<Partial, CopyError> {
+    while let Some(part) = parts.blocking_recv() {
+        file = file.write(&part)?;
+    }
+    Ok(file)
 }
 
 /// Where a path leads that may be a link; if it is one, with the permissions of what is there.

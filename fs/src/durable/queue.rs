@@ -95,6 +95,17 @@ impl Queue {
         round
     }
 
+    /// The same, if there is as much as one round takes.
+    pub(super) fn take_full_round(&mut self) -> Vec<Segment> {
+        let mut bytes = 0;
+        let mut sums = self.ready.iter().take(ROUND_SEGMENTS).map(|segment| {
+            bytes += u64::from(segment.len);
+            bytes
+        });
+        let is_full = self.ready.len() >= ROUND_SEGMENTS || sums.any(|bytes| bytes >= ROUND_BYTES);
+        if is_full { self.take_round() } else { Vec::new() }
+    }
+
     /// Segments were placed; or, with a reason, were not and are to be sent again.
     pub(super) fn sent(&mut self, segments: &[Segment], why: Option<String>) {
         if why.is_some() {
@@ -198,6 +209,10 @@ mod tests {
         let many: Vec<Segment> = (0..10).map(|n| segment(&n.to_string(), 3 << 20)).collect();
         queue.add(job("/f", &many));
         assert_eq!(queue.take_round().len(), 1);
+        assert_eq!(queue.take_full_round().len(), 1);
+        let mut few = Queue::default();
+        few.add(job("/g", &many[..1]));
+        assert!(few.take_full_round().is_empty(), "more may come");
         let huge = segment("huge", 64 << 20);
         let mut queue = Queue::default();
         queue.add(job("/f", &[huge]));

@@ -1,6 +1,7 @@
 //! Some segments on their way to their holders.
 
 use std::collections::HashMap;
+use std::io;
 
 use starfish_dht::PeerId;
 
@@ -13,7 +14,7 @@ use crate::members::View;
 use crate::mend::{health, mend};
 use crate::peers::wire::Kept;
 use crate::place::{Candidate, loads_among, order};
-use crate::store::{Bundle, Store, cut};
+use crate::store::{Bundle, Store, cut, cut_now};
 
 /// What a round needs.
 pub(super) struct Round<'a> {
@@ -42,14 +43,15 @@ struct Cut {
 
 /// What everybody holds of a segment already, by member.
 type Holdings = HashMap<PeerId, IndexSet>;
+/// Which shards members are to be given.
+type Shares = Vec<(PeerId, IndexSet)>;
+/// A segment's position in its round, and what is to be done with it.
+type Planned = (usize, (Segment, Result<Shares, String>));
+/// What became of the shards that members were given, by segment.
+type Answers = HashMap<PeerId, HashMap<BlobHash, Kept>>;
 
 /// Which shards each holder is given, beyond what it holds: on a fresh segment, the first in the order get the data.
-fn shares(
-    segment: &Segment,
-    view: &View,
-    full: &[PeerId],
-    held: &Holdings,
-) -> Option<Vec<(PeerId, IndexSet)>> {
+fn shares(segment: &Segment, view: &View, full: &[PeerId], held: &Holdings) -> Option<Shares> {
     let code = Code::of(segment.len.into());
     if full.is_empty() {
         let members = order(&segment.hash, &view.alive);
@@ -81,8 +83,7 @@ impl Round<'_> {
     /// Sends the segments; those at full durability are released here.
     pub(super) async fn send(&self, segments: &[Segment]) -> Vec<Sent> {
         let held = self.survey(segments).await;
-        let cuts = segments.iter().zip(&held).map(|(segment, held)| self.cut(*segment, held));
-        let cuts = futures::future::join_all(cuts).await;
+        let cuts = self.cut(segments, &held).await;
         let mut by_peer: HashMap<PeerId, Vec<(BlobHash, Bundle)>> = HashMap::new();
         for cut in cuts.iter().flatten() {
             for (peer, bundle) in &cut.shares {
@@ -91,22 +92,30 @@ impl Round<'_> {
         }
         let pushes =
             by_peer.iter().map(|(peer, bundles)| async move { (*peer, self.give(*peer, bundles).await) });
-        let answers: HashMap<PeerId, Vec<(BlobHash, Kept)>> =
-            futures::future::join_all(pushes).await.into_iter().collect();
+        let answers: Answers = futures::future::join_all(pushes).await.into_iter().collect();
         let mut outcome = Vec::with_capacity(segments.len());
         for ((segment, cut), held) in segments.iter().zip(cuts).zip(&held) {
-            let mut sent = match cut {
+            outcome.push(match cut {
                 Ok(cut) => self.judge(&cut, &answers, held),
                 Err(why) => Sent { segment: *segment, why: Some(why), full: Vec::new() },
-            };
-            if sent.why.is_none()
-                && let Err(error) = self.store.release(segment.hash).await
-            {
-                sent.why = Some(format!("the store failed: {error}"));
-            }
-            outcome.push(sent);
+            });
         }
+        self.release(&mut outcome).await;
         outcome
+    }
+
+    /// What is at full durability need not be here whole.
+    async fn release(&self, outcome: &mut [Sent]) {
+        let done: Vec<&mut Sent> = outcome.iter_mut().filter(|sent| sent.why.is_none()).collect();
+        let hashes = done.iter().map(|sent| sent.segment.hash).collect();
+        let released = self.store.release_all(hashes).await;
+        let failed = |error: &io::Error| Some(format!("the store failed: {error}"));
+        for (position, sent) in done.into_iter().enumerate() {
+            sent.why = match &released {
+                Ok(released) => released.get(position).and_then(|released| failed(released.as_ref().err()?)),
+                Err(error) => failed(error),
+            };
+        }
     }
 
     /// What everybody holds of these segments already: content may have been here before. Who does not answer counts as
@@ -122,26 +131,63 @@ impl Round<'_> {
         (0..segments.len()).map(of).collect()
     }
 
-    /// Reads a segment and makes its shards. An error says why that cannot be.
-    async fn cut(&self, segment: Segment, held: &Holdings) -> Result<Cut, String> {
-        if !self.store.is_kept(&segment.hash).unwrap_or(true) && self.is_durable(&segment, held) {
+    /// Reads segments and makes their shards. An error says why that cannot be.
+    async fn cut(&self, segments: &[Segment], held: &[Holdings]) -> Vec<Result<Cut, String>> {
+        let plans = segments.iter().zip(held).map(|(segment, held)| (*segment, self.plan(segment, held)));
+        // Short ones together, and each long one by itself.
+        let mut groups: Vec<Vec<Planned>> = vec![Vec::new()];
+        for (position, plan) in plans.enumerate() {
+            match Code::of(plan.0.len.into()).k() {
+                1 => groups[0].push((position, plan)),
+                _ => groups.push(vec![(position, plan)]),
+            }
+        }
+        let cuts = futures::future::join_all(groups.into_iter().map(|group| self.cut_group(group))).await;
+        let mut cuts: Vec<_> = cuts.into_iter().flatten().collect();
+        cuts.sort_by_key(|(position, _)| *position);
+        cuts.into_iter().map(|(_, cut)| cut).collect()
+    }
+
+    /// Who is to be given what of a segment.
+    fn plan(&self, segment: &Segment, held: &Holdings) -> Result<Shares, String> {
+        if !self.store.is_kept(&segment.hash).unwrap_or(true) && self.is_durable(segment, held) {
             // It was another file's as well, and others keep enough of it by now.
-            return Ok(Cut { segment, shares: Vec::new() });
+            return Ok(Vec::new());
         }
-        let shares = shares(&segment, self.view, &self.full, held)
-            .ok_or_else(|| "too few members have room".to_owned())?;
-        if shares.is_empty() {
-            return Ok(Cut { segment, shares: Vec::new() });
-        }
-        let bytes = match self.store.get(segment.hash).await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(format!("segment {} is lost or damaged here", segment.hash.short())),
-            Err(error) => return Err(format!("the store failed: {error}")),
+        shares(segment, self.view, &self.full, held).ok_or_else(|| "too few members have room".to_owned())
+    }
+
+    async fn cut_group(&self, group: Vec<Planned>) -> Vec<(usize, Result<Cut, String>)> {
+        let is_needed = |plan: &Result<Shares, String>| plan.as_ref().is_ok_and(|shares| !shares.is_empty());
+        let hashes =
+            group.iter().filter(|(_, (_, plan))| is_needed(plan)).map(|(_, (segment, _))| segment.hash);
+        let mut all = match self.store.get_all(hashes.collect()).await {
+            Ok(all) => all.into_iter(),
+            Err(error) => {
+                let why = format!("the store failed: {error}");
+                return group.into_iter().map(|(position, _)| (position, Err(why.clone()))).collect();
+            }
         };
-        match cut(bytes, shares).await {
-            Some(shares) => Ok(Cut { segment, shares }),
-            None => Err(format!("segment {} cannot be coded", segment.hash.short())),
+        let mut cuts = Vec::with_capacity(group.len());
+        for (position, (segment, plan)) in group {
+            let bytes = if is_needed(&plan) { all.next() } else { None };
+            let cut = match (plan, bytes) {
+                (Err(why), _) => Err(why),
+                (Ok(_), None) => Ok(Vec::new()),
+                (Ok(shares), Some(Ok(Some(bytes)))) => {
+                    let is_one_shard = Code::of(segment.len.into()).k() == 1;
+                    let shares =
+                        if is_one_shard { cut_now(&bytes, shares) } else { cut(bytes, shares).await };
+                    shares.ok_or_else(|| format!("segment {} cannot be coded", segment.hash.short()))
+                }
+                (Ok(_), Some(Ok(None))) => {
+                    Err(format!("segment {} is lost or damaged here", segment.hash.short()))
+                }
+                (Ok(_), Some(Err(error))) => Err(format!("the store failed: {error}")),
+            };
+            cuts.push((position, cut.map(|shares| Cut { segment, shares })));
         }
+        cuts
     }
 
     /// Whether members hold enough of a segment.
@@ -151,16 +197,13 @@ impl Round<'_> {
         health(Code::of(segment.len.into()).k(), &held).is_durable
     }
 
-    async fn give(&self, peer: PeerId, bundles: &[(BlobHash, Bundle)]) -> Vec<(BlobHash, Kept)> {
+    async fn give(&self, peer: PeerId, bundles: &[(BlobHash, Bundle)]) -> HashMap<BlobHash, Kept> {
         let answers = self.holders.give(peer, bundles).await;
         bundles.iter().map(|(segment, _)| *segment).zip(answers).collect()
     }
 
-    fn judge(&self, cut: &Cut, answers: &HashMap<PeerId, Vec<(BlobHash, Kept)>>, held: &Holdings) -> Sent {
-        let answer = |peer: &PeerId| {
-            let of_peer = answers.get(peer)?.iter();
-            of_peer.clone().find(|(segment, _)| *segment == cut.segment.hash).map(|(_, kept)| *kept)
-        };
+    fn judge(&self, cut: &Cut, answers: &Answers, held: &Holdings) -> Sent {
+        let answer = |peer: &PeerId| answers.get(peer)?.get(&cut.segment.hash).copied();
         let holds = |peer: PeerId| {
             let share = cut.shares.iter().find(|(holder, _)| *holder == peer);
             let kept = share.filter(|(peer, _)| answer(peer) == Some(Kept::Yes));

@@ -64,9 +64,8 @@ impl Files {
                 let (segments, path) = (segments.clone(), path.clone());
                 // A task of its own, so that it goes on while the reader is busy with what came before.
                 let part = AbortOnDropHandle::new(tokio::spawn(async move {
-                    let got = segments.get(slice.segment.hash, slice.segment.len.into()).await;
-                    let bytes = got.map_err(|error| unreadable(&path, error.into()))?;
-                    Ok(bytes.slice(slice.range.start as usize..slice.range.end as usize))
+                    let got = segments.get_part(slice.segment, slice.range).await;
+                    got.map_err(|error| unreadable(&path, error.into()))
                 }));
                 async move { part.await.map_err(|error| failed("read a segment", io::Error::other(error)))? }
             })

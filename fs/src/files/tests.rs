@@ -366,7 +366,7 @@ async fn only_what_no_version_refers_to_is_freed() {
     node.put("/f", sample(200_000)).await;
     let (orphan, bytes) = (sample(50_000), sample(50_000));
     inner.store.add(crate::BlobHash::of(&orphan), bytes, false).await.unwrap();
-    let collect = || gc::collect(&inner.store, &inner.tree, &inner.segments, Duration::ZERO);
+    let collect = || gc::collect(&inner.store, &inner.tree, &inner.segments, Duration::ZERO, u64::MAX);
     let freed = collect().await.unwrap();
     assert_eq!((freed.items, freed.bytes), (1, 50_000));
     assert_eq!(inner.store.holdings().kept_bytes, 300_000);
@@ -426,6 +426,6 @@ async fn a_large_value_is_a_file_that_leaves_no_version() {
     );
     blobs.remove(second).await.unwrap();
     let inner = &a.files.inner;
-    gc::collect(&inner.store, &inner.tree, &inner.segments, Duration::ZERO).await.unwrap();
+    gc::collect(&inner.store, &inner.tree, &inner.segments, Duration::ZERO, u64::MAX).await.unwrap();
     assert_eq!(inner.store.holdings().kept_bytes, 0, "nothing is kept to be restored");
 }

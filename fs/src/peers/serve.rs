@@ -16,9 +16,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::wire::{Ask, Given, Held, Kept, MAX_ITEMS, MAX_PUSH, Offer, Part, Shortfall, Want};
+use super::wire::{Ask, Given, Held, Kept, MAX_ITEMS, MAX_PUSH, Offer, Part, Shortfall, Stretch, Want};
 use super::{Peers, in_time, misfit, read_body, receive, send};
 use crate::code::Code;
+use crate::gather::proof::answer;
 use crate::hash::BlobHash;
 use crate::holders::{Handed, Holders};
 use crate::index_set::IndexSet;
@@ -29,6 +30,8 @@ use crate::tree::{Inode, Stamp};
 
 /// Exchanges at the same time; further streams wait unread.
 const MAX_EXCHANGES: usize = 256;
+/// The most bytes of a push that are held until they go to the disk together.
+const MAX_INTAKE: usize = 1 << 20;
 /// How long a stream may stay open with nobody asking anything.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -71,6 +74,32 @@ pub(crate) async fn serve(
     exchanges.wait().await;
 }
 
+/// Shards of one push on their way to the disk, some at a time.
+#[derive(Default)]
+struct Intake {
+    answers: Vec<Kept>,
+    /// With the position of the answer, which is that they failed until they are kept.
+    bundles: Vec<(usize, BlobHash, Bundle)>,
+    bytes: usize,
+}
+
+impl Intake {
+    fn is_full(&self) -> bool {
+        self.bytes >= MAX_INTAKE
+    }
+
+    fn has(&self, segment: &BlobHash) -> bool {
+        // Few: what is full goes to the disk.
+        self.bundles.iter().any(|(_, present, _)| present == segment)
+    }
+
+    fn add(&mut self, segment: BlobHash, bundle: Bundle) {
+        self.bytes += bundle.shards().values().map(Bytes::len).sum::<usize>();
+        self.bundles.push((self.answers.len(), segment, bundle));
+        self.answers.push(Kept::Failed);
+    }
+}
+
 struct Clerk {
     network: Network,
     store: Store,
@@ -92,6 +121,7 @@ impl Clerk {
             match ask {
                 Ask::Survey(segments) => send(&mut stream, &self.survey(&segments)?).await?,
                 Ask::Fetch(want) => self.give(&mut stream, &want).await?,
+                Ask::Prove(stretch) => self.prove(&mut stream, &stretch).await?,
                 Ask::Push(count) => self.take(peer, &mut stream, count).await?,
                 Ask::Move(to, parts) => {
                     let handed = self.holders.hand_over(to, &bounded(parts)?).await;
@@ -136,6 +166,26 @@ impl Clerk {
         in_time(async { Ok(stream.flush().await?) }).await
     }
 
+    /// Says of a part of a segment what its data shards here say of it.
+    async fn prove(&self, stream: &mut Stream, stretch: &Stretch) -> Result<(), MessageError> {
+        let wanted = stretch.wanted().ok_or_else(misfit)?;
+        let (segment, len) = (stretch.segment, stretch.len);
+        let data = IndexSet::range(0..Code::of(len).k());
+        let mut want = Want { segment, len, indices: data, limit: Code::of(len).k(), from_whole: false };
+        // Who has no shards may still have the whole, on its way to others.
+        want.from_whole = self.store.held(&segment)?.is_empty();
+        let shards = self.shards_for(&want).await?.map(|bundle| bundle.only(&data));
+        let Some(bundle) = shards else {
+            return send(stream, &Given { indices: IndexSet::default(), has_whole: false }).await;
+        };
+        let given = Given { indices: bundle.indices(), has_whole: false };
+        let answering = tokio::task::spawn_blocking(move || answer(&bundle, &wanted));
+        let body = answering.await.map_err(|error| MessageError::Io(std::io::Error::other(error)))?;
+        send(stream, &given).await?;
+        in_time(async { Ok(stream.write_all(&body).await?) }).await?;
+        in_time(async { Ok(stream.flush().await?) }).await
+    }
+
     /// The shards that a question can be answered from.
     async fn shards_for(&self, want: &Want) -> Result<Option<Bundle>, MessageError> {
         if want.from_whole
@@ -157,7 +207,7 @@ impl Clerk {
     async fn take(&self, peer: PeerId, stream: &mut Stream, count: u16) -> Result<(), MessageError> {
         let view = self.desk.view();
         let may_store = self.network.rights_of(&peer).contains(Right::Store);
-        let (mut answers, mut bytes) = (Vec::new(), 0);
+        let (mut intake, mut bytes) = (Intake::default(), 0);
         for _ in 0..count {
             let offer: Offer = receive(stream).await?;
             let body_len = offer.body_len().ok_or_else(misfit)?;
@@ -166,9 +216,18 @@ impl Clerk {
                 return Err(misfit());
             }
             let body = read_body(stream, body_len).await?;
-            let answer = if may_store { self.keep(&view, &offer, body).await } else { Kept::NotMine };
-            answers.push(answer);
+            // What is held of a segment is asked before more of it is added.
+            if intake.is_full() || intake.has(&offer.segment) {
+                self.add(&mut intake).await;
+            }
+            let judged = if may_store { self.judge(&view, &offer, body) } else { Err(Kept::NotMine) };
+            match judged {
+                Ok(bundle) => intake.add(offer.segment, bundle),
+                Err(answer) => intake.answers.push(answer),
+            }
         }
+        self.add(&mut intake).await;
+        let mut answers = intake.answers;
         if self.store.flush().await.is_err() {
             answers
                 .iter_mut()
@@ -178,29 +237,43 @@ impl Clerk {
         send(stream, &answers).await
     }
 
-    async fn keep(&self, view: &View, offer: &Offer, body: Bytes) -> Kept {
-        let Some(bundle) = Bundle::from_body(offer.len, &offer.indices, body) else { return Kept::Failed };
-        let Ok(held) = self.store.held(&offer.segment) else { return Kept::Failed };
+    /// What is offered, if it is this node's to keep and not here.
+    fn judge(&self, view: &View, offer: &Offer, body: Bytes) -> Result<Bundle, Kept> {
+        let bundle = Bundle::from_body(offer.len, &offer.indices, body).ok_or(Kept::Failed)?;
+        let held = self.store.held(&offer.segment).map_err(|_| Kept::Failed)?;
         let k = Code::of(offer.len).k();
         if k == 1 && !held.is_empty() {
             // One copy is as good as another.
-            return Kept::Yes;
+            return Err(Kept::Yes);
         }
         let shards = held.union(&offer.indices).len();
         let local = self.network.local_peer();
-        if !view.may_hold(&local, &offer.segment, k, shards) {
-            return Kept::NotMine;
+        if view.may_hold(&local, &offer.segment, k, shards) { Ok(bundle) } else { Err(Kept::NotMine) }
+    }
+
+    /// Brings what was taken in to the disk.
+    async fn add(&self, intake: &mut Intake) {
+        let (positions, bundles): (Vec<_>, Vec<_>) =
+            intake.bundles.drain(..).map(|(position, segment, bundle)| (position, (segment, bundle))).unzip();
+        intake.bytes = 0;
+        let segments: Vec<BlobHash> = bundles.iter().map(|(segment, _)| *segment).collect();
+        if segments.is_empty() {
+            return;
         }
-        match self.store.add_shards(offer.segment, bundle).await {
-            Ok(()) => Kept::Yes,
-            Err(error) => {
-                tracing::warn!(segment = %offer.segment.short(), %error, "shards that were offered are not kept");
-                let is_full = matches!(
-                    error.kind(),
-                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-                );
-                if is_full { Kept::NoRoom } else { Kept::Failed }
-            }
+        // Whatever is not said to be kept has failed.
+        let added = self.store.add_all_shards(bundles).await.unwrap_or_default();
+        for ((position, segment), added) in positions.into_iter().zip(segments).zip(added) {
+            intake.answers[position] = match added {
+                Ok(()) => Kept::Yes,
+                Err(error) => {
+                    tracing::warn!(segment = %segment.short(), %error, "shards that were offered are not kept");
+                    let is_full = matches!(
+                        error.kind(),
+                        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                    );
+                    if is_full { Kept::NoRoom } else { Kept::Failed }
+                }
+            };
         }
     }
 

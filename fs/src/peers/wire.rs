@@ -4,10 +4,13 @@
 //! follow the message that announces them, one shard after the other. The asker ends the stream when it has no more
 //! questions.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use starfish_dht::PeerId;
 
 use crate::code::Code;
+use crate::gather::proof::is_provable;
 use crate::hash::BlobHash;
 use crate::index_set::IndexSet;
 use crate::manifest::MAX_MANIFEST;
@@ -40,6 +43,9 @@ pub(crate) enum Ask {
     Report,
     /// Have you seen this content of these inodes, or newer? Answer: as many booleans.
     Known(Vec<(Inode, Stamp)>),
+    /// Give me this part of a segment as far as it lies in your data shards, and prove what you can of it. Answer:
+    /// [`Given`], and what [`crate::gather::proof`] makes of those shards.
+    Prove(Stretch),
 }
 
 /// Files below full durability that one node knows of: those that it wrote and those that it looks after.
@@ -67,6 +73,15 @@ pub(crate) struct Want {
     pub(crate) limit: u16,
     /// Data shards may be cut from the whole, if that is there.
     pub(crate) from_whole: bool,
+}
+
+/// Some bytes of a segment, from `start` on and before `end`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Stretch {
+    pub(crate) segment: BlobHash,
+    pub(crate) len: u64,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
 }
 
 /// Some shards of a segment.
@@ -117,6 +132,14 @@ impl Kept {
             Self::NotMine => "has as much of it as it may, or sees other members",
             Self::Yes | Self::Failed => "cannot be reached, or could not write",
         }
+    }
+}
+
+impl Stretch {
+    /// What is asked for, if it can be proved.
+    pub(crate) fn wanted(&self) -> Option<Range<u64>> {
+        let wanted = self.start..self.end;
+        (self.len <= MAX_MANIFEST as u64 && is_provable(self.len, &wanted)).then_some(wanted)
     }
 }
 

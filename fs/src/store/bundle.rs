@@ -20,18 +20,20 @@ pub(crate) async fn cut<T: Send + 'static>(
     segment: Bytes,
     shares: Vec<(T, IndexSet)>,
 ) -> Option<Vec<(T, Bundle)>> {
-    let coding = tokio::task::spawn_blocking(move || {
-        let len = segment.len() as u64;
-        // At once for all of them: parity costs the same for one shard as for many.
-        let all: Vec<u16> = shares.iter().flat_map(|(_, indices)| indices.iter()).collect();
-        let mut shards = Code::of(len).shards(&segment, &all).ok()?.into_iter();
-        let bundles = shares.into_iter().map(|(holder, indices)| {
-            let own = indices.iter().zip(shards.by_ref()).collect();
-            Some((holder, Bundle::new(len, own)?))
-        });
-        bundles.collect()
+    tokio::task::spawn_blocking(move || cut_now(&segment, shares)).await.ok()?
+}
+
+/// The same in place, for segments that are one shard each, or off the async threads.
+pub(crate) fn cut_now<T>(segment: &Bytes, shares: Vec<(T, IndexSet)>) -> Option<Vec<(T, Bundle)>> {
+    let len = segment.len() as u64;
+    // At once for all of them: parity costs the same for one shard as for many.
+    let all: Vec<u16> = shares.iter().flat_map(|(_, indices)| indices.iter()).collect();
+    let mut shards = Code::of(len).shards(segment, &all).ok()?.into_iter();
+    let bundles = shares.into_iter().map(|(holder, indices)| {
+        let own = indices.iter().zip(shards.by_ref()).collect();
+        Some((holder, Bundle::new(len, own)?))
     });
-    coding.await.ok()?
+    bundles.collect()
 }
 
 /// Some shards of one segment.

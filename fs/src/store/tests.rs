@@ -99,8 +99,8 @@ async fn cached_items_go_before_anything_is_refused() {
     let refused = store.add(b.0, b.1, false).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::QuotaExceeded);
     // Once others keep it, it makes room for others.
-    store.release(a.0).await.unwrap();
-    store.release(c.0).await.unwrap();
+    store.release_all(vec![a.0]).await.unwrap();
+    store.release_all(vec![c.0]).await.unwrap();
     assert!(!store.has(&a.0).unwrap() && store.has(&c.0).unwrap() && store.is_kept(&d.0).unwrap());
     assert_eq!(store.holdings().kept_bytes, 600_000);
 }
@@ -127,40 +127,4 @@ async fn all_items_can_be_walked_in_pages() {
     }
     assert_eq!(seen, expected);
     assert!(store.page(Kind::Shards, None, 10).await.unwrap().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a million items take a minute and hundreds of MiB of disk: run it alone, with --ignored --nocapture"]
-async fn a_million_items_are_looked_through_in_short_steps() {
-    const ITEMS: u64 = 1_000_000;
-    const AT_ONCE: usize = 32;
-    let resident_mib = || {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    };
-    let (dir, store) = store(ROOMY).await;
-    let adding = futures::StreamExt::map(futures::stream::iter(0..ITEMS), |seed| {
-        let (hash, bytes) = sample(64, seed);
-        store.add_shards(hash, bundle(&bytes, &[0]))
-    });
-    let added = futures::StreamExt::buffer_unordered(adding, AT_ONCE);
-    futures::StreamExt::for_each(added, async |added| added.unwrap()).await;
-    store.flush().await.unwrap();
-    drop(store);
-
-    let start = std::time::Instant::now();
-    let store = Store::open(dir.path(), ROOMY).await.unwrap();
-    eprintln!("opened in {:?}, {} MiB resident", start.elapsed(), resident_mib());
-    let (mut after, mut n_seen, mut longest) = (None, 0, std::time::Duration::ZERO);
-    loop {
-        let start = std::time::Instant::now();
-        let page = store.page(Kind::Shards, after, 512).await.unwrap();
-        longest = longest.max(start.elapsed());
-        let Some((last, _)) = page.last() else { break };
-        after = Some(*last);
-        n_seen += page.len() as u64;
-    }
-    eprintln!("looked through, the longest step in {longest:?}, {} MiB resident", resident_mib());
-    assert_eq!(n_seen, ITEMS);
 }

@@ -51,6 +51,14 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 # Bytes per second that are moved or made anew when members come and go.
 #repair.rate = "64M"
 
+# How often what no file and no version refers to is freed, and how many segments and shards are looked at in a second for it.
+#gc.every = "1h"
+#gc.rate = 100000
+
+# How often all that this node keeps is held against its hashes, and how many bytes per second are read for it.
+#scrub.every = "1d"
+#scrub.rate = "4M"
+
 # The port for Redis clients on 127.0.0.1, for instance 6379; 0 opens none. The password is the token in `api.token`.
 #memory.redis = 0
 

@@ -230,13 +230,27 @@ fn decorated(listed: &Listed, output: &Output) -> String {
     format!("{}{mark}", output.printable(&listed.shown))
 }
 
-/// `drwxr-xr-x`
+/// `drwxr-xr-x`; set-uid and set-gid show as `s` and sticky as `t` where the `x` is, in capitals if that is not set.
 pub(super) fn mode(entry: &Entry) -> String {
     let kind = match entry.kind {
         Kind::Dir => 'd',
         Kind::Symlink => 'l',
         Kind::File => '-',
     };
-    let bits = (0..9).map(|at| if entry.mode & (0o400 >> at) == 0 { '-' } else { ['r', 'w', 'x'][at % 3] });
-    std::iter::once(kind).chain(bits).collect()
+    let bit = |at: usize| {
+        let is_set = entry.mode & (0o400 >> at) != 0;
+        let special = match at {
+            2 => (0o4000, 's'),
+            5 => (0o2000, 's'),
+            8 => (0o1000, 't'),
+            _ => (0, '-'),
+        };
+        match (entry.mode & special.0 != 0, is_set) {
+            (true, true) => special.1,
+            (true, false) => special.1.to_ascii_uppercase(),
+            (false, true) => ['r', 'w', 'x'][at % 3],
+            (false, false) => '-',
+        }
+    };
+    std::iter::once(kind).chain((0..9).map(bit)).collect()
 }

@@ -183,6 +183,11 @@ async fn files_of_the_tree() {
         ("ln -s /a /b; ln -s /b /a; cat /a 2>&1", "cat: /a: too many levels of symbolic links\n", 1),
         ("touch /f; printf -- '-%s\\n' x; chmod 600 /f; stat --json /f | grep -o '\"mode\": [0-9]*'; chmod u+x,g+r /f; ls -l /f | grep -o '^[-rwx]*'", "-x\n\"mode\": 384\n-rwxr-----\n", 0),
         ("touch /f; chmod 640 /f; ls -l /f | grep -o '^[-rwx]*'", "-rw-r-----\n", 0),
+        (
+            "touch /f; chmod 4755 /f; ls -l /f | grep -o '^[-rwxs]*'; chmod 3642 /f; ls -l /f | grep -o '^[-rwxST]*'",
+            "-rwsr-xr-x\n-rw-r-S-wT\n",
+            0,
+        ),
         ("printf 'abc' > /f; ls -l --bytes /f | grep -o ' 3 '; ls --json /f | grep size", " 3 \n    \"size\": 3,\n", 0),
         ("mkdir -p /t/a; touch /t/a/x /t/b; tree /t", "/t\n├── a\n│   └── x\n└── b\n", 0),
         ("basename /a/b.txt .txt; dirname /a/b.txt; dirname x; dirname /a", "b\n/a\n.\n/\n", 0),
