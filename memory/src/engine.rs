@@ -27,6 +27,12 @@ const LEAST_ROOM: u64 = 1 << 20;
 /// How long readers are waited for before the database is closed. Each holds it for the length of one read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is new in a keyspace is in memory until it is so much. More would take longer to search than it saves in
+/// compacting, and all of it is read again at start.
+const MAX_NEW: u64 = 16 << 20;
+/// What is kept of the journal at most, so that reading it again takes a fraction of a second. The engine takes no less.
+const MAX_JOURNALS: u64 = 64 << 20;
+
 /// How long a database that is still open elsewhere is waited for: a node that was told to stop may be at its last read.
 const LOCKED_FOR: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -199,11 +205,15 @@ impl<const N: usize> Engine<N> {
 
 impl<const N: usize> Opened<N> {
     fn open(path: &Path, options: &EngineOptions<N>) -> Result<Self, fjall::Error> {
-        let database =
-            Database::builder(path).worker_threads(options.workers).cache_size(options.cache_bytes).open()?;
+        let database = Database::builder(path)
+            .worker_threads(options.workers)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(MAX_JOURNALS)
+            .open()?;
+        let keyspace = || KeyspaceCreateOptions::default().max_memtable_size(MAX_NEW);
         let mut keyspaces = Vec::with_capacity(N);
         for name in options.keyspaces {
-            keyspaces.push(database.keyspace(name, KeyspaceCreateOptions::default)?);
+            keyspaces.push(database.keyspace(name, keyspace)?);
         }
         // As many as there are names.
         let keyspaces = keyspaces.try_into().map_err(|_| fjall::Error::Unrecoverable)?;

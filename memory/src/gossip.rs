@@ -19,9 +19,9 @@ use crate::{
     cell::Cell,
     codec::{self, Digest, Encoded},
     intake::{self, Authorship},
-    memory::{Memory, Shared},
+    memory::Memory,
     page::Page,
-    reconcile, replica,
+    reconcile,
     wire::PROTOCOL,
 };
 
@@ -192,8 +192,7 @@ async fn merge(memory: &Memory, author: &PeerId, message: &[u8]) -> Result<(), c
 async fn fetch(memory: &Memory, network: &Network, author: PeerId, digests: Vec<Digest>) {
     let shared = memory.shared();
     let first = digests[0];
-    let look = move |shared: &Shared| Ok(shared.store.entry(&first)?.is_some());
-    if replica::blocking(shared, look).await.is_ok_and(|is_here| is_here) {
+    if shared.index.version(&first).is_some() {
         return;
     }
     let fetched = async {

@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -23,12 +23,13 @@ use crate::{
     fingerprint::Fingerprints,
     gossip::Outbox,
     horizon::Horizon,
+    index::Index,
     keeper::Keeper,
     leftovers::Leftovers,
     slot::Slot,
     space::{Batch, Space},
     stats::{Counters, MemoryStats},
-    store::{Store, StoreError, Tally},
+    store::{Store, StoreError},
     sync::{JoinError, MemorySync},
     versions::Policies,
     watch::Watchers,
@@ -90,7 +91,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) author: Author,
-    pub(crate) tally: Mutex<Tally>,
+    pub(crate) index: Index,
     pub(crate) counters: Counters,
     pub(crate) watchers: Watchers,
     pub(crate) outbox: Outbox,
@@ -112,12 +113,12 @@ impl Memory {
 
     /// The same, in this way.
     pub fn open_with(dir: &Path, author: &PeerId, options: MemoryOptions) -> Result<Self, StoreError> {
-        let (store, tally) = Store::open(dir)?;
+        let (store, index) = Store::open(dir)?;
         let shared = Arc::new(Shared {
             store,
-            clock: Clock::resume(tally.newest),
+            clock: Clock::resume(index.newest()),
             author: Author::of(author),
-            tally: Mutex::new(tally),
+            index,
             counters: Counters::default(),
             watchers: Watchers::default(),
             outbox: Outbox::default(),
@@ -185,10 +186,7 @@ impl Memory {
     /// What it holds and has done.
     pub fn stats(&self) -> MemoryStats {
         let shared = self.shared();
-        let (cells, tombstones) = {
-            let tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
-            (tally.fingerprints.cells(), tally.tombstones)
-        };
+        let (cells, tombstones) = shared.index.counts();
         shared.counters.snapshot(cells, tombstones)
     }
 
@@ -202,7 +200,7 @@ impl Memory {
     }
 
     pub(crate) fn fingerprints(&self) -> Fingerprints {
-        self.shared().tally.lock().unwrap_or_else(PoisonError::into_inner).fingerprints.clone()
+        self.shared().index.fingerprints()
     }
 
     /// Commits what `update` decides to write; returns the stamp that it got and what `update` answered.

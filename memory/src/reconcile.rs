@@ -224,8 +224,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Round<'_, S> {
     async fn bury_shard(&mut self, shard: u8) -> Result<(), RoundError> {
         let mut after = None;
         while self.floor.is_some() {
-            let read = move |shared: &Shared| replica::digests_after(shared, shard, after, MAX_WANTED);
-            let digests = replica::blocking(self.memory.shared(), read).await?;
+            let versions = self.memory.shared().index.after(shard, after, MAX_WANTED);
+            let digests: Vec<Digest> = versions.into_iter().map(|(digest, _)| digest).collect();
             let Some(last) = digests.last() else { break };
             after = Some(*last);
             self.bury(&digests).await?;
