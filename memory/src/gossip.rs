@@ -114,6 +114,11 @@ impl Outbox {
         0
     }
 
+    /// Has others compared with at once.
+    pub(crate) fn hurry(&self) {
+        self.behind.notify_one();
+    }
+
     /// Waits until something was left to reconciliation.
     pub(crate) async fn fell_behind(&self) {
         self.behind.notified().await;

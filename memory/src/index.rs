@@ -84,6 +84,11 @@ impl Index {
         behind.map(|(spot, known)| (known.digest(spot), *known)).collect()
     }
 
+    /// All cells.
+    pub(crate) fn spots(&self) -> Vec<Spot> {
+        (0..=u8::MAX).flat_map(|shard| self.read(shard).keys().copied().collect::<Vec<Spot>>()).collect()
+    }
+
     /// Takes note of what the disk holds now in place of what it held.
     pub(crate) fn put(&self, versions: impl IntoIterator<Item = (Spot, Known)>) {
         let mut tally = self.tally();

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use starfish_dht::{Network, PeerId};
@@ -153,7 +153,8 @@ impl Memory {
     /// Whether all is here that was here before. It is not, after damage, until notes were compared with another node:
     /// nobody must conclude meanwhile that what is not here is nowhere.
     pub fn is_whole(&self) -> bool {
-        !self.shared().incomplete.is_there.load(Ordering::Acquire)
+        let Shared { incomplete, store, .. } = &**self.shared();
+        !incomplete.is_there.load(Ordering::Acquire) && !store.damage.is_known()
     }
 
     /// Replicates over `network` until what it returns is stopped or dropped.
@@ -187,7 +188,7 @@ impl Memory {
     pub fn stats(&self) -> MemoryStats {
         let shared = self.shared();
         let (cells, tombstones) = shared.index.counts();
-        shared.counters.snapshot(cells, tombstones)
+        shared.counters.snapshot(cells, tombstones, shared.store.damage.lost())
     }
 
     /// Who this node writes as.
@@ -285,8 +286,23 @@ impl Drop for Inner {
 }
 
 impl Shared {
-    /// Notes were compared with another node.
-    pub(crate) fn has_compared(&self) {
+    /// Cells are lost that were here before. What this replica counted may be among them, so it counts in a new field.
+    pub(crate) fn is_missing_some(&self) {
+        let Incomplete { file, is_there } = &self.incomplete;
+        is_there.store(true, Ordering::Release);
+        let noted = std::fs::write(file, b"").and_then(|()| self.slot.renew());
+        if let Err(error) = noted {
+            tracing::warn!(%error, "that cells are missing cannot be noted");
+        }
+        self.outbox.hurry();
+    }
+
+    /// Notes were compared with another node, from then on.
+    pub(crate) fn has_compared(&self, began: Instant) {
+        self.store.damage.has_compared(began);
+        if self.store.damage.is_known() {
+            return;
+        }
         let Incomplete { file, is_there } = &self.incomplete;
         if is_there.load(Ordering::Acquire) && std::fs::remove_file(file).is_ok() {
             is_there.store(false, Ordering::Release);

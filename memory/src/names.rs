@@ -74,12 +74,7 @@ impl Names {
 
     /// The address of the cell at `spot`.
     pub(crate) fn address(&self, engine: &StoreEngine, spot: &Spot) -> Result<Option<Vec<u8>>, ReadError> {
-        let find = || -> Result<Option<Vec<u8>>, ReadError> {
-            if let Some(address) = self.waiting().addresses.get(spot) {
-                return Ok(Some(address.clone()));
-            }
-            Ok(engine.read()?.keyspaces[NAMES].get(spot)?.map(|address| address.to_vec()))
-        };
+        let find = || self.find(engine, spot);
         if let Some(address) = find()? {
             return Ok(Some(address));
         }
@@ -92,6 +87,18 @@ impl Names {
             self.restore(engine)?;
         }
         find()
+    }
+
+    /// The address of the cell at `spot`, as far as it can be told without looking through all cells.
+    pub(crate) fn known_address(&self, engine: &StoreEngine, spot: &Spot) -> Option<Vec<u8>> {
+        self.find(engine, spot).ok()?
+    }
+
+    fn find(&self, engine: &StoreEngine, spot: &Spot) -> Result<Option<Vec<u8>>, ReadError> {
+        if let Some(address) = self.waiting().addresses.get(spot) {
+            return Ok(Some(address.clone()));
+        }
+        Ok(engine.read()?.keyspaces[NAMES].get(spot)?.map(|address| address.to_vec()))
     }
 
     /// Adds what is missing.

@@ -60,7 +60,7 @@ where
         Round { memory, peer, link, floor: horizon.floor(&peer, began_ms), sent: Sent::default() };
     let outcome = round.run().await?;
     horizon.agreed(peer, began_ms, began);
-    memory.shared().has_compared();
+    memory.shared().has_compared(began);
     // Both have what they wanted; that the peer is already gone changes nothing.
     let _ = round.link.close().await;
     Ok(outcome)

@@ -25,6 +25,7 @@ use crate::{
     engine::{Engine, EngineError, EngineOptions, Purpose},
     index::{Index, Known},
     names::Names,
+    salvage::{self, Damage},
     value::BlobName,
 };
 
@@ -82,9 +83,28 @@ pub enum ReadError {
     /// The storage engine stumbled over its own files.
     #[error("the storage engine cannot make sense of its files")]
     Senseless,
+    /// The cell was damaged on this node's disk, and has not come back from another member yet.
+    #[error("this was damaged on the node's disk, and has not come back from another member yet")]
+    Lost,
     /// The bytes of a large value cannot be had.
     #[error("the value cannot be fetched")]
     Blob(#[from] BlobError),
+}
+
+impl ReadError {
+    /// Whether what is on the disk is not what was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Engine(error) => salvage::is_damage(error),
+            Self::Cell(_) => true,
+            Self::Lost | Self::Closed | Self::Senseless | Self::Blob(_) => false,
+        }
+    }
+
+    /// Whether another look in a while may find what is not there now.
+    pub fn may_pass(&self) -> bool {
+        self.is_damage() || matches!(self, Self::Lost | Self::Closed)
+    }
 }
 
 impl From<fjall::Error> for ReadError {
@@ -162,7 +182,7 @@ impl IndexEntry {
     }
 
     /// Its key among what is due.
-    fn due_key(&self) -> Option<Vec<u8>> {
+    pub(crate) fn due_key(&self) -> Option<Vec<u8>> {
         let kind = [u8::from(self.tombstone)];
         (self.due_ms > 0).then(|| [self.due_ms.to_be_bytes().as_slice(), &kind, &self.digest].concat())
     }
@@ -190,22 +210,24 @@ pub(crate) struct Due {
 }
 
 /// The engine below.
-pub(crate) type StoreEngine = Engine<5>;
+pub(crate) type StoreEngine = Engine<KEYSPACES>;
 
 /// The cells on disk.
 #[derive(Debug)]
 pub(crate) struct Store {
-    engine: StoreEngine,
-    names: Names,
+    pub(crate) engine: StoreEngine,
+    pub(crate) names: Names,
+    pub(crate) damage: Arc<Damage>,
 }
 
-/// The position of each keyspace.
+/// How many keyspaces there are, and the position of each.
+pub(crate) const KEYSPACES: usize = 5;
 pub(crate) const CELLS: usize = 0;
 pub(crate) const NAMES: usize = 1;
-const DUE: usize = 2;
-const BLOBS: usize = 3;
-const BATCHES: usize = 4;
-const OPTIONS: EngineOptions<5> = EngineOptions {
+pub(crate) const DUE: usize = 2;
+pub(crate) const BLOBS: usize = 3;
+pub(crate) const BATCHES: usize = 4;
+const OPTIONS: EngineOptions<KEYSPACES> = EngineOptions {
     keyspaces: ["cells", "names", "due", "blobs", "batches"],
     workers: WORKERS,
     cache_bytes: CACHE_BYTES,
@@ -228,7 +250,7 @@ impl Store {
     }
 
     fn open_engine(path: &Path) -> Result<Self, ReadError> {
-        Ok(Self { engine: Engine::open(path, OPTIONS)?, names: Names::default() })
+        Ok(Self { engine: Engine::open(path, OPTIONS)?, names: Names::default(), damage: Arc::default() })
     }
 
     /// Makes good what a failed write has left; says whether anything had to be.
@@ -238,6 +260,10 @@ impl Store {
 
     /// Sums up what it holds.
     pub(crate) fn survey(&self) -> Result<Index, ReadError> {
+        self.noted(self.sum_up())
+    }
+
+    fn sum_up(&self) -> Result<Index, ReadError> {
         let index = Index::default();
         let opened = self.engine.read()?;
         std::thread::scope(|scope| {
@@ -307,6 +333,7 @@ impl Store {
         for change in changes.iter().filter(|change| matches!(change.before, Before::Nothing)) {
             self.names.note(codec::split_digest(&change.entry.digest).0, &change.encoded.address);
         }
+        self.damage.came_back(changes.iter().map(|change| change.encoded.address.as_slice()));
         if self.names.are_many() {
             self.write_names();
         }
@@ -322,7 +349,7 @@ impl Store {
 
     /// The address of the cell at `spot`, while there is one.
     pub(crate) fn address(&self, spot: &Spot) -> Result<Option<Vec<u8>>, ReadError> {
-        self.names.address(&self.engine, spot)
+        self.noted(self.names.address(&self.engine, spot))
     }
 
     /// Takes cells out, without a trace.
@@ -353,6 +380,15 @@ impl Store {
         &self,
         from_ms: u64,
         to_ms: u64,
+        visit: impl FnMut(&Due, &[u8]) -> bool,
+    ) -> Result<(), ReadError> {
+        self.noted(self.visit_due(from_ms, to_ms, visit))
+    }
+
+    fn visit_due(
+        &self,
+        from_ms: u64,
+        to_ms: u64,
         mut visit: impl FnMut(&Due, &[u8]) -> bool,
     ) -> Result<(), ReadError> {
         let range = from_ms.max(1).to_be_bytes()..to_ms.max(1).to_be_bytes();
@@ -374,6 +410,15 @@ impl Store {
     /// `None` if there is no such cell, or if it is one of those with a stamp of which `was_sent`; of more than `max` cells
     /// none are given.
     pub(crate) fn together(
+        &self,
+        address: &[u8],
+        was_sent: impl Fn(&Stamp) -> bool,
+        max: usize,
+    ) -> Result<Option<(Encoded, Stamp, Vec<Encoded>)>, ReadError> {
+        self.noted(self.read_together(address, was_sent, max))
+    }
+
+    fn read_together(
         &self,
         address: &[u8],
         was_sent: impl Fn(&Stamp) -> bool,
@@ -427,8 +472,20 @@ impl Store {
 
     /// The cell at `address`.
     pub(crate) fn cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {
+        let cell = self.noted(self.read_cell(address))?;
+        if cell.is_none() {
+            self.damage.check_one(address)?;
+        }
+        Ok(cell)
+    }
+
+    fn read_cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {
         let record = self.engine.read()?.keyspaces[CELLS].get(address)?;
-        record.map(|record| codec::decode(address, &record)).transpose().map_err(Into::into)
+        Ok(record.map(|record| codec::decode(address, &record)).transpose()?)
+    }
+
+    fn noted<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
+        outcome.inspect_err(|error| self.damage.note(error))
     }
 
     /// The cells whose address is at least `start` and begins with `prefix`, in order.
@@ -437,7 +494,8 @@ impl Store {
         start: &[u8],
         prefix: &'a [u8],
     ) -> impl Iterator<Item = Result<Cell, ReadError>> + use<'a> {
-        let opened = self.engine.read().map_err(ReadError::from);
+        let opened = self.damage.check(start, prefix).and_then(|()| Ok(self.engine.read()?));
+        let damage = Arc::clone(&self.damage);
         // The database stays open for as long as it is read.
         let (opened, failed) = match opened {
             Ok(opened) => (Some(opened), None),
@@ -455,7 +513,10 @@ impl Store {
             })
             .chain(failed)
             .take_while(move |pair| pair.as_ref().map_or(true, |(address, _)| address.starts_with(prefix)))
-            .map(|pair| pair.and_then(|(address, record)| Ok(codec::decode(&address, &record)?)))
+            .map(move |pair| {
+                let cell = pair.and_then(|(address, record)| Ok(codec::decode(&address, &record)?));
+                cell.inspect_err(|error| damage.note(error))
+            })
     }
 
     /// The cells that decide what `key` is worth.
@@ -487,13 +548,13 @@ fn sum_up(index: &Index, cells: &[(UserKey, UserValue)]) -> Result<(), ReadError
 }
 
 /// Bytes of a key among batches before the address.
-const BATCH_PREFIX: usize = size_of::<u64>() + 16;
+pub(crate) const BATCH_PREFIX: usize = size_of::<u64>() + 16;
 
 fn batch_key(stamp: &Stamp, address: &[u8]) -> Vec<u8> {
     [&stamp.time.to_be_bytes(), stamp.author.as_bytes().as_slice(), address].concat()
 }
 
-fn blob_key(name: &BlobName, address: &[u8]) -> Vec<u8> {
+pub(crate) fn blob_key(name: &BlobName, address: &[u8]) -> Vec<u8> {
     [name.as_bytes(), address].concat()
 }
 

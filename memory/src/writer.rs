@@ -126,6 +126,8 @@ pub(crate) enum Work {
     Job(Box<dyn Job>),
     /// To take cells out, if they are still what they were: their addresses and digests.
     Purge(Vec<(Vec<u8>, Digest)>, Removal),
+    /// To save what is sound of a damaged store.
+    Salvage,
 }
 
 /// Why cells are taken out.
@@ -253,8 +255,10 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
         if doubtful.is_empty() {
             doubtful = unknown;
         }
-        if let Some(Work::Purge(cells, removal)) = next {
-            take_out(shared, cells, removal);
+        match next {
+            Some(Work::Purge(cells, removal)) => take_out(shared, cells, removal),
+            Some(Work::Salvage) => salvage(shared),
+            Some(Work::Job(_)) | None => {}
         }
     }
     shared.store.write_names();
@@ -278,6 +282,21 @@ fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>, removal: Removal) {
     shared.leftovers.offer(cells.iter().filter_map(|taken| taken.blob), false);
     if removal == Removal::Dead {
         shared.counters.reaped.add(cells.len() as u64);
+    }
+}
+
+fn salvage(shared: &Shared) {
+    if !shared.store.damage.is_found() {
+        return;
+    }
+    match shared.store.salvage(&shared.index) {
+        Ok(0) => tracing::info!("all that the damaged store held was saved"),
+        Ok(n) => {
+            tracing::error!(n, "cells were damaged, and are fetched from other members");
+            shared.counters.damaged.add(n);
+            shared.is_missing_some();
+        }
+        Err(error) => tracing::error!(%error, "what is sound of the damaged store cannot be saved yet"),
     }
 }
 

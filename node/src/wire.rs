@@ -77,6 +77,8 @@ pub struct Status {
     pub memory_digest: String,
     /// Cells of the shared memory on this node, tombstones among them.
     pub memory_cells: u64,
+    /// Cells that were damaged on this node's disk and have not come back from other members yet.
+    pub memory_lost: u64,
     /// Tasks that this node runs at once.
     pub slots: u32,
     /// Of those, how many are free.

@@ -273,6 +273,7 @@ impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::Blob(cause) => blob_error(cause, chain(&error)),
+            _ if error.may_pass() => Self::unavailable("damaged", chain(&error)),
             _ => Self::internal(&error),
         }
     }
@@ -305,6 +306,7 @@ impl From<WriteError> for ApiError {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-space", message)
             }
             WriteError::Blob(cause) => blob_error(&cause, message),
+            WriteError::Read(cause) if cause.may_pass() => Self::unavailable("damaged", message),
             WriteError::Contended | WriteError::Late => Self::unavailable("busy", message),
             WriteError::Stopped => Self::unavailable("stopped", message),
             _ => Self::internal(&error),
