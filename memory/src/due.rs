@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
 use crate::{
     clock::now_ms,
-    codec, counter,
+    codec,
     memory::Shared,
     writer::{Removal, Work},
 };
@@ -108,9 +109,8 @@ fn tell(shared: &Shared, from_ms: u64) -> u64 {
         // Of a deletion watchers have heard when it was written.
         if !due.is_tombstone
             && let Ok((space, key, field)) = codec::split_address(address)
-            && counter::decides_value(field)
         {
-            shared.watchers.note(&space, &key.into());
+            shared.watchers.note(&space, &key.into(), &Bytes::copy_from_slice(field));
             n_told += 1;
         }
         true

@@ -18,7 +18,6 @@ use crate::{
     cell::{Author, Cell, Draft, SpaceError, SpaceName, Stamp},
     clock::Clock,
     codec::Digest,
-    counter,
     due::Due,
     fingerprint::Fingerprints,
     gossip::Outbox,
@@ -325,9 +324,7 @@ impl Shared {
             observer.applied(cells);
         }
         cells.iter().for_each(|cell| self.policies.note(cell));
-        for cell in cells.iter().filter(|cell| counter::decides_value(&cell.field)) {
-            self.watchers.note(&cell.space, &cell.key);
-        }
+        cells.iter().for_each(|cell| self.watchers.note(&cell.space, &cell.key, &cell.field));
         if local {
             let skipped = self.outbox.offer(cells);
             self.counters.gossip_skipped.add(skipped);

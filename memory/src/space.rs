@@ -4,6 +4,7 @@ mod fields;
 mod keys;
 mod members;
 mod register;
+pub(crate) mod told;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -161,9 +161,9 @@ enum Action {
     /// Read writes from standard input, one JSON document a line, and make all of them or none:
     /// {"key": "a", "value": "1"}, {"key": "a", "field": "f", "value": "1"}, {"key": "b"} to delete.
     Batch,
-    /// Print the keys that begin with PREFIX and have a plain value, and then every change of one, a JSON document a line.
-    /// Of a value over 16 KiB its size is told.
-    /// Hashes and sets are not followed. If the node goes away, the status is 5.
+    /// Print what the keys that begin with PREFIX hold, and then every change, a JSON document a line: of plain values and
+    /// counters {"key", "value"}, of hashes {"key", "field", "value"}, of sets {"key", "member"}; with "deleted" or "removed"
+    /// what is gone. Of a value over 16 KiB its size is told. If the node goes away, the status is 5.
     Watch {
         /// What the keys begin with.
         #[arg(default_value = "")]
@@ -478,6 +478,11 @@ enum Line {
     Set { key: String, value: String },
     Large { key: String, bytes: u64 },
     Deleted { key: String, deleted: bool },
+    Field { key: String, field: String, value: String },
+    LargeField { key: String, field: String, bytes: u64 },
+    FieldDeleted { key: String, field: String, deleted: bool },
+    Member { key: String, member: String },
+    MemberRemoved { key: String, member: String, removed: bool },
     Lagged { lagged: bool },
 }
 
@@ -488,6 +493,21 @@ async fn watch(context: &mut Context, space: &str, prefix: &str) -> anyhow::Resu
             WatchEvent::Value { key, value } => Line::Set { key: readable(&key), value: readable(&value) },
             WatchEvent::Large { key, bytes } => Line::Large { key: readable(&key), bytes },
             WatchEvent::Deleted { key } => Line::Deleted { key: readable(&key), deleted: true },
+            WatchEvent::Field { key, field, value } => {
+                Line::Field { key: readable(&key), field: readable(&field), value: readable(&value) }
+            }
+            WatchEvent::LargeField { key, field, bytes } => {
+                Line::LargeField { key: readable(&key), field: readable(&field), bytes }
+            }
+            WatchEvent::FieldDeleted { key, field } => {
+                Line::FieldDeleted { key: readable(&key), field: readable(&field), deleted: true }
+            }
+            WatchEvent::Member { key, member } => {
+                Line::Member { key: readable(&key), member: readable(&member) }
+            }
+            WatchEvent::MemberRemoved { key, member } => {
+                Line::MemberRemoved { key: readable(&key), member: readable(&member), removed: true }
+            }
             WatchEvent::Live => continue,
             WatchEvent::Lagged => Line::Lagged { lagged: true },
         };

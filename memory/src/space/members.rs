@@ -75,6 +75,11 @@ fn field_of(member: &[u8]) -> Bytes {
     [&MEMBERS, member].concat().into()
 }
 
+/// The member that a field stands for.
+pub(super) fn member_in(field: &Bytes) -> Option<Bytes> {
+    member_of(field).map(|member| field.slice_ref(member))
+}
+
 fn member_of(field: &[u8]) -> Option<&[u8]> {
     field.strip_prefix(&MEMBERS)
 }

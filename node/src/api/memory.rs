@@ -248,6 +248,15 @@ fn wire_event(event: starfish_memory::Event) -> WatchEvent {
         }
         starfish_memory::Event::Value { key, value } => WatchEvent::Large { key, bytes: value.len() },
         starfish_memory::Event::Deleted { key } => WatchEvent::Deleted { key },
+        starfish_memory::Event::Field { key, field, value: Value::Inline(value) } => {
+            WatchEvent::Field { key, field, value }
+        }
+        starfish_memory::Event::Field { key, field, value } => {
+            WatchEvent::LargeField { key, field, bytes: value.len() }
+        }
+        starfish_memory::Event::FieldDeleted { key, field } => WatchEvent::FieldDeleted { key, field },
+        starfish_memory::Event::Member { key, member } => WatchEvent::Member { key, member },
+        starfish_memory::Event::MemberRemoved { key, member } => WatchEvent::MemberRemoved { key, member },
         starfish_memory::Event::Live => WatchEvent::Live,
         starfish_memory::Event::Lagged => WatchEvent::Lagged,
     }

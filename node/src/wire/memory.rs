@@ -185,11 +185,64 @@ pub enum WatchEvent {
         /// How long it is, in bytes.
         bytes: u64,
     },
-    /// The key is gone.
+    /// The key has no plain value any more. Its fields and members are told one by one.
     Deleted {
         /// The key.
         #[serde(with = "as_percent")]
         key: Bytes,
+    },
+    /// The key's field has this value, from before the watch began or from now on.
+    Field {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The field.
+        #[serde(with = "as_percent")]
+        field: Bytes,
+        /// Its value.
+        #[serde(with = "as_base64")]
+        value: Bytes,
+    },
+    /// The key's field has a value that is too large to be told.
+    #[serde(rename = "large-field")]
+    LargeField {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The field.
+        #[serde(with = "as_percent")]
+        field: Bytes,
+        /// How long the value is, in bytes.
+        bytes: u64,
+    },
+    /// The key has no such field any more.
+    #[serde(rename = "field-deleted")]
+    FieldDeleted {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The field.
+        #[serde(with = "as_percent")]
+        field: Bytes,
+    },
+    /// The key has this member, from before the watch began or from now on.
+    Member {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The member.
+        #[serde(with = "as_percent")]
+        member: Bytes,
+    },
+    /// The key does not have this member any more.
+    #[serde(rename = "member-removed")]
+    MemberRemoved {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The member.
+        #[serde(with = "as_percent")]
+        member: Bytes,
     },
     /// All that was there has been told; what follows are changes.
     Live,
@@ -237,6 +290,11 @@ mod tests {
             WatchEvent::Value { key: Bytes::from_static(b"a/\xff"), value: Bytes::from_static(b"\0\xfe") };
         let json = serde_json::to_string(&event).unwrap();
         assert_eq!(json, r#"{"event":"value","key":"a%2F%FF","value":"AP4="}"#);
+        assert_eq!(serde_json::from_str::<WatchEvent>(&json).unwrap(), event);
+        let event =
+            WatchEvent::FieldDeleted { key: Bytes::from_static(b"k"), field: Bytes::from_static(b"\xff") };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(json, r#"{"event":"field-deleted","key":"k","field":"%FF"}"#);
         assert_eq!(serde_json::from_str::<WatchEvent>(&json).unwrap(), event);
     }
 }
