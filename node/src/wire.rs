@@ -30,8 +30,9 @@ pub use self::{
     functions::{DeployRequest, Deployed, FunctionLine, InvokeRequest, RollbackRequest, VersionLine},
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
     memory::{
-        Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyKindBody,
-        KeyValueBody, Length, MemberBody, RestoreValueRequest, SpaceBody, VersionBody, WatchEvent, WriteBody,
+        Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, FieldsChanged, FieldsRequest,
+        IncrementRequest, KeyKindBody, KeyValueBody, Length, MemberBody, MembersChanged, MembersRequest,
+        NameBody, RestoreValueRequest, SpaceBody, VersionBody, WatchEvent, WriteBody,
     },
     problem::{Problem, ProblemBody},
     processes::{EventAnswer, EventSent, ProcessLine, SpawnRequest},

@@ -89,7 +89,7 @@ enum Action {
         #[arg(long, value_name = "FILE", conflicts_with = "value")]
         file: Option<PathBuf>,
         /// Forget it after this time, such as 30s or 7d.
-        #[arg(long, value_parser = super::task::parse_duration)]
+        #[arg(long, value_parser = parse_lasting)]
         ttl: Option<Duration>,
         /// Forget it when the value before would have been forgotten.
         #[arg(long, conflicts_with = "ttl")]
@@ -115,7 +115,7 @@ enum Action {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// Such as 30s or 7d; for good if it is missing.
-        #[arg(value_parser = super::task::parse_duration)]
+        #[arg(value_parser = parse_lasting)]
         ttl: Option<Duration>,
     },
     /// Delete a key and all that it holds; exit with 4 if there is none.
@@ -460,6 +460,16 @@ impl From<KeyKindBody> for Listed {
             Err(_) => Key::Bytes { key_base64: Base64(key) },
         };
         Self { key, kind, value, bytes }
+    }
+}
+
+/// A time for which something counts.
+fn parse_lasting(text: &str) -> Result<Duration, String> {
+    match super::task::parse_duration(text).map_err(|error| error.to_string())? {
+        Duration::ZERO => {
+            Err("a value that counts for no time cannot be kept; `mem del` deletes one".to_owned())
+        }
+        lasting => Ok(lasting),
     }
 }
 

@@ -1,7 +1,5 @@
 //! `/api/v1/mem`: the shared memory. Keys are percent-encoded segments of the URL and may be any bytes.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -143,7 +141,7 @@ async fn set(
     request: Request,
 ) -> Result<Response, ApiError> {
     let condition = condition(&headers)?;
-    let ttl = query.parsed("ttl_ms")?.map(Duration::from_millis);
+    let ttl = query.parsed("ttl_ms")?.map(keys::lasting).transpose()?;
     let keeps_ttl = query.parsed("keep_ttl")?.unwrap_or(false);
     let (space, key) = (space(&state, &segments)?, segments.bytes(2));
     let value = keys::payload(&state.memory, request).await?;
@@ -309,6 +307,9 @@ impl From<WriteError> for ApiError {
             }
             WriteError::KeyTooLong { .. } | WriteError::FieldTooLong { .. } | WriteError::ReservedField => {
                 Self::bad_request("bad-key", message)
+            }
+            WriteError::BatchTooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("write it in parts")
             }
             WriteError::Increment(_) => Self::new(StatusCode::CONFLICT, "not-a-counter", message),
             WriteError::Commit(_) if error.is_no_room() => {

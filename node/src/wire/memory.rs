@@ -114,6 +114,47 @@ pub struct MemberBody {
     pub member: Bytes,
 }
 
+/// `POST /api/v1/mem/{space}/{key}/members`: all or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MembersRequest {
+    /// Those to add.
+    #[serde(default)]
+    pub add: Vec<NameBody>,
+    /// Those to remove; one that is among both is removed.
+    #[serde(default)]
+    pub remove: Vec<NameBody>,
+}
+
+/// What that has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersChanged {
+    /// How many are new.
+    pub added: u64,
+    /// How many were members and are not any more.
+    pub removed: u64,
+}
+
+/// `POST /api/v1/mem/{space}/{key}/fields`: all or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FieldsRequest {
+    /// Those to delete.
+    pub delete: Vec<NameBody>,
+}
+
+/// What that has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldsChanged {
+    /// How many there were.
+    pub deleted: u64,
+}
+
+/// A member or field, percent-encoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NameBody(#[serde(with = "as_percent")] pub Bytes);
+
 /// One write of `POST /api/v1/mem/{space}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
