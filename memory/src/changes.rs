@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::cell::SpaceName;
 
-/// Changes that are remembered, and the bytes of their keys.
+/// Changes that are remembered, and the bytes of their keys and fields.
 const MAX_CHANGES: usize = 65_536;
 const MAX_BYTES: usize = 4 << 20;
 
@@ -43,13 +43,26 @@ impl FromStr for Cursor {
     }
 }
 
+/// What has changed: a key's worth if the field is empty, and otherwise that field or member.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) key: Bytes,
+    pub(crate) field: Bytes,
+}
+
+impl Place {
+    fn len(&self) -> usize {
+        self.key.len() + self.field.len()
+    }
+}
+
 /// The log.
 #[derive(Debug)]
 pub(crate) struct Changed {
     log: u64,
     /// The number of the latest change.
     last: u64,
-    changes: VecDeque<(SpaceName, Bytes)>,
+    changes: VecDeque<(SpaceName, Place)>,
     bytes: usize,
 }
 
@@ -66,10 +79,10 @@ impl Changed {
     }
 
     /// Notes a change, and returns its number.
-    pub(crate) fn note(&mut self, space: &SpaceName, key: &Bytes) -> u64 {
+    pub(crate) fn note(&mut self, space: &SpaceName, place: &Place) -> u64 {
         self.last += 1;
-        self.bytes += key.len();
-        self.changes.push_back((space.clone(), key.clone()));
+        self.bytes += place.len();
+        self.changes.push_back((space.clone(), place.clone()));
         while self.changes.len() > MAX_CHANGES || self.bytes > MAX_BYTES {
             let Some((_, oldest)) = self.changes.pop_front() else { break };
             self.bytes -= oldest.len();
@@ -77,30 +90,30 @@ impl Changed {
         self.last
     }
 
-    /// The changes behind `cursor` to keys of `space` with this prefix, each key once, with the number of its last
+    /// The changes behind `cursor` to keys of `space` with this prefix, each place once, with the number of its last
     /// change; `None` if the log does not reach that far back, or is another one.
     pub(crate) fn since(
         &self,
         space: &SpaceName,
         prefix: &[u8],
         cursor: Cursor,
-    ) -> Option<VecDeque<(u64, Bytes)>> {
+    ) -> Option<VecDeque<(u64, Place)>> {
         let first = self.last - self.changes.len() as u64 + 1;
         if cursor.log != self.log || cursor.number > self.last || cursor.number + 1 < first {
             return None;
         }
         let numbered = (first..).zip(&self.changes).filter(|(number, _)| *number > cursor.number);
-        let concerning = numbered.filter(|(_, (at, key))| at == space && key.starts_with(prefix));
+        let concerning = numbered.filter(|(_, (at, place))| at == space && place.key.starts_with(prefix));
         let mut last = std::collections::HashMap::new();
-        let found: Vec<(u64, &Bytes)> = concerning.map(|(number, (_, key))| (number, key)).collect();
-        found.iter().for_each(|(number, key)| {
-            last.insert(*key, *number);
+        let found: Vec<(u64, &Place)> = concerning.map(|(number, (_, place))| (number, place)).collect();
+        found.iter().for_each(|(number, place)| {
+            last.insert(*place, *number);
         });
         Some(
             found
                 .into_iter()
-                .filter(|(number, key)| last.get(key) == Some(number))
-                .map(|(number, key)| (number, key.clone()))
+                .filter(|(number, place)| last.get(place) == Some(number))
+                .map(|(number, place)| (number, place.clone()))
                 .collect(),
         )
     }
@@ -114,22 +127,27 @@ mod tests {
         SpaceName::new(name).unwrap()
     }
 
+    fn place(key: &'static str, field: &'static str) -> Place {
+        Place { key: key.into(), field: field.into() }
+    }
+
     fn noted(log: &mut Changed, key: &'static str) -> u64 {
-        log.note(&space("s"), &Bytes::from_static(key.as_bytes()))
+        log.note(&space("s"), &place(key, ""))
     }
 
     #[test]
-    fn what_has_changed_since_a_place_is_told_once_per_key() {
+    fn what_has_changed_since_a_place_is_told_once() {
         let mut log = Changed::default();
         noted(&mut log, "a");
-        let place = log.now();
+        let start = log.now();
         noted(&mut log, "b");
         noted(&mut log, "a");
         noted(&mut log, "b");
-        log.note(&space("other"), &Bytes::from_static(b"a"));
-        let told = log.since(&space("s"), b"", place).unwrap();
-        assert_eq!(told, [(3, Bytes::from_static(b"a")), (4, Bytes::from_static(b"b"))]);
-        assert_eq!(log.since(&space("s"), b"a", place).unwrap().len(), 1);
+        log.note(&space("s"), &place("a", "f"));
+        log.note(&space("other"), &place("a", ""));
+        let told = log.since(&space("s"), b"", start).unwrap();
+        assert_eq!(told, [(3, place("a", "")), (4, place("b", "")), (5, place("a", "f"))]);
+        assert_eq!(log.since(&space("s"), b"a", start).unwrap().len(), 2);
         assert!(log.since(&space("s"), b"", log.now()).unwrap().is_empty());
     }
 

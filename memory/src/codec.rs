@@ -2,7 +2,8 @@
 //!
 //! A cell becomes an *address* and a *record*. Addresses sort as (space, key, field) do, so a range of addresses is a
 //! scan: `space 00 escaped-key 00 01 field`, where a zero byte of the key is written `00 FF`. The record is the rest,
-//! in postcard, behind a version. A cell's *digest* is the hash of both, with the shard of its address as first byte.
+//! in postcard, behind a version. A cell's *digest* is a hash of its address, its *spot*, and behind it a hash of both: so
+//! all versions of a cell have one spot, and digests sort by it.
 //!
 //! What arrives is never stored as it came: it is decoded, checked and encoded again, so equal cells are equal bytes.
 
@@ -37,8 +38,14 @@ pub enum MalformedCell {
     Record,
 }
 
-/// The identity of one version of one cell. The first byte is the shard that the cell's address is in.
+/// The identity of one version of one cell: its spot, and its mark.
 pub(crate) type Digest = [u8; 32];
+
+/// The identity of a cell, whatever its version. The first byte is the shard that it is in.
+pub(crate) type Spot = [u8; 16];
+
+/// Tells the versions of one cell apart.
+pub(crate) type Mark = [u8; 16];
 
 // WIRE: the enum's position is the version of the format, on disk and between nodes.
 #[derive(Serialize, Deserialize)]
@@ -123,12 +130,37 @@ impl Encoded {
 
 /// The digest of an encoded cell.
 pub(crate) fn digest(address: &[u8], record: &[u8]) -> Digest {
+    let spot = spot(address);
     let mut hasher = blake3::Hasher::new();
-    // WIRE: the length keeps address and record apart.
-    hasher.update(&(address.len() as u64).to_le_bytes()).update(address).update(record);
-    let mut digest = *hasher.finalize().as_bytes();
-    digest[0] = blake3::hash(address).as_bytes()[0];
+    // WIRE: the spot has a fixed length, so nothing of it can be taken for a part of the record.
+    hasher.update(&spot).update(record);
+    join_digest(&spot, &first_half(hasher.finalize().as_bytes()))
+}
+
+/// The spot of an address.
+pub(crate) fn spot(address: &[u8]) -> Spot {
+    first_half(blake3::hash(address).as_bytes())
+}
+
+/// The digest that has these halves.
+pub(crate) fn join_digest(spot: &Spot, mark: &Mark) -> Digest {
+    let mut digest = [0; 32];
+    digest[..16].copy_from_slice(spot);
+    digest[16..].copy_from_slice(mark);
     digest
+}
+
+/// The halves of a digest.
+pub(crate) fn split_digest(digest: &Digest) -> (Spot, Mark) {
+    let mut mark = [0; 16];
+    mark.copy_from_slice(&digest[16..]);
+    (first_half(digest), mark)
+}
+
+fn first_half(hash: &[u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash[..16]);
+    half
 }
 
 /// Encodes a cell whose sizes have been checked.
@@ -203,6 +235,33 @@ pub(crate) fn stamp(record: &[u8]) -> Result<Stamp, MalformedCell> {
     | Record::Large { time, author, .. }
     | Record::Kept { time, author, .. }) = record;
     Ok(Stamp { time, author: Author::from_bytes(author) })
+}
+
+/// What the index needs to know of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) time: u64,
+    pub(crate) expires_ms: Option<u64>,
+    pub(crate) is_tombstone: bool,
+    /// It speaks of a blob.
+    pub(crate) has_blob: bool,
+}
+
+/// Sums up a record, without copying anything.
+pub(crate) fn summary(record: &[u8]) -> Result<Summary, MalformedCell> {
+    match postcard::take_from_bytes::<Record<'_>>(record) {
+        Ok((Record::V1 { time, expires_ms, value, .. }, [])) => {
+            Ok(Summary { time, expires_ms, is_tombstone: value.is_none(), has_blob: false })
+        }
+        Ok((Record::Large { time, expires_ms, .. }, [])) => {
+            Ok(Summary { time, expires_ms, is_tombstone: false, has_blob: true })
+        }
+        Ok((Record::Kept { time, content, .. }, [])) => {
+            let has_blob = matches!(content, Version::Large { .. });
+            Ok(Summary { time, expires_ms: None, is_tombstone: false, has_blob })
+        }
+        _ => Err(MalformedCell::Record),
+    }
 }
 
 /// The address of one cell.
@@ -292,6 +351,15 @@ mod tests {
         fn after_a_key_come_exactly_the_greater_keys(cell in any_cell(), key in vec(0u8..3, 0..3)) {
             let after = address(&cell.space, &cell.key, &cell.field) >= after_key(&cell.space, &key);
             prop_assert_eq!(after, cell.key > key);
+        }
+
+        #[test]
+        fn a_summary_says_what_the_cell_says(cell in any_cell()) {
+            let summary = summary(&encode(&cell).unwrap().record).unwrap();
+            prop_assert_eq!(summary.time, cell.stamp.time);
+            prop_assert_eq!(summary.expires_ms, cell.expires_ms);
+            prop_assert_eq!(summary.is_tombstone, cell.content == Content::Tombstone);
+            prop_assert_eq!(summary.has_blob, cell.blob().is_some());
         }
 
         #[test]

@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
 use crate::{
     clock::now_ms,
-    codec, counter,
+    codec,
     memory::Shared,
     writer::{Removal, Work},
 };
@@ -21,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const MAX_TOLD: usize = 4096;
 /// Cells that are taken out in one commit.
 const MAX_REAPED: usize = 4096;
+/// How often it is tried to save what is sound of a damaged store.
+const SALVAGE_EVERY: Duration = Duration::from_secs(10);
 
 /// The thread that looks. Dropping it ends it.
 #[derive(Debug)]
@@ -34,9 +37,16 @@ impl Due {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("memory-due".into()).spawn(move || {
             let mut told_ms = now_ms();
+            let mut save_at = Instant::now();
             let mut reap_at = Instant::now() + shared.horizon.reap_every();
             while stopped.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
                 told_ms = tell(&shared, told_ms);
+                if shared.store.damage.is_found() && Instant::now() >= save_at {
+                    // A writer that has much to do is asked again; what failed is tried again in a while.
+                    if writer.try_send(Work::Salvage).is_ok() {
+                        save_at = Instant::now() + SALVAGE_EVERY;
+                    }
+                }
                 if Instant::now() >= reap_at {
                     // While there is more, it goes on at once.
                     let has_more = reap(&shared, &writer);
@@ -99,9 +109,8 @@ fn tell(shared: &Shared, from_ms: u64) -> u64 {
         // Of a deletion watchers have heard when it was written.
         if !due.is_tombstone
             && let Ok((space, key, field)) = codec::split_address(address)
-            && counter::decides_value(field)
         {
-            shared.watchers.note(&space, &key.into());
+            shared.watchers.note(&space, &key.into(), &Bytes::copy_from_slice(field));
             n_told += 1;
         }
         true

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 /// Of a small disk this share is left free, ...
 const RESERVE_SHARE: u64 = 50;
@@ -26,6 +26,12 @@ const MAX_RESERVE: u64 = 64 << 20;
 const LEAST_ROOM: u64 = 1 << 20;
 /// How long readers are waited for before the database is closed. Each holds it for the length of one read.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is new in a keyspace is in memory until it is so much. More would take longer to search than it saves in
+/// compacting, and all of it is read again at start.
+const MAX_NEW: u64 = 16 << 20;
+/// What is kept of the journal at most, so that reading it again takes a fraction of a second. The engine takes no less.
+const MAX_JOURNALS: u64 = 64 << 20;
 
 /// How long a database that is still open elsewhere is waited for: a node that was told to stop may be at its last read.
 const LOCKED_FOR: Duration = Duration::from_secs(2);
@@ -66,6 +72,7 @@ pub struct Opened<const N: usize> {
     pub database: Database,
     /// Its keyspaces.
     pub keyspaces: [Keyspace; N],
+    generation: u32,
 }
 
 impl<const N: usize> std::fmt::Debug for Opened<N> {
@@ -188,6 +195,30 @@ impl<const N: usize> Engine<N> {
         Ok(true)
     }
 
+    /// Puts new keyspaces in the place of the old ones, and `fill`s them before anybody reads from them. Nobody may write
+    /// meanwhile. A crash leaves the old ones or the new ones.
+    pub fn renew<T>(
+        &self,
+        fill: impl FnOnce(&Opened<N>, &Opened<N>) -> Result<T, fjall::Error>,
+    ) -> Result<T, EngineError> {
+        let old = self.read()?;
+        let filled = catch_unwind(AssertUnwindSafe(|| {
+            let new = old.successor(&self.options)?;
+            let answer = fill(&old, &new)?;
+            new.database.persist(PersistMode::SyncAll)?;
+            Ok((new, answer))
+        }));
+        let (new, answer) = filled.map_err(|_| EngineError::GaveUp)?.map_err(EngineError::Failed)?;
+        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(new));
+        // Who reads the old ones is let finish, for a while.
+        let start = Instant::now();
+        while Arc::strong_count(&old) > 1 && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        old.delete().map_err(EngineError::Failed)?;
+        Ok(answer)
+    }
+
     /// Fails if less is free than is needed, which may depend on the disk's size.
     fn check_room(&self, needed: impl FnOnce(u64) -> u64) -> Result<(), EngineError> {
         let disk = rustix::fs::statvfs(&self.path).map_err(|error| EngineError::Disk(error.into()))?;
@@ -199,15 +230,69 @@ impl<const N: usize> Engine<N> {
 
 impl<const N: usize> Opened<N> {
     fn open(path: &Path, options: &EngineOptions<N>) -> Result<Self, fjall::Error> {
-        let database =
-            Database::builder(path).worker_threads(options.workers).cache_size(options.cache_bytes).open()?;
+        let database = Database::builder(path)
+            .worker_threads(options.workers)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(MAX_JOURNALS)
+            .open()?;
+        // Keyspaces that are renewed have names with the number of their generation. While there are two, the newer one is not
+        // complete.
+        let names = database.list_keyspace_names();
+        let first = options.keyspaces[0];
+        let generation = names.iter().filter_map(|name| generation_of(first, name)).min().unwrap_or(0);
+        for name in names {
+            let is_old = |base: &&str| generation_of(base, &name).is_some_and(|of| of != generation);
+            if options.keyspaces.iter().any(is_old) {
+                database.delete_keyspace(database.keyspace(&name, KeyspaceCreateOptions::default)?)?;
+            }
+        }
+        Self::with_generation(database, options, generation)
+    }
+
+    /// The keyspaces that are to take the place of these.
+    fn successor(&self, options: &EngineOptions<N>) -> Result<Self, fjall::Error> {
+        // A try before may have failed halfway.
+        for name in options.keyspaces.map(|base| name_of(base, self.generation + 1)) {
+            if self.database.keyspace_exists(&name) {
+                let left = self.database.keyspace(&name, KeyspaceCreateOptions::default)?;
+                self.database.delete_keyspace(left)?;
+            }
+        }
+        Self::with_generation(self.database.clone(), options, self.generation + 1)
+    }
+
+    /// The first one goes first: without it the others are not looked at.
+    fn delete(&self) -> Result<(), fjall::Error> {
+        self.keyspaces.iter().try_for_each(|keyspace| self.database.delete_keyspace(keyspace.clone()))
+    }
+
+    fn with_generation(
+        database: Database,
+        options: &EngineOptions<N>,
+        generation: u32,
+    ) -> Result<Self, fjall::Error> {
         let mut keyspaces = Vec::with_capacity(N);
-        for name in options.keyspaces {
-            keyspaces.push(database.keyspace(name, KeyspaceCreateOptions::default)?);
+        for base in options.keyspaces {
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(MAX_NEW);
+            keyspaces.push(database.keyspace(&name_of(base, generation), options)?);
         }
         // As many as there are names.
         let keyspaces = keyspaces.try_into().map_err(|_| fjall::Error::Unrecoverable)?;
-        Ok(Self { database, keyspaces })
+        Ok(Self { database, keyspaces, generation })
+    }
+}
+
+fn name_of(base: &str, generation: u32) -> String {
+    match generation {
+        0 => base.to_owned(),
+        _ => format!("{base}.{generation}"),
+    }
+}
+
+fn generation_of(base: &str, name: &str) -> Option<u32> {
+    match name.strip_prefix(base)? {
+        "" => Some(0),
+        number => number.strip_prefix('.')?.parse().ok(),
     }
 }
 
@@ -254,6 +339,32 @@ mod tests {
         drop(engine);
         assert!(Engine::open(folder.path(), OPTIONS).is_ok());
         reader.join().unwrap();
+    }
+
+    #[test]
+    fn renewed_keyspaces_are_there_when_they_are_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        put(&engine, "old").unwrap();
+        let failed = engine.renew::<()>(|_, new| {
+            new.keyspaces[0].insert("half", "value")?;
+            Err(fjall::Error::Poisoned)
+        });
+        assert!(failed.is_err());
+        assert!(has(&engine, "old") && !has(&engine, "half"));
+        drop(engine);
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        assert!(has(&engine, "old") && !has(&engine, "half"), "what was not complete is gone");
+        for round in 0..3 {
+            let key = format!("new{round}");
+            engine.renew(|_, new| new.keyspaces[0].insert(&key, "value")).unwrap();
+            assert!(has(&engine, &key) && !has(&engine, "old"));
+        }
+        drop(engine);
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        assert!(has(&engine, "new2") && !has(&engine, "new1") && !has(&engine, "half"));
+        put(&engine, "after").unwrap();
+        assert!(has(&engine, "after"));
     }
 
     #[test]

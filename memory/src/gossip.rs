@@ -19,9 +19,9 @@ use crate::{
     cell::Cell,
     codec::{self, Digest, Encoded},
     intake::{self, Authorship},
-    memory::{Memory, Shared},
+    memory::Memory,
     page::Page,
-    reconcile, replica,
+    reconcile,
     wire::PROTOCOL,
 };
 
@@ -114,6 +114,11 @@ impl Outbox {
         0
     }
 
+    /// Has others compared with at once.
+    pub(crate) fn hurry(&self) {
+        self.behind.notify_one();
+    }
+
     /// Waits until something was left to reconciliation.
     pub(crate) async fn fell_behind(&self) {
         self.behind.notified().await;
@@ -192,8 +197,7 @@ async fn merge(memory: &Memory, author: &PeerId, message: &[u8]) -> Result<(), c
 async fn fetch(memory: &Memory, network: &Network, author: PeerId, digests: Vec<Digest>) {
     let shared = memory.shared();
     let first = digests[0];
-    let look = move |shared: &Shared| Ok(shared.store.entry(&first)?.is_some());
-    if replica::blocking(shared, look).await.is_ok_and(|is_here| is_here) {
+    if shared.index.version(&first).is_some() {
         return;
     }
     let fetched = async {

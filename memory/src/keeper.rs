@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a value is looked for whose cell is here already: its name may be on its way still.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
+/// How long is waited for what was damaged on this node's disk: the rest of the store is saved first.
+const MENDED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How often replaced values are let go of, ...
@@ -222,7 +224,8 @@ impl Memory {
 }
 
 /// Waits for a value whose cell is here already: its name may be on its way still. Or it was replaced between the look
-/// at the cell and the look for its bytes: then the next look finds what took its place.
+/// at the cell and the look for its bytes: then the next look finds what took its place. Or the cell was damaged on this
+/// node's disk, and others have it.
 pub(crate) struct Arrival(Instant);
 
 impl Arrival {
@@ -232,8 +235,24 @@ impl Arrival {
 
     /// Whether it is worth another look in a moment.
     pub(crate) fn may_come<T>(&self, outcome: &Result<T, ReadError>) -> bool {
-        let is_missing = matches!(outcome, Err(ReadError::Blob(BlobError::NotFound)));
-        is_missing && self.0.elapsed() < ARRIVES_WITHIN
+        let within = match outcome {
+            Err(ReadError::Blob(BlobError::NotFound)) => ARRIVES_WITHIN,
+            Err(error) if error.may_pass() => MENDED_WITHIN,
+            Ok(_) | Err(_) => return false,
+        };
+        self.0.elapsed() < within
+    }
+
+    /// Reads, again and again while it may still come.
+    pub(crate) async fn wait_for<T>(read: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let arrival = Self::begin();
+        loop {
+            let outcome = read();
+            if !arrival.may_come(&outcome) {
+                return outcome;
+            }
+            Self::pause().await;
+        }
     }
 
     pub(crate) async fn pause() {

@@ -6,7 +6,7 @@
 //! of a partition write on and agree when it heals.
 //!
 //! The rooms, in reading order: `cell` (the merge rule, pure), `codec` (cells as bytes), `counter` (what a key is
-//! worth, pure), `slot` (where a replica counts), `clock` (stamps), `fingerprint` (what a replica holds, as 256 numbers, pure), `engine` and `store` (the disk),
+//! worth, pure), `slot` (where a replica counts), `clock` (stamps), `fingerprint` (what a replica holds, as 256 numbers, pure), `index` (which versions those are), `engine`, `names`, `store` and `salvage` (the disk),
 //! `writer` (group commit), `memory`, `space`, `watch` and `changes` (the interface), `due` and `horizon` (what time ends), `page` and `intake` (what travels, and what
 //! of it is let in), `value`, `blobs`, `keeper` and `leftovers` (values too large for a cell), `versions` (what a space keeps of the past), `gossip` (deltas), `wire`, `replica`, `reconcile` and `answer` (comparing notes), and `sync` (the tasks).
 //! Built on them: `document` (JSON that many edit at once) and `collection` (where documents lie and how they are found).
@@ -27,13 +27,16 @@ pub mod engine;
 mod fingerprint;
 mod gossip;
 mod horizon;
+mod index;
 mod intake;
 mod keeper;
 mod leftovers;
 mod memory;
+mod names;
 mod page;
 mod reconcile;
 mod replica;
+mod salvage;
 mod slot;
 mod space;
 mod stats;

@@ -4,11 +4,11 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use starfish_dht::{Network, PeerId};
@@ -18,17 +18,17 @@ use crate::{
     cell::{Author, Cell, Draft, SpaceError, SpaceName, Stamp},
     clock::Clock,
     codec::Digest,
-    counter,
     due::Due,
     fingerprint::Fingerprints,
     gossip::Outbox,
     horizon::Horizon,
+    index::Index,
     keeper::Keeper,
     leftovers::Leftovers,
     slot::Slot,
     space::{Batch, Space},
     stats::{Counters, MemoryStats},
-    store::{Store, StoreError, Tally},
+    store::{Store, StoreError},
     sync::{JoinError, MemorySync},
     versions::Policies,
     watch::Watchers,
@@ -90,7 +90,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) author: Author,
-    pub(crate) tally: Mutex<Tally>,
+    pub(crate) index: Index,
     pub(crate) counters: Counters,
     pub(crate) watchers: Watchers,
     pub(crate) outbox: Outbox,
@@ -112,12 +112,12 @@ impl Memory {
 
     /// The same, in this way.
     pub fn open_with(dir: &Path, author: &PeerId, options: MemoryOptions) -> Result<Self, StoreError> {
-        let (store, tally) = Store::open(dir)?;
+        let (store, index) = Store::open(dir)?;
         let shared = Arc::new(Shared {
             store,
-            clock: Clock::resume(tally.newest),
+            clock: Clock::resume(index.newest()),
             author: Author::of(author),
-            tally: Mutex::new(tally),
+            index,
             counters: Counters::default(),
             watchers: Watchers::default(),
             outbox: Outbox::default(),
@@ -152,7 +152,8 @@ impl Memory {
     /// Whether all is here that was here before. It is not, after damage, until notes were compared with another node:
     /// nobody must conclude meanwhile that what is not here is nowhere.
     pub fn is_whole(&self) -> bool {
-        !self.shared().incomplete.is_there.load(Ordering::Acquire)
+        let Shared { incomplete, store, .. } = &**self.shared();
+        !incomplete.is_there.load(Ordering::Acquire) && !store.damage.is_known()
     }
 
     /// Replicates over `network` until what it returns is stopped or dropped.
@@ -185,11 +186,8 @@ impl Memory {
     /// What it holds and has done.
     pub fn stats(&self) -> MemoryStats {
         let shared = self.shared();
-        let (cells, tombstones) = {
-            let tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
-            (tally.fingerprints.cells(), tally.tombstones)
-        };
-        shared.counters.snapshot(cells, tombstones)
+        let (cells, tombstones) = shared.index.counts();
+        shared.counters.snapshot(cells, tombstones, shared.store.damage.lost())
     }
 
     /// Who this node writes as.
@@ -202,7 +200,7 @@ impl Memory {
     }
 
     pub(crate) fn fingerprints(&self) -> Fingerprints {
-        self.shared().tally.lock().unwrap_or_else(PoisonError::into_inner).fingerprints.clone()
+        self.shared().index.fingerprints()
     }
 
     /// Commits what `update` decides to write; returns the stamp that it got and what `update` answered.
@@ -287,8 +285,23 @@ impl Drop for Inner {
 }
 
 impl Shared {
-    /// Notes were compared with another node.
-    pub(crate) fn has_compared(&self) {
+    /// Cells are lost that were here before. What this replica counted may be among them, so it counts in a new field.
+    pub(crate) fn is_missing_some(&self) {
+        let Incomplete { file, is_there } = &self.incomplete;
+        is_there.store(true, Ordering::Release);
+        let noted = std::fs::write(file, b"").and_then(|()| self.slot.renew());
+        if let Err(error) = noted {
+            tracing::warn!(%error, "that cells are missing cannot be noted");
+        }
+        self.outbox.hurry();
+    }
+
+    /// Notes were compared with another node, from then on.
+    pub(crate) fn has_compared(&self, began: Instant) {
+        self.store.damage.has_compared(began);
+        if self.store.damage.is_known() {
+            return;
+        }
         let Incomplete { file, is_there } = &self.incomplete;
         if is_there.load(Ordering::Acquire) && std::fs::remove_file(file).is_ok() {
             is_there.store(false, Ordering::Release);
@@ -311,9 +324,7 @@ impl Shared {
             observer.applied(cells);
         }
         cells.iter().for_each(|cell| self.policies.note(cell));
-        for cell in cells.iter().filter(|cell| counter::decides_value(&cell.field)) {
-            self.watchers.note(&cell.space, &cell.key);
-        }
+        cells.iter().for_each(|cell| self.watchers.note(&cell.space, &cell.key, &cell.field));
         if local {
             let skipped = self.outbox.offer(cells);
             self.counters.gossip_skipped.add(skipped);

@@ -60,7 +60,7 @@ where
         Round { memory, peer, link, floor: horizon.floor(&peer, began_ms), sent: Sent::default() };
     let outcome = round.run().await?;
     horizon.agreed(peer, began_ms, began);
-    memory.shared().has_compared();
+    memory.shared().has_compared(began);
     // Both have what they wanted; that the peer is already gone changes nothing.
     let _ = round.link.close().await;
     Ok(outcome)
@@ -224,8 +224,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Round<'_, S> {
     async fn bury_shard(&mut self, shard: u8) -> Result<(), RoundError> {
         let mut after = None;
         while self.floor.is_some() {
-            let read = move |shared: &Shared| replica::digests_after(shared, shard, after, MAX_WANTED);
-            let digests = replica::blocking(self.memory.shared(), read).await?;
+            let versions = self.memory.shared().index.after(shard, after, MAX_WANTED);
+            let digests: Vec<Digest> = versions.into_iter().map(|(digest, _)| digest).collect();
             let Some(last) = digests.last() else { break };
             after = Some(*last);
             self.bury(&digests).await?;

@@ -6,7 +6,7 @@ use negentropy::{Id, Negentropy, NegentropyStorageVector};
 
 use crate::{
     cell::{Cell, Content, Stamp},
-    codec::Digest,
+    codec::{self, Digest},
     fingerprint::Fingerprints,
     memory::Shared,
     page::Page,
@@ -22,6 +22,9 @@ pub(crate) const COMPARED_SLACK: u64 = 4;
 
 /// Batches that are remembered as sent over one link.
 const MAX_SENT: usize = 65_536;
+
+/// Versions of a shard that are taken from the index at once.
+const LOOKED_UP_AT_ONCE: usize = 256;
 
 /// Bytes of one negentropy message.
 const MAX_MESSAGE: u64 = 256 * 1024;
@@ -80,6 +83,13 @@ pub(crate) enum ReplicaError {
     Interrupted,
 }
 
+impl Shared {
+    /// Where the cell of this version lies, while there is one.
+    fn address(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ReadError> {
+        self.store.address(&codec::split_digest(digest).0)
+    }
+}
+
 /// Runs `read` where it holds up no other task.
 pub(crate) async fn blocking<T: Send + 'static>(
     shared: &Arc<Shared>,
@@ -96,17 +106,9 @@ pub(crate) fn versions(
     shards: &[u8],
 ) -> Result<Negentropy<'static, NegentropyStorageVector>, ReplicaError> {
     let mut versions = NegentropyStorageVector::new();
-    let mut failed = None;
     for &shard in shards {
-        shared.store.index_from(&[shard], |entry, _| {
-            let inside = entry.digest[0] == shard;
-            if inside {
-                failed = versions.insert(entry.time, Id::from_byte_array(entry.digest)).err();
-            }
-            inside && failed.is_none()
-        })?;
-        if let Some(error) = failed.take() {
-            return Err(error.into());
+        for (digest, known) in shared.index.after(shard, None, usize::MAX) {
+            versions.insert(known.time, Id::from_byte_array(digest))?;
         }
     }
     versions.seal()?;
@@ -125,8 +127,9 @@ pub(crate) fn page_of(
     let mut page = Page::new(&[], MAX_PAGE);
     let mut served = 0;
     for digest in digests {
-        if let Some((entry, address)) = shared.store.entry(digest)?
-            && !is_below(entry.time, floor)
+        if let Some(known) = shared.index.version(digest)
+            && !is_below(known.time, floor)
+            && let Some(address) = shared.address(digest)?
             && !sent.push(shared, &mut page, &address)?
         {
             break;
@@ -145,31 +148,21 @@ pub(crate) fn page_after(
     mut sent: Sent,
 ) -> Result<Outgoing, ReplicaError> {
     let mut page = Page::new(&[], MAX_PAGE);
-    let (mut last, mut full, mut failed) = (None, false, None::<ReplicaError>);
-    let start = after.map_or_else(|| vec![shard], |after| after.to_vec());
-    shared.store.index_from(&start, |entry, address| {
-        if entry.digest[0] != shard {
-            return false;
+    let mut last = after;
+    loop {
+        let behind = shared.index.after(shard, last, LOOKED_UP_AT_ONCE);
+        if behind.is_empty() {
+            return Ok(Outgoing { page: page.into_bytes(), served: 0, next: None, sent });
         }
-        if after == Some(entry.digest) {
-            return true;
+        for (digest, known) in behind {
+            if !is_below(known.time, floor)
+                && let Some(address) = shared.address(&digest)?
+                && !sent.push(shared, &mut page, &address)?
+            {
+                return Ok(Outgoing { page: page.into_bytes(), served: 0, next: last, sent });
+            }
+            last = Some(digest);
         }
-        if is_below(entry.time, floor) {
-            last = Some(entry.digest);
-            return true;
-        }
-        match sent.push(shared, &mut page, address) {
-            Ok(is_pushed) => full = !is_pushed,
-            Err(error) => failed = Some(error),
-        }
-        if !full {
-            last = Some(entry.digest);
-        }
-        !full && failed.is_none()
-    })?;
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(Outgoing { page: page.into_bytes(), served: 0, next: last.filter(|_| full), sent }),
     }
 }
 
@@ -178,9 +171,10 @@ pub(crate) fn page_after(
 pub(crate) fn burials(shared: &Shared, digests: &[Digest], floor: u64) -> Result<Vec<Cell>, ReplicaError> {
     let mut burials = Vec::new();
     for digest in digests {
-        if let Some((entry, address)) = shared.store.entry(digest)?
-            && !entry.tombstone
-            && entry.time <= floor
+        if let Some(known) = shared.index.version(digest)
+            && !known.is_tombstone
+            && known.time <= floor
+            && let Some(address) = shared.address(digest)?
             && let Some(cell) = shared.store.cell(&address)?
         {
             let stamp = Stamp { time: cell.stamp.time.saturating_add(1), ..cell.stamp };
@@ -188,25 +182,6 @@ pub(crate) fn burials(shared: &Shared, digests: &[Digest], floor: u64) -> Result
         }
     }
     Ok(burials)
-}
-
-/// Up to `max` digests of `shard` behind `after`, in order.
-pub(crate) fn digests_after(
-    shared: &Shared,
-    shard: u8,
-    after: Option<Digest>,
-    max: usize,
-) -> Result<Vec<Digest>, ReplicaError> {
-    let mut digests = Vec::new();
-    let start = after.map_or_else(|| vec![shard], |after| after.to_vec());
-    shared.store.index_from(&start, |entry, _| {
-        let is_inside = entry.digest[0] == shard && digests.len() < max;
-        if is_inside && after != Some(entry.digest) {
-            digests.push(entry.digest);
-        }
-        is_inside
-    })?;
-    Ok(digests)
 }
 
 /// Whether a cell is presumed to be deleted elsewhere; its burial has a stamp that is greater by one.

@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::cell::Author;
@@ -19,7 +20,7 @@ const CLOSED: u8 = 1;
 /// The fields that a replica counts in.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    name: [u8; 16],
+    name: Mutex<[u8; 16]>,
     file: PathBuf,
 }
 
@@ -31,14 +32,24 @@ impl Slot {
             Some((&CLOSED, name)) if name.len() == 16 => name.try_into().unwrap_or_else(|_| rand::random()),
             _ => rand::random(),
         };
-        let slot = Self { name, file };
+        let slot = Self { name: Mutex::new(name), file };
         slot.write(OPEN)?;
         Ok(slot)
     }
 
     /// As counters name it.
     pub(crate) fn name(&self) -> Author {
-        Author::from_bytes(self.name)
+        Author::from_bytes(*self.guard())
+    }
+
+    /// Goes on with another one: what was counted in the old one may be lost here.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        *self.guard() = rand::random();
+        self.write(OPEN)
+    }
+
+    fn guard(&self) -> MutexGuard<'_, [u8; 16]> {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All that was counted is on the disk: the next time may go on with it.
@@ -49,7 +60,7 @@ impl Slot {
     fn write(&self, state: u8) -> io::Result<()> {
         let temporary = self.file.with_extension("new");
         let mut file = File::create(&temporary)?;
-        file.write_all(&self.name)?;
+        file.write_all(&*self.guard())?;
         file.write_all(&[state])?;
         file.sync_all()?;
         fs::rename(&temporary, &self.file)?;

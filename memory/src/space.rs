@@ -4,6 +4,7 @@ mod fields;
 mod keys;
 mod members;
 mod register;
+pub(crate) mod told;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -67,19 +68,21 @@ impl Space {
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         let arrival = Arrival::begin();
         loop {
-            let Some(value) = self.read(key)? else { return Ok(None) };
-            let whole = self.memory.whole_value(value).await;
+            let whole = match self.read(key) {
+                Ok(Some(value)) => self.memory.whole_value(value).await.map(Some),
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
             if !arrival.may_come(&whole) {
-                return whole.map(Some);
+                return whole;
             }
             Arrival::pause().await;
         }
     }
 
     /// What `key` is worth, without the bytes of a large value.
-    #[expect(clippy::unused_async, reason = "one lookup; callers await all that reads")]
     pub async fn value(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
-        self.read(key)
+        Arrival::wait_for(|| self.read(key)).await
     }
 
     /// Gives `key` a value, for good or for as long as `ttl`.

@@ -36,6 +36,10 @@ pub struct MemoryStats {
     pub cells: u64,
     /// Cells that are tombstones.
     pub tombstones: u64,
+    /// Cells that were damaged on the disk.
+    pub damaged: u64,
+    /// Those of them that have not come back from other members yet.
+    pub lost: u64,
     /// Dead cells that were taken out because everybody has heard of them.
     pub reaped: u64,
     /// Cells refused because their stamp was too far in the future.
@@ -67,6 +71,7 @@ pub struct MemoryStats {
 /// The counters behind [`MemoryStats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    pub(crate) damaged: Counter,
     pub(crate) reaped: Counter,
     pub(crate) refused_future: Counter,
     pub(crate) refused_malformed: Counter,
@@ -97,11 +102,13 @@ impl Counters {
         (offender.brought_by, offender.ahead) = (brought_by, ahead);
     }
 
-    pub(crate) fn snapshot(&self, cells: u64, tombstones: u64) -> MemoryStats {
+    pub(crate) fn snapshot(&self, cells: u64, tombstones: u64, lost: u64) -> MemoryStats {
         let offenders = self.offenders.lock().unwrap_or_else(PoisonError::into_inner);
         MemoryStats {
             cells,
             tombstones,
+            damaged: self.damaged.get(),
+            lost,
             reaped: self.reaped.get(),
             refused_future: self.refused_future.get(),
             refused_malformed: self.refused_malformed.get(),

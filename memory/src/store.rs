@@ -1,28 +1,31 @@
 //! Cells on this node's disk, in an LSM tree (`fjall`).
 //!
-//! Five keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
-//! `index` (digest → time, due, kind, address) is the same cells sorted by shard, for reconciliation; `due` (due, kind,
-//! digest → address) are those that will not last, sorted by when their time is over; `blobs` (name of a blob, address)
-//! are those whose value lies elsewhere; `batches` (stamp, address) are those that were written together. Fingerprints and the newest stamp are not stored but summed up from the index at start, so they cannot disagree with it.
+//! Four keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
+//! `due` (due, kind, digest → address) are those that will not last, sorted by when their time is over; `blobs` (name of a
+//! blob, address) are those whose value lies elsewhere; `batches` (stamp, address) are those that were written together.
+//! `names` (spot → address) follows when there is time. Fingerprints and the newest stamp are not stored but summed up from
+//! the cells at start, so they cannot disagree with them.
 //!
 //! Only the writer thread writes. Anyone reads, and sees whole batches only.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
 };
 
-use fjall::{PersistMode, Readable};
+use fjall::{PersistMode, Readable, UserKey, UserValue};
 
 use crate::{
     blobs::BlobError,
     cell::{Cell, Content, SpaceName, Stamp},
     clock::unix_ms,
-    codec::{self, Digest, Encoded, MalformedCell},
+    codec::{self, Digest, Encoded, MalformedCell, Spot, Summary},
     counter::{self, KeyState},
     engine::{Engine, EngineError, EngineOptions, Purpose},
-    fingerprint::Fingerprints,
+    index::{Index, Known},
+    names::Names,
+    salvage::{self, Damage},
     value::BlobName,
 };
 
@@ -80,9 +83,28 @@ pub enum ReadError {
     /// The storage engine stumbled over its own files.
     #[error("the storage engine cannot make sense of its files")]
     Senseless,
+    /// The cell was damaged on this node's disk, and has not come back from another member yet.
+    #[error("this was damaged on the node's disk, and has not come back from another member yet")]
+    Lost,
     /// The bytes of a large value cannot be had.
     #[error("the value cannot be fetched")]
     Blob(#[from] BlobError),
+}
+
+impl ReadError {
+    /// Whether what is on the disk is not what was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Engine(error) => salvage::is_damage(error),
+            Self::Cell(_) => true,
+            Self::Lost | Self::Closed | Self::Senseless | Self::Blob(_) => false,
+        }
+    }
+
+    /// Whether another look in a while may find what is not there now.
+    pub fn may_pass(&self) -> bool {
+        self.is_damage() || matches!(self, Self::Lost | Self::Closed)
+    }
 }
 
 impl From<fjall::Error> for ReadError {
@@ -102,16 +124,32 @@ impl From<EngineError> for ReadError {
 pub(crate) struct Change {
     pub(crate) encoded: Encoded,
     pub(crate) entry: IndexEntry,
-    /// The version that it takes the place of.
-    pub(crate) replaces: Option<IndexEntry>,
-    /// Where the bytes of its value lie, ...
+    /// Where the bytes of its value lie.
     pub(crate) blob: Option<BlobName>,
-    /// ... and those of the version before.
-    pub(crate) old_blob: Option<BlobName>,
-    /// Its stamp, if other cells were written with it, ...
+    /// Its stamp, if other cells were written with it.
     pub(crate) batch: Option<Stamp>,
-    /// ... and that of the version before.
-    pub(crate) old_stamp: Option<Stamp>,
+    /// What it takes the place of.
+    pub(crate) before: Before,
+}
+
+impl Change {
+    /// What the index is to know of it.
+    pub(crate) fn known(&self) -> (Spot, Known) {
+        let (spot, _) = codec::split_digest(&self.entry.digest);
+        let is_plain = self.entry.due_ms == 0 && self.blob.is_none() && self.batch.is_none();
+        (spot, Known::new(&self.entry, is_plain))
+    }
+}
+
+/// A version that is written over, and what there is of it besides the cell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Before {
+    /// There is none.
+    Nothing,
+    /// Nothing but the cell.
+    Plain,
+    /// It may be due, have its bytes elsewhere, or be one of several that were written together.
+    Marked { entry: IndexEntry, blob: Option<BlobName>, stamp: Stamp },
 }
 
 /// A cell that is taken out.
@@ -143,24 +181,10 @@ impl IndexEntry {
         Self { digest: encoded.digest(), time: cell.stamp.time, due_ms, tombstone }
     }
 
-    fn to_value(self, address: &[u8]) -> Vec<u8> {
-        let kind = [u8::from(self.tombstone)];
-        [&self.time.to_be_bytes(), &self.due_ms.to_be_bytes(), kind.as_slice(), address].concat()
-    }
-
     /// Its key among what is due.
-    fn due_key(&self) -> Option<Vec<u8>> {
+    pub(crate) fn due_key(&self) -> Option<Vec<u8>> {
         let kind = [u8::from(self.tombstone)];
         (self.due_ms > 0).then(|| [self.due_ms.to_be_bytes().as_slice(), &kind, &self.digest].concat())
-    }
-
-    fn parse<'a>(digest: &[u8], value: &'a [u8]) -> Result<(Self, &'a [u8]), MalformedCell> {
-        let digest = digest.try_into().map_err(|_| MalformedCell::Address)?;
-        let (time, rest) = value.split_first_chunk().ok_or(MalformedCell::Record)?;
-        let (due, rest) = rest.split_first_chunk().ok_or(MalformedCell::Record)?;
-        let (kind, address) = rest.split_first().ok_or(MalformedCell::Record)?;
-        let (time, due_ms) = (u64::from_be_bytes(*time), u64::from_be_bytes(*due));
-        Ok((Self { digest, time, due_ms, tombstone: *kind != 0 }, address))
     }
 }
 
@@ -185,60 +209,48 @@ pub(crate) struct Due {
     pub(crate) digest: Digest,
 }
 
-/// What all cells come to.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) fingerprints: Fingerprints,
-    pub(crate) tombstones: u64,
-    pub(crate) newest: u64,
-}
-
-impl Tally {
-    pub(crate) fn add(&mut self, entry: &IndexEntry) {
-        self.fingerprints.add(&entry.digest);
-        self.tombstones += u64::from(entry.tombstone);
-        self.newest = self.newest.max(entry.time);
-    }
-
-    pub(crate) fn remove(&mut self, entry: &IndexEntry) {
-        self.fingerprints.remove(&entry.digest);
-        self.tombstones = self.tombstones.saturating_sub(u64::from(entry.tombstone));
-    }
-}
+/// The engine below.
+pub(crate) type StoreEngine = Engine<KEYSPACES>;
 
 /// The cells on disk.
 #[derive(Debug)]
 pub(crate) struct Store {
-    engine: Engine<5>,
+    pub(crate) engine: StoreEngine,
+    pub(crate) names: Names,
+    pub(crate) damage: Arc<Damage>,
 }
 
-/// The position of each keyspace.
-const CELLS: usize = 0;
-const INDEX: usize = 1;
-const DUE: usize = 2;
-const BLOBS: usize = 3;
-const BATCHES: usize = 4;
-const OPTIONS: EngineOptions<5> = EngineOptions {
-    keyspaces: ["cells", "index", "due", "blobs", "batches"],
+/// How many keyspaces there are, and the position of each.
+pub(crate) const KEYSPACES: usize = 5;
+pub(crate) const CELLS: usize = 0;
+pub(crate) const NAMES: usize = 1;
+pub(crate) const DUE: usize = 2;
+pub(crate) const BLOBS: usize = 3;
+pub(crate) const BATCHES: usize = 4;
+const OPTIONS: EngineOptions<KEYSPACES> = EngineOptions {
+    keyspaces: ["cells", "names", "due", "blobs", "batches"],
     workers: WORKERS,
     cache_bytes: CACHE_BYTES,
 };
 
+/// Cells that are read before they are summed up, beside the reading.
+const SURVEYED_AT_ONCE: usize = 1024;
+
 impl Store {
     /// Opens the store in `path`, which is made if it is not there, and sums up what it holds.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Tally), StoreError> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Index), StoreError> {
         std::fs::create_dir_all(path).map_err(|source| StoreError::Io { path: path.into(), source })?;
         // The engine asserts some of what it reads of its own files: a damaged one is to end in an error.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let store = Self::open_engine(path)?;
-            let tally = store.tally()?;
-            Ok((store, tally))
+            let index = store.survey()?;
+            Ok((store, index))
         }));
         opened.unwrap_or(Err(ReadError::Senseless)).map_err(|error| classify(path, error))
     }
 
     fn open_engine(path: &Path) -> Result<Self, ReadError> {
-        Ok(Self { engine: Engine::open(path, OPTIONS)? })
+        Ok(Self { engine: Engine::open(path, OPTIONS)?, names: Names::default(), damage: Arc::default() })
     }
 
     /// Makes good what a failed write has left; says whether anything had to be.
@@ -247,50 +259,97 @@ impl Store {
     }
 
     /// Sums up what it holds.
-    pub(crate) fn tally(&self) -> Result<Tally, ReadError> {
-        let mut tally = Tally::default();
-        self.index_from(&[], |entry, _| {
-            tally.add(&entry);
-            true
+    pub(crate) fn survey(&self) -> Result<Index, ReadError> {
+        self.noted(self.sum_up())
+    }
+
+    fn sum_up(&self) -> Result<Index, ReadError> {
+        let index = Index::default();
+        let opened = self.engine.read()?;
+        std::thread::scope(|scope| {
+            // Reading takes as long as hashing, so they go on side by side.
+            let (sender, cells) = mpsc::sync_channel::<Vec<(UserKey, UserValue)>>(4);
+            let summing = scope.spawn(|| cells.into_iter().try_for_each(|cells| sum_up(&index, &cells)));
+            let (mut some, mut read) = (Vec::with_capacity(SURVEYED_AT_ONCE), Ok(()));
+            for guard in opened.keyspaces[CELLS].iter() {
+                match guard.into_inner() {
+                    Ok(cell) => some.push(cell),
+                    Err(error) => {
+                        read = Err(ReadError::from(error));
+                        break;
+                    }
+                }
+                if some.len() == SURVEYED_AT_ONCE && sender.send(std::mem::take(&mut some)).is_err() {
+                    break;
+                }
+            }
+            // Who does not take it has found a cell that is none, and says so.
+            let _ = sender.send(some);
+            drop(sender);
+            let summed = summing.join().unwrap_or(Err(ReadError::Senseless));
+            read.and(summed)
         })?;
-        Ok(tally)
+        for guard in opened.keyspaces[BATCHES].iter() {
+            let key = guard.key()?;
+            let address = key.get(BATCH_PREFIX..).ok_or(MalformedCell::Address)?;
+            index.unplain(&codec::spot(address));
+        }
+        Ok(index)
     }
 
     /// Writes all of `changes` or none, and returns when they are on the disk.
     pub(crate) fn write(&self, changes: &[Change]) -> Result<(), EngineError> {
         self.engine.write(Purpose::Add, |opened| {
-            let [cells, index, due, blobs, batches] = &opened.keyspaces;
+            let [cells, _, due, blobs, batches] = &opened.keyspaces;
             let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
-            for Change { encoded, entry, replaces, blob, old_blob, batch: mates, old_stamp } in changes {
-                if let Some(old) = old_stamp.filter(|old| Some(*old) != *mates) {
-                    let key = batch_key(&old, &encoded.address);
-                    if batches.contains_key(&key)? {
-                        batch.remove(batches, key);
+            for Change { encoded, entry, blob, batch: mates, before } in changes {
+                if let Before::Marked { entry: old, blob: old_blob, stamp: old_stamp } = before {
+                    if Some(*old_stamp) != *mates {
+                        let key = batch_key(old_stamp, &encoded.address);
+                        if batches.contains_key(&key)? {
+                            batch.remove(batches, key);
+                        }
+                    }
+                    if let Some(name) = old_blob.as_ref().filter(|_| old_blob != blob) {
+                        batch.remove(blobs, blob_key(name, &encoded.address));
+                    }
+                    if let Some(key) = old.due_key() {
+                        batch.remove(due, key);
                     }
                 }
                 if let Some(stamp) = mates {
                     batch.insert(batches, batch_key(stamp, &encoded.address), []);
                 }
-                if let Some(name) = old_blob.as_ref().filter(|_| old_blob != blob) {
-                    batch.remove(blobs, blob_key(name, &encoded.address));
-                }
                 if let Some(name) = blob {
                     batch.insert(blobs, blob_key(name, &encoded.address), []);
-                }
-                if let Some(old) = replaces {
-                    batch.remove(index, old.digest.as_slice());
-                    if let Some(key) = old.due_key() {
-                        batch.remove(due, key);
-                    }
                 }
                 if let Some(key) = entry.due_key() {
                     batch.insert(due, key, encoded.address.as_slice());
                 }
-                batch.insert(index, entry.digest.as_slice(), entry.to_value(&encoded.address).as_slice());
                 batch.insert(cells, encoded.address.as_slice(), encoded.record.as_slice());
             }
             batch.commit()
-        })
+        })?;
+        for change in changes.iter().filter(|change| matches!(change.before, Before::Nothing)) {
+            self.names.note(codec::split_digest(&change.entry.digest).0, &change.encoded.address);
+        }
+        self.damage.came_back(changes.iter().map(|change| change.encoded.address.as_slice()));
+        if self.names.are_many() {
+            self.write_names();
+        }
+        Ok(())
+    }
+
+    /// Writes which cells there are, as far as it is not on the disk yet.
+    pub(crate) fn write_names(&self) {
+        if let Err(error) = self.names.write(&self.engine) {
+            tracing::debug!(%error, "addresses will be looked for when they are needed");
+        }
+    }
+
+    /// The address of the cell at `spot`, while there is one.
+    pub(crate) fn address(&self, spot: &Spot) -> Result<Option<Vec<u8>>, ReadError> {
+        self.noted(self.names.address(&self.engine, spot))
     }
 
     /// Takes cells out, without a trace.
@@ -303,17 +362,30 @@ impl Store {
                     batch.remove(&opened.keyspaces[BLOBS], blob_key(name, address));
                 }
                 batch.remove(&opened.keyspaces[CELLS], address.as_slice());
-                batch.remove(&opened.keyspaces[INDEX], entry.digest.as_slice());
+                batch.remove(&opened.keyspaces[NAMES], codec::split_digest(&entry.digest).0.as_slice());
                 if let Some(key) = entry.due_key() {
                     batch.remove(&opened.keyspaces[DUE], key);
                 }
             }
             batch.commit()
-        })
+        })?;
+        for taken in cells {
+            self.names.forget(&codec::split_digest(&taken.entry.digest).0);
+        }
+        Ok(())
     }
 
     /// Visits what is due from `from_ms` on and before `to_ms`, in the order of time, until told to stop.
     pub(crate) fn due(
+        &self,
+        from_ms: u64,
+        to_ms: u64,
+        visit: impl FnMut(&Due, &[u8]) -> bool,
+    ) -> Result<(), ReadError> {
+        self.noted(self.visit_due(from_ms, to_ms, visit))
+    }
+
+    fn visit_due(
         &self,
         from_ms: u64,
         to_ms: u64,
@@ -338,6 +410,15 @@ impl Store {
     /// `None` if there is no such cell, or if it is one of those with a stamp of which `was_sent`; of more than `max` cells
     /// none are given.
     pub(crate) fn together(
+        &self,
+        address: &[u8],
+        was_sent: impl Fn(&Stamp) -> bool,
+        max: usize,
+    ) -> Result<Option<(Encoded, Stamp, Vec<Encoded>)>, ReadError> {
+        self.noted(self.read_together(address, was_sent, max))
+    }
+
+    fn read_together(
         &self,
         address: &[u8],
         was_sent: impl Fn(&Stamp) -> bool,
@@ -391,31 +472,20 @@ impl Store {
 
     /// The cell at `address`.
     pub(crate) fn cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {
-        let record = self.engine.read()?.keyspaces[CELLS].get(address)?;
-        record.map(|record| codec::decode(address, &record)).transpose().map_err(Into::into)
-    }
-
-    /// What is known of the cell version with this digest, and its address, while it is the current one.
-    pub(crate) fn entry(&self, digest: &Digest) -> Result<Option<(IndexEntry, Vec<u8>)>, ReadError> {
-        let Some(value) = self.engine.read()?.keyspaces[INDEX].get(digest)? else { return Ok(None) };
-        let (entry, address) = IndexEntry::parse(digest, &value)?;
-        Ok(Some((entry, address.to_vec())))
-    }
-
-    /// Visits index entries with their addresses in the order of digests, from `start` on, until told to stop.
-    pub(crate) fn index_from(
-        &self,
-        start: &[u8],
-        mut visit: impl FnMut(IndexEntry, &[u8]) -> bool,
-    ) -> Result<(), ReadError> {
-        for guard in self.engine.read()?.keyspaces[INDEX].range(start..) {
-            let (digest, value) = guard.into_inner()?;
-            let (entry, address) = IndexEntry::parse(&digest, &value)?;
-            if !visit(entry, address) {
-                break;
-            }
+        let cell = self.noted(self.read_cell(address))?;
+        if cell.is_none() {
+            self.damage.check_one(address)?;
         }
-        Ok(())
+        Ok(cell)
+    }
+
+    fn read_cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {
+        let record = self.engine.read()?.keyspaces[CELLS].get(address)?;
+        Ok(record.map(|record| codec::decode(address, &record)).transpose()?)
+    }
+
+    fn noted<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
+        outcome.inspect_err(|error| self.damage.note(error))
     }
 
     /// The cells whose address is at least `start` and begins with `prefix`, in order.
@@ -424,7 +494,8 @@ impl Store {
         start: &[u8],
         prefix: &'a [u8],
     ) -> impl Iterator<Item = Result<Cell, ReadError>> + use<'a> {
-        let opened = self.engine.read().map_err(ReadError::from);
+        let opened = self.damage.check(start, prefix).and_then(|()| Ok(self.engine.read()?));
+        let damage = Arc::clone(&self.damage);
         // The database stays open for as long as it is read.
         let (opened, failed) = match opened {
             Ok(opened) => (Some(opened), None),
@@ -442,7 +513,10 @@ impl Store {
             })
             .chain(failed)
             .take_while(move |pair| pair.as_ref().map_or(true, |(address, _)| address.starts_with(prefix)))
-            .map(|pair| pair.and_then(|(address, record)| Ok(codec::decode(&address, &record)?)))
+            .map(move |pair| {
+                let cell = pair.and_then(|(address, record)| Ok(codec::decode(&address, &record)?));
+                cell.inspect_err(|error| damage.note(error))
+            })
     }
 
     /// The cells that decide what `key` is worth.
@@ -461,11 +535,26 @@ impl Store {
     }
 }
 
+/// What is to be known of these cells.
+fn sum_up(index: &Index, cells: &[(UserKey, UserValue)]) -> Result<(), ReadError> {
+    for (address, record) in cells {
+        let Summary { time, expires_ms, is_tombstone, has_blob } = codec::summary(record)?;
+        let digest = codec::digest(address, record);
+        let is_plain = !is_tombstone && !has_blob && expires_ms.is_none();
+        let entry = IndexEntry { digest, time, due_ms: 0, tombstone: is_tombstone };
+        index.put([(codec::split_digest(&digest).0, Known::new(&entry, is_plain))]);
+    }
+    Ok(())
+}
+
+/// Bytes of a key among batches before the address.
+pub(crate) const BATCH_PREFIX: usize = size_of::<u64>() + 16;
+
 fn batch_key(stamp: &Stamp, address: &[u8]) -> Vec<u8> {
     [&stamp.time.to_be_bytes(), stamp.author.as_bytes().as_slice(), address].concat()
 }
 
-fn blob_key(name: &BlobName, address: &[u8]) -> Vec<u8> {
+pub(crate) fn blob_key(name: &BlobName, address: &[u8]) -> Vec<u8> {
     [name.as_bytes(), address].concat()
 }
 

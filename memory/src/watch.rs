@@ -1,8 +1,7 @@
 //! Watching keys: what is there, then what changes.
 //!
-//! The writer only notes *which* key has changed; the watcher reads the value when it gets there. So a watcher never
-//! sees values go backwards, several quick changes of a key may show as one, and a slow watcher costs a bounded queue
-//! of keys. What has changed lately stays in a log for all ([`crate::changes`]): from there a watcher goes on that was
+//! The writer only notes *which* key, field or member has changed; the watcher reads what it is now when it gets there. So
+//! a watcher never sees values go backwards, several quick changes may show as one, and a slow watcher costs a bounded queue. What has changed lately stays in a log for all ([`crate::changes`]): from there a watcher goes on that was
 //! too slow or away for a while. What is older than the log begins is missed: the watcher is told so
 //! ([`Event::Lagged`]) and starts over from a new snapshot.
 
@@ -19,16 +18,16 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
     cell::SpaceName,
-    changes::{Changed, Cursor},
-    space::{KeyRange, KeyValue, Space},
+    changes::{Changed, Cursor, Place},
+    space::{Space, told::SnapshotPlace, told::place_of},
     store::ReadError,
     value::Value,
 };
 
-/// Changed keys that wait for a watcher, before it goes on from the log.
+/// Changes that wait for a watcher, before it goes on from the log.
 const MAX_BEHIND: usize = 1024;
 
-/// Keys of the snapshot that are read at once.
+/// Events of the snapshot that are made at once.
 const SNAPSHOT_PAGE: usize = 256;
 
 /// What a watcher sees.
@@ -41,10 +40,40 @@ pub enum Event {
         /// What it is worth.
         value: Value,
     },
-    /// The key has no value any more: it was deleted, or its time is over.
+    /// The key has no value any more: it was deleted, or its time is over. Its fields and members are told one by one.
     Deleted {
         /// The key.
         key: Bytes,
+    },
+    /// The key's field has this value now.
+    Field {
+        /// The key.
+        key: Bytes,
+        /// The field.
+        field: Bytes,
+        /// Its value.
+        value: Value,
+    },
+    /// The key has no such field any more.
+    FieldDeleted {
+        /// The key.
+        key: Bytes,
+        /// The field.
+        field: Bytes,
+    },
+    /// The key has this member now.
+    Member {
+        /// The key.
+        key: Bytes,
+        /// The member.
+        member: Bytes,
+    },
+    /// The key does not have this member any more.
+    MemberRemoved {
+        /// The key.
+        key: Bytes,
+        /// The member.
+        member: Bytes,
     },
     /// The snapshot is complete; what follows are changes.
     Live,
@@ -57,10 +86,10 @@ pub enum Event {
 pub struct Watch {
     space: Space,
     prefix: Bytes,
-    changed: mpsc::Receiver<(u64, Bytes)>,
+    changed: mpsc::Receiver<(u64, Place)>,
     overflowed: Arc<AtomicBool>,
     /// Changes that the log has told, and that are still to be seen.
-    recalled: VecDeque<(u64, Bytes)>,
+    recalled: VecDeque<(u64, Place)>,
     snapshot: Option<Snapshot>,
     is_lagged: bool,
     /// All changes up to here have been seen.
@@ -68,18 +97,23 @@ pub struct Watch {
 }
 
 /// How far the snapshot has been handed out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Snapshot {
-    page: VecDeque<KeyValue>,
-    after: Option<Bytes>,
-    /// The page is the last one.
-    ends: bool,
+    page: VecDeque<Event>,
+    /// Where the next page begins; `None` at the end.
+    next: Option<SnapshotPlace>,
+}
+
+impl Snapshot {
+    fn begin() -> Self {
+        Self { page: VecDeque::new(), next: Some(SnapshotPlace::default()) }
+    }
 }
 
 impl Watch {
     pub(crate) fn new(space: Space, prefix: Bytes) -> Self {
         let (changed, overflowed, cursor) = register(&space, &prefix);
-        let (recalled, snapshot) = (VecDeque::new(), Some(Snapshot::default()));
+        let (recalled, snapshot) = (VecDeque::new(), Some(Snapshot::begin()));
         Self { space, prefix, changed, overflowed, recalled, snapshot, is_lagged: false, cursor }
     }
 
@@ -117,7 +151,7 @@ impl Watch {
             if std::mem::take(&mut self.is_lagged) {
                 self.recalled.clear();
                 self.cursor = self.space.memory().shared().watchers.now();
-                self.snapshot = Some(Snapshot::default());
+                self.snapshot = Some(Snapshot::begin());
                 return Ok(Event::Lagged);
             }
             if let Some(event) = self.step_snapshot().await? {
@@ -128,16 +162,13 @@ impl Watch {
                 // The writer, which holds the other end, lives as long as the space in `self`.
                 None => self.changed.recv().await,
             };
-            let Some((number, key)) = next else { return std::future::pending().await };
+            let Some((number, place)) = next else { return std::future::pending().await };
             // The log may have told it already.
             if number <= self.cursor.number {
                 continue;
             }
             self.cursor.number = number;
-            return Ok(match self.space.read(&key)? {
-                Some(value) => Event::Value { key, value },
-                None => Event::Deleted { key },
-            });
+            return self.space.now_at(place).await;
         }
     }
 
@@ -152,22 +183,22 @@ impl Watch {
 
     async fn step_snapshot(&mut self) -> Result<Option<Event>, ReadError> {
         let Some(snapshot) = &mut self.snapshot else { return Ok(None) };
-        if snapshot.page.is_empty() && !snapshot.ends {
-            let range = KeyRange { after: snapshot.after.clone(), ..KeyRange::prefix(&self.prefix) };
-            let page = self.space.scan_range(range, SNAPSHOT_PAGE).await?;
-            snapshot.ends = page.len() < SNAPSHOT_PAGE;
-            snapshot.page = page.into();
+        // A page may hold nothing but what was deleted.
+        while snapshot.page.is_empty()
+            && let Some(place) = snapshot.next.clone()
+        {
+            let (page, next) = self.space.told_from(&self.prefix, place, SNAPSHOT_PAGE).await?;
+            (snapshot.page, snapshot.next) = (page.into(), next);
         }
-        let Some(KeyValue { key, value }) = snapshot.page.pop_front() else {
+        let event = snapshot.page.pop_front();
+        if event.is_none() {
             self.snapshot = None;
-            return Ok(Some(Event::Live));
-        };
-        snapshot.after = Some(key.clone());
-        Ok(Some(Event::Value { key, value }))
+        }
+        Ok(Some(event.unwrap_or(Event::Live)))
     }
 }
 
-type Registered = (mpsc::Receiver<(u64, Bytes)>, Arc<AtomicBool>, Cursor);
+type Registered = (mpsc::Receiver<(u64, Place)>, Arc<AtomicBool>, Cursor);
 
 /// First the changes, then the snapshot: what happens in between is seen twice rather than not at all.
 fn register(space: &Space, prefix: &Bytes) -> Registered {
@@ -197,7 +228,7 @@ struct Room {
 struct Watcher {
     space: SpaceName,
     prefix: Bytes,
-    sender: mpsc::Sender<(u64, Bytes)>,
+    sender: mpsc::Sender<(u64, Place)>,
     overflowed: Arc<AtomicBool>,
 }
 
@@ -213,17 +244,18 @@ impl Watchers {
         self.room().log.now()
     }
 
-    fn since(&self, space: &SpaceName, prefix: &[u8], cursor: Cursor) -> Option<VecDeque<(u64, Bytes)>> {
+    fn since(&self, space: &SpaceName, prefix: &[u8], cursor: Cursor) -> Option<VecDeque<(u64, Place)>> {
         self.room().log.since(space, prefix, cursor)
     }
 
-    /// Notes a key whose worth may have changed. Never waits for a watcher.
-    pub(crate) fn note(&self, space: &SpaceName, key: &Bytes) {
+    /// Notes that a cell has changed. Never waits for a watcher.
+    pub(crate) fn note(&self, space: &SpaceName, key: &Bytes, field: &Bytes) {
+        let Some(place) = place_of(key, field) else { return };
         let mut room = self.room();
-        let number = room.log.note(space, key);
+        let number = room.log.note(space, &place);
         room.watchers.retain(|watcher| {
             let concerns = watcher.space == *space && key.starts_with(&watcher.prefix);
-            if concerns { watcher.note(number, key) } else { !watcher.sender.is_closed() }
+            if concerns { watcher.note(number, &place) } else { !watcher.sender.is_closed() }
         });
     }
 
@@ -234,8 +266,8 @@ impl Watchers {
 
 impl Watcher {
     /// Returns whether anybody still listens.
-    fn note(&self, number: u64, key: &Bytes) -> bool {
-        match self.sender.try_send((number, key.clone())) {
+    fn note(&self, number: u64, place: &Place) -> bool {
+        match self.sender.try_send((number, place.clone())) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
                 self.overflowed.store(true, Ordering::Release);

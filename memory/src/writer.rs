@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet, btree_map::Entry},
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +20,7 @@ use crate::{
     counter::{IncrementError, KeyState},
     engine::EngineError,
     memory::Shared,
-    store::{Change, IndexEntry, ReadError, Taken},
+    store::{Before, Change, IndexEntry, ReadError, Taken},
     value::{BlobName, MAX_LARGE},
     versions,
 };
@@ -126,6 +126,8 @@ pub(crate) enum Work {
     Job(Box<dyn Job>),
     /// To take cells out, if they are still what they were: their addresses and digests.
     Purge(Vec<(Vec<u8>, Digest)>, Removal),
+    /// To save what is sound of a damaged store.
+    Salvage,
 }
 
 /// Why cells are taken out.
@@ -253,10 +255,13 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
         if doubtful.is_empty() {
             doubtful = unknown;
         }
-        if let Some(Work::Purge(cells, removal)) = next {
-            take_out(shared, cells, removal);
+        match next {
+            Some(Work::Purge(cells, removal)) => take_out(shared, cells, removal),
+            Some(Work::Salvage) => salvage(shared),
+            Some(Work::Job(_)) | None => {}
         }
     }
+    shared.store.write_names();
 }
 
 fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>, removal: Removal) {
@@ -273,11 +278,25 @@ fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>, removal: Removal) {
         tracing::warn!(%error, "what nobody needs any more stays");
         return;
     }
-    let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
-    cells.iter().for_each(|taken| tally.remove(&taken.entry));
+    shared.index.forget(cells.iter().map(|taken| codec::split_digest(&taken.entry.digest).0));
     shared.leftovers.offer(cells.iter().filter_map(|taken| taken.blob), false);
     if removal == Removal::Dead {
         shared.counters.reaped.add(cells.len() as u64);
+    }
+}
+
+fn salvage(shared: &Shared) {
+    if !shared.store.damage.is_found() {
+        return;
+    }
+    match shared.store.salvage(&shared.index) {
+        Ok(0) => tracing::info!("all that the damaged store held was saved"),
+        Ok(n) => {
+            tracing::error!(n, "cells were damaged, and are fetched from other members");
+            shared.counters.damaged.add(n);
+            shared.is_missing_some();
+        }
+        Err(error) => tracing::error!(%error, "what is sound of the damaged store cannot be saved yet"),
     }
 }
 
@@ -292,8 +311,8 @@ fn mend(shared: &Shared, doubtful: &mut Vec<Cell>) {
             return;
         }
     }
-    match shared.store.tally() {
-        Ok(tally) => *shared.tally.lock().unwrap_or_else(PoisonError::into_inner) = tally,
+    match shared.store.survey() {
+        Ok(index) => shared.index.become_like(index),
         Err(error) => tracing::error!(%error, "the store cannot be summed up"),
     }
     let is_there = |cell: &Cell| {
@@ -309,16 +328,29 @@ fn mend(shared: &Shared, doubtful: &mut Vec<Cell>) {
 
 /// What is known, within a group, about one address.
 struct Slot {
-    /// What the disk has, ...
-    stored: Option<IndexEntry>,
-    /// ... where its value's bytes lie, ...
-    stored_blob: Option<BlobName>,
-    /// ... and its stamp.
-    stored_stamp: Option<Stamp>,
-    /// What the disk has, or will have after this group.
-    current: Option<Cell>,
+    /// What the disk has.
+    stored: Before,
+    current: Current,
     /// Set once the group changes it.
     next: Option<(Encoded, IndexEntry)>,
+}
+
+/// What the disk has, or will have after this group.
+enum Current {
+    /// Something that was written before this time, and was not read.
+    Before(u64),
+    /// This.
+    Read(Option<Cell>),
+}
+
+impl Slot {
+    /// The cell, unless it is still to be read.
+    fn cell(&self) -> Option<&Cell> {
+        match &self.current {
+            Current::Read(cell) => cell.as_ref(),
+            Current::Before(_) => None,
+        }
+    }
 }
 
 type Slots = BTreeMap<Vec<u8>, Slot>;
@@ -341,7 +373,7 @@ impl View<'_> {
         let pending =
             self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
         let mut written = pending.filter(|(_, slot)| slot.next.is_some());
-        written.any(|(_, slot)| slot.current.as_ref().is_some_and(|cell| is_such(&cell.field)))
+        written.any(|(_, slot)| slot.cell().is_some_and(|cell| is_such(&cell.field)))
     }
 
     /// One cell.
@@ -353,8 +385,8 @@ impl View<'_> {
     ) -> Result<Option<Cell>, ReadError> {
         let address = codec::address(space, key, field);
         match self.slots.get(&address) {
-            Some(slot) => Ok(slot.current.clone()),
-            None => self.shared.store.cell(&address),
+            Some(Slot { current: Current::Read(cell), .. }) => Ok(cell.clone()),
+            Some(_) | None => self.shared.store.cell(&address),
         }
     }
 
@@ -377,7 +409,7 @@ impl View<'_> {
         }
         let pending =
             self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
-        for cell in pending.filter_map(|(_, slot)| slot.current.as_ref()) {
+        for cell in pending.filter_map(|(_, slot)| slot.cell()) {
             cells.insert(cell.field.clone(), cell.clone());
         }
         Ok(cells.into_values().collect())
@@ -389,7 +421,7 @@ impl View<'_> {
         let mut state = self.shared.store.key_state(space, key)?;
         let pending =
             self.slots.range(prefix.clone()..).take_while(|(address, _)| address.starts_with(&prefix));
-        for cell in pending.filter_map(|(_, slot)| slot.current.as_ref()) {
+        for cell in pending.filter_map(|(_, slot)| slot.cell()) {
             state.take(cell.clone());
         }
         Ok(state)
@@ -418,7 +450,7 @@ impl Group<'_> {
         let won = match self.load(cells) {
             Ok(cells) => {
                 let is_local = job.is_local();
-                cells.into_iter().filter_map(|(cell, encoded)| self.apply(cell, encoded, is_local)).collect()
+                cells.into_iter().filter_map(|loaded| self.apply(loaded, is_local)).collect()
             }
             Err(error) => {
                 job.fail(error);
@@ -429,45 +461,43 @@ impl Group<'_> {
     }
 
     /// Does all that can fail, so that a job is applied whole or not at all.
-    fn load(&mut self, cells: Vec<Cell>) -> Result<Vec<(Cell, Encoded)>, WriteError> {
+    fn load(&mut self, cells: Vec<Cell>) -> Result<Vec<Loaded>, WriteError> {
         let mut loaded = Vec::with_capacity(cells.len());
         for cell in cells {
             let encoded = codec::encode(&cell)?;
-            if let Entry::Vacant(vacant) = self.slots.entry(encoded.address.clone()) {
-                let current = self.shared.store.cell(&encoded.address)?;
-                let stored = match &current {
-                    Some(current) => Some(IndexEntry::of(current, &codec::encode(current)?)),
-                    None => None,
-                };
-                let stored_blob = current.as_ref().and_then(Cell::blob);
-                let stored_stamp = current.as_ref().map(|current| current.stamp);
-                vacant.insert(Slot { stored, stored_blob, stored_stamp, current, next: None });
+            let entry = IndexEntry::of(&cell, &encoded);
+            match self.slots.entry(encoded.address.clone()) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(Slot::load(self.shared, &cell, &encoded, &entry)?);
+                }
+                Entry::Occupied(mut occupied) => occupied.get_mut().reload(self.shared, &cell, &encoded)?,
             }
-            loaded.push((cell, encoded));
+            loaded.push(Loaded { cell, encoded, entry });
         }
         Ok(loaded)
     }
 
     /// Lets the cell in if it wins.
-    fn apply(&mut self, cell: Cell, encoded: Encoded, is_local: bool) -> Option<Cell> {
+    fn apply(&mut self, loaded: Loaded, is_local: bool) -> Option<Cell> {
+        let Loaded { cell, encoded, entry } = loaded;
         let slot = self.slots.get_mut(&encoded.address)?;
         match &slot.current {
-            Some(current) if !cell.supersedes(current) => {
+            Current::Read(Some(current)) if !cell.supersedes(current) => {
                 if cell != *current {
                     self.leftovers.extend(cell.blob().map(|name| (name, is_local)));
                 }
                 return None;
             }
             // It was reaped here, or never was here, and kills nothing.
-            None if self.shared.horizon.is_long_dead(&cell, now_ms()) => return None,
-            _ => {}
+            Current::Read(None) if self.shared.horizon.is_long_dead(&cell, now_ms()) => return None,
+            Current::Read(_) | Current::Before(_) => {}
         }
         self.cells += 1;
         self.bytes += encoded.address.len() + encoded.record.len();
-        let old_blob = slot.current.as_ref().and_then(Cell::blob);
+        let old_blob = slot.cell().and_then(Cell::blob);
         self.leftovers.extend(old_blob.map(|name| (name, is_local)));
-        slot.next = Some((encoded.clone(), IndexEntry::of(&cell, &encoded)));
-        slot.current = Some(cell.clone());
+        slot.next = Some((encoded, entry));
+        slot.current = Current::Read(Some(cell.clone()));
         Some(cell)
     }
 
@@ -476,24 +506,19 @@ impl Group<'_> {
         let Self { shared, slots, mut jobs, leftovers, cells: _, bytes: _ } = self;
         let batches = batches_of(&jobs);
         let change = |slot: Slot| {
-            let Slot { stored, stored_blob, stored_stamp, current, next } = slot;
-            let ((encoded, entry), current) = (next?, current?);
+            let Slot { stored: before, current: Current::Read(Some(current)), next: Some((encoded, entry)) } =
+                slot
+            else {
+                return None;
+            };
             let batch = batches.contains(&current.stamp).then_some(current.stamp);
-            Some(Change {
-                encoded,
-                entry,
-                replaces: stored,
-                blob: current.blob(),
-                old_blob: stored_blob,
-                batch,
-                old_stamp: stored_stamp,
-            })
+            Some(Change { encoded, entry, blob: current.blob(), batch, before })
         };
         let mut doubtful = Vec::new();
         let changes: Vec<Change> = slots.into_values().filter_map(change).collect();
         match if changes.is_empty() { Ok(()) } else { shared.store.write(&changes) } {
             Ok(()) => {
-                sum_up(shared, &changes);
+                shared.index.put(changes.iter().map(Change::known));
                 for (name, is_local) in leftovers {
                     shared.leftovers.offer([name], is_local);
                 }
@@ -517,6 +542,49 @@ impl Group<'_> {
     }
 }
 
+/// A cell that may be applied.
+struct Loaded {
+    cell: Cell,
+    encoded: Encoded,
+    entry: IndexEntry,
+}
+
+impl Slot {
+    /// Looks up what there is where `cell` is to be written; what will be written over unseen is not read.
+    fn load(shared: &Shared, cell: &Cell, encoded: &Encoded, entry: &IndexEntry) -> Result<Self, ReadError> {
+        let (spot, _) = codec::split_digest(&entry.digest);
+        let slot = |stored, current| Self { stored, current, next: None };
+        let known = match shared.index.at(&spot) {
+            None => return Ok(slot(Before::Nothing, Current::Read(None))),
+            Some(known) if known.is_plain && known.time < cell.stamp.time => {
+                return Ok(slot(Before::Plain, Current::Before(cell.stamp.time)));
+            }
+            Some(known) => known,
+        };
+        let current = shared.store.cell(&encoded.address)?;
+        let stored = match &current {
+            Some(_) if known.is_plain => Before::Plain,
+            Some(current) => Before::Marked {
+                entry: IndexEntry::of(current, &codec::encode(current)?),
+                blob: current.blob(),
+                stamp: current.stamp,
+            },
+            None => Before::Nothing,
+        };
+        Ok(slot(stored, Current::Read(current)))
+    }
+
+    /// The same for one more cell.
+    fn reload(&mut self, shared: &Shared, cell: &Cell, encoded: &Encoded) -> Result<(), ReadError> {
+        if let Current::Before(time) = self.current
+            && cell.stamp.time < time
+        {
+            self.current = Current::Read(shared.store.cell(&encoded.address)?);
+        }
+        Ok(())
+    }
+}
+
 /// The stamps that several cells of one job have: they were written together, here or by their author.
 fn batches_of(jobs: &[(Box<dyn Job>, Vec<Cell>)]) -> HashSet<Stamp> {
     let mut batches = HashSet::new();
@@ -525,14 +593,4 @@ fn batches_of(jobs: &[(Box<dyn Job>, Vec<Cell>)]) -> HashSet<Stamp> {
         batches.extend(won.iter().map(|cell| cell.stamp).filter(|stamp| !seen.insert(*stamp)));
     }
     batches
-}
-
-fn sum_up(shared: &Shared, changes: &[Change]) {
-    let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
-    for Change { entry, replaces, .. } in changes {
-        if let Some(old) = replaces {
-            tally.remove(old);
-        }
-        tally.add(entry);
-    }
 }

@@ -178,6 +178,62 @@ async fn a_watch_goes_on_where_another_stopped() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_watch_tells_of_fields_members_and_counters_first_as_they_are_and_then_as_they_change()
+-> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let field = |field: &'static str, value: &'static str| {
+        Some(Event::Field { key: "w/h".into(), field: field.into(), value: value.into() })
+    };
+    let member = |member: &'static str| Some(Event::Member { key: "w/s".into(), member: member.into() });
+    let counted = |value: &'static str| Some(Event::Value { key: "w/n".into(), value: value.into() });
+    space.set_fields(b"w/h", vec![("a".into(), "1".into()), ("b".into(), "2".into())]).await?;
+    space.delete_fields(b"w/h", vec!["a".into()]).await?;
+    space.incr(b"w/n", 5).await?;
+    space.add_members(b"w/s", vec!["x".into(), "y".into()]).await?;
+    space.set_fields(b"other", vec![("a".into(), "1".into())]).await?;
+
+    let mut watch = space.watch(b"w/");
+    for told in [field("b", "2"), counted("5"), member("x"), member("y"), Some(Event::Live)] {
+        assert_eq!(watch.next().await, told);
+    }
+    let cursor = watch.cursor().expect("the snapshot is over");
+    space.set_fields(b"w/h", vec![("b".into(), "3".into())]).await?;
+    assert_eq!(watch.next().await, field("b", "3"));
+    space.incr(b"w/n", 1).await?;
+    assert_eq!(watch.next().await, counted("6"));
+    space.remove_members(b"w/s", vec!["x".into()]).await?;
+    assert_eq!(watch.next().await, Some(Event::MemberRemoved { key: "w/s".into(), member: "x".into() }));
+    space.delete(b"w/h").await?;
+    let gone = Some(Event::FieldDeleted { key: "w/h".into(), field: "b".into() });
+    assert_eq!(watch.next().await, gone);
+
+    // Who was away hears of each place once, as it is now.
+    let mut watch = space.watch_from(b"w/", cursor);
+    assert_eq!(watch.next().await, counted("6"));
+    assert_eq!(watch.next().await, Some(Event::MemberRemoved { key: "w/s".into(), member: "x".into() }));
+    assert_eq!(watch.next().await, gone);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_snapshot_of_a_large_hash_comes_page_by_page_and_whole() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let fields = (0..1000).map(|i| (format!("f{i:03}").into(), "v".into())).collect();
+    space.set_fields(b"h", fields).await?;
+    space.set(b"h", "plain".into(), None).await?;
+    space.incr(b"i", 1).await?;
+    let mut watch = space.watch(b"");
+    assert_eq!(watch.next().await, Some(Event::Value { key: "h".into(), value: "plain".into() }));
+    for i in 0..1000 {
+        let told = Event::Field { key: "h".into(), field: format!("f{i:03}").into(), value: "v".into() };
+        assert_eq!(watch.next().await, Some(told));
+    }
+    assert_eq!(watch.next().await, Some(Event::Value { key: "i".into(), value: "1".into() }));
+    assert_eq!(watch.next().await, Some(Event::Live));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_watcher_that_was_too_slow_misses_nothing_that_still_stands() -> anyhow::Result<()> {
     let Node { space, .. } = &node()?;
     let mut watch = space.watch(b"");

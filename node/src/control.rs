@@ -118,6 +118,7 @@ impl Control {
             zone: self.zone.clone(),
             memory_digest: self.memory.digest(),
             memory_cells: self.memory.stats().cells,
+            memory_lost: self.memory.stats().lost,
             slots: capacity.slots,
             slots_free: capacity.free,
             n_alive: peers.iter().filter(|peer| peer.alive).count(),

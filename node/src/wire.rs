@@ -30,8 +30,9 @@ pub use self::{
     functions::{DeployRequest, Deployed, FunctionLine, InvokeRequest, RollbackRequest, VersionLine},
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
     memory::{
-        Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyKindBody,
-        KeyValueBody, Length, MemberBody, RestoreValueRequest, SpaceBody, VersionBody, WatchEvent, WriteBody,
+        Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, FieldsChanged, FieldsRequest,
+        IncrementRequest, KeyKindBody, KeyValueBody, Length, MemberBody, MembersChanged, MembersRequest,
+        NameBody, RestoreValueRequest, SpaceBody, VersionBody, WatchEvent, WriteBody,
     },
     problem::{Problem, ProblemBody},
     processes::{EventAnswer, EventSent, ProcessLine, SpawnRequest},
@@ -77,6 +78,8 @@ pub struct Status {
     pub memory_digest: String,
     /// Cells of the shared memory on this node, tombstones among them.
     pub memory_cells: u64,
+    /// Cells that were damaged on this node's disk and have not come back from other members yet.
+    pub memory_lost: u64,
     /// Tasks that this node runs at once.
     pub slots: u32,
     /// Of those, how many are free.

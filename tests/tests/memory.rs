@@ -100,6 +100,11 @@ fn writes_may_depend_on_what_is_there() {
     node.ok(["mem", "expire", "log"]);
     assert!(node.json(["mem", "stat", "log"])["expires_ms"].is_null());
     assert_eq!(node.run(["mem", "expire", "nothing", "1s"]).code, NO_SUCH_KEY);
+    for args in [&["mem", "set", "log", "x", "--ttl", "0"][..], &["mem", "expire", "log", "0s"]] {
+        let refused = node.run(args);
+        assert!(refused.code == 2 && refused.stderr.contains("no time"), "{}", refused.stderr);
+    }
+    assert_eq!(node.ok(["mem", "get", "log"]), "one two\n");
 }
 
 #[test]
@@ -113,8 +118,10 @@ fn keys_hold_fields_and_members_that_all_nodes_see() {
     assert_eq!(other.ok(["mem", "hget", "user"]), "{\"age\":\"37\",\"name\":\"Ada\"}\n");
     assert_eq!(other.ok(["mem", "hget", "user", "name"]), "Ada\n");
     assert_eq!(other.ok(["mem", "smembers", "tags"]), "a\nb\n");
-    other.ok(["mem", "srem", "tags", "a"]);
-    other.ok(["mem", "hdel", "user", "age"]);
+    other.ok(["mem", "srem", "tags", "a", "never there"]);
+    assert_eq!(other.run(["mem", "srem", "tags", "a"]).code, NO_SUCH_KEY);
+    other.ok(["mem", "hdel", "user", "age", "never there"]);
+    assert_eq!(other.run(["mem", "hdel", "user", "age"]).code, NO_SUCH_KEY);
     swarm.wait_same_memory();
     assert_eq!(node.run(["mem", "smembers", "tags", "a"]).code, NO_SUCH_KEY);
     assert_eq!(node.run(["mem", "hget", "user", "age"]).code, NO_SUCH_KEY);
@@ -138,6 +145,18 @@ fn a_watch_shows_what_is_there_and_then_what_happens_elsewhere() {
     writer.ok(["mem", "set", "other/key", "2"]);
     writer.ok(["mem", "set", "user/bob", "3"]);
     wait_until("what comes is shown", || watching.stdout().contains("user/bob"));
+    writer.ok(["mem", "hset", "user/h", "f", "v"]);
+    writer.ok(["mem", "sadd", "user/s", "m"]);
+    writer.ok(["mem", "incr", "user/n", "41"]);
+    for shown in [
+        r#"{"key":"user/h","field":"f","value":"v"}"#,
+        r#"{"key":"user/s","member":"m"}"#,
+        r#"{"key":"user/n","value":"41"}"#,
+    ] {
+        wait_until("what is no plain value is shown", || watching.stdout().contains(shown));
+    }
+    writer.ok(["mem", "srem", "user/s", "m"]);
+    wait_until("a member's end is shown", || watching.stdout().contains("\"removed\":true"));
     writer.ok(["mem", "del", "user/bob"]);
     wait_until("what goes is shown", || watching.stdout().contains("\"deleted\":true"));
     assert!(!watching.stdout().contains("other/key"));

@@ -89,7 +89,7 @@ enum Action {
         #[arg(long, value_name = "FILE", conflicts_with = "value")]
         file: Option<PathBuf>,
         /// Forget it after this time, such as 30s or 7d.
-        #[arg(long, value_parser = super::task::parse_duration)]
+        #[arg(long, value_parser = parse_lasting)]
         ttl: Option<Duration>,
         /// Forget it when the value before would have been forgotten.
         #[arg(long, conflicts_with = "ttl")]
@@ -115,7 +115,7 @@ enum Action {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         key: String,
         /// Such as 30s or 7d; for good if it is missing.
-        #[arg(value_parser = super::task::parse_duration)]
+        #[arg(value_parser = parse_lasting)]
         ttl: Option<Duration>,
     },
     /// Delete a key and all that it holds; exit with 4 if there is none.
@@ -161,9 +161,9 @@ enum Action {
     /// Read writes from standard input, one JSON document a line, and make all of them or none:
     /// {"key": "a", "value": "1"}, {"key": "a", "field": "f", "value": "1"}, {"key": "b"} to delete.
     Batch,
-    /// Print the keys that begin with PREFIX and have a plain value, and then every change of one, a JSON document a line.
-    /// Of a value over 16 KiB its size is told.
-    /// Hashes and sets are not followed. If the node goes away, the status is 5.
+    /// Print what the keys that begin with PREFIX hold, and then every change, a JSON document a line: of plain values and
+    /// counters {"key", "value"}, of hashes {"key", "field", "value"}, of sets {"key", "member"}; with "deleted" or "removed"
+    /// what is gone. Of a value over 16 KiB its size is told. If the node goes away, the status is 5.
     Watch {
         /// What the keys begin with.
         #[arg(default_value = "")]
@@ -463,6 +463,16 @@ impl From<KeyKindBody> for Listed {
     }
 }
 
+/// A time for which something counts.
+fn parse_lasting(text: &str) -> Result<Duration, String> {
+    match super::task::parse_duration(text).map_err(|error| error.to_string())? {
+        Duration::ZERO => {
+            Err("a value that counts for no time cannot be kept; `mem del` deletes one".to_owned())
+        }
+        lasting => Ok(lasting),
+    }
+}
+
 /// Text as it is, and what would disturb a terminal escaped.
 fn readable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
@@ -478,6 +488,11 @@ enum Line {
     Set { key: String, value: String },
     Large { key: String, bytes: u64 },
     Deleted { key: String, deleted: bool },
+    Field { key: String, field: String, value: String },
+    LargeField { key: String, field: String, bytes: u64 },
+    FieldDeleted { key: String, field: String, deleted: bool },
+    Member { key: String, member: String },
+    MemberRemoved { key: String, member: String, removed: bool },
     Lagged { lagged: bool },
 }
 
@@ -488,6 +503,21 @@ async fn watch(context: &mut Context, space: &str, prefix: &str) -> anyhow::Resu
             WatchEvent::Value { key, value } => Line::Set { key: readable(&key), value: readable(&value) },
             WatchEvent::Large { key, bytes } => Line::Large { key: readable(&key), bytes },
             WatchEvent::Deleted { key } => Line::Deleted { key: readable(&key), deleted: true },
+            WatchEvent::Field { key, field, value } => {
+                Line::Field { key: readable(&key), field: readable(&field), value: readable(&value) }
+            }
+            WatchEvent::LargeField { key, field, bytes } => {
+                Line::LargeField { key: readable(&key), field: readable(&field), bytes }
+            }
+            WatchEvent::FieldDeleted { key, field } => {
+                Line::FieldDeleted { key: readable(&key), field: readable(&field), deleted: true }
+            }
+            WatchEvent::Member { key, member } => {
+                Line::Member { key: readable(&key), member: readable(&member) }
+            }
+            WatchEvent::MemberRemoved { key, member } => {
+                Line::MemberRemoved { key: readable(&key), member: readable(&member), removed: true }
+            }
             WatchEvent::Live => continue,
             WatchEvent::Lagged => Line::Lagged { lagged: true },
         };

@@ -57,7 +57,11 @@ impl Status {
         if !status.zone.is_empty() {
             table.row(["zone".to_owned(), status.zone.clone()]);
         }
-        let memory = format!("{} cells, digest {:.16}", status.memory_cells, status.memory_digest);
+        let lost = match status.memory_lost {
+            0 => String::new(),
+            n => format!(", {n} damaged on this disk and not back from other members yet"),
+        };
+        let memory = format!("{} cells, digest {:.16}{lost}", status.memory_cells, status.memory_digest);
         table.row(["memory".to_owned(), memory]);
         table.row(["files".to_owned(), files(&context.client.shortfall().await?)]);
         table.row(["tasks".to_owned(), format!("{} of {} slots free", status.slots_free, status.slots)]);

@@ -97,6 +97,38 @@ async fn pages_carry_more_than_a_frame_can_hold() {
     assert!(agree(&a, &b));
 }
 
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        match entry.path() {
+            path if path.is_dir() => copy(&path, &to.join(entry.file_name())),
+            path => {
+                std::fs::copy(path, to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_before_it_wrote_where_its_cells_lie_still_sends_them() {
+    let (a, b, dir) = (node(), node(), tempfile::tempdir().unwrap());
+    fill(&a, 0..300, 10).await;
+    // What is on the disk now is what a kill would leave.
+    let left = dir.path().join("memory");
+    copy(a._dir.path(), &left);
+    let memory = Memory::open_with(&left, &a.peer, REMEMBERS).unwrap();
+    let killed = Node { peer: a.peer, memory, _dir: dir };
+    sync(&b, &killed).await;
+    assert!(agree(&a, &b));
+    // And those of which it has noted it, after a good end.
+    drop(killed.memory);
+    let again = Node { memory: Memory::open_with(&left, &a.peer, REMEMBERS).unwrap(), ..killed };
+    let c = node();
+    fill(&again, 200..400, 10).await;
+    sync(&c, &again).await;
+    assert!(agree(&again, &c));
+}
+
 #[tokio::test]
 async fn a_few_differences_among_many_cells_cost_a_few_bytes() {
     let (a, b) = (node(), node());

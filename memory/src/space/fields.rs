@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Space, blocking, check_names, is_users};
+use super::{MAX_BATCH_BYTES, MAX_BATCH_CELLS, Space, blocking, check_names, is_users};
 use crate::{
     blobs::ByteStream,
     cell::{Cell, Content, Draft, RESERVED_FIELD},
@@ -144,6 +144,10 @@ impl Space {
         cells: impl Iterator<Item = (Bytes, Content)>,
     ) -> Result<Changed, WriteError> {
         let mut cells: Vec<(Bytes, Content)> = cells.collect();
+        let bytes = cells.iter().map(|(field, _)| key.len() + field.len()).sum();
+        if cells.len() > MAX_BATCH_CELLS || bytes > MAX_BATCH_BYTES {
+            return Err(WriteError::BatchTooLarge { cells: cells.len(), bytes });
+        }
         // Of two for one field the later counts.
         cells.reverse();
         cells.sort_by(|a, b| a.0.cmp(&b.0));

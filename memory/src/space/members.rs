@@ -55,6 +55,20 @@ impl Space {
         self.change_cells(key, cells).await.map(|changed| changed.added)
     }
 
+    /// Adds members to `key` and removes others, all or none; returns how many were new, and how many there were of those
+    /// that are gone. One that is to be added and removed is removed.
+    pub async fn change_members(
+        &self,
+        key: &[u8],
+        added: Vec<Bytes>,
+        removed: Vec<Bytes>,
+    ) -> Result<(usize, usize), WriteError> {
+        let (added, removed) = (checked(key, &added)?, checked(key, &removed)?);
+        let added = added.into_iter().map(|field| (field, Content::Value(Bytes::new())));
+        let removed = removed.into_iter().map(|field| (field, Content::Tombstone));
+        self.change_cells(key, added.chain(removed)).await.map(|changed| (changed.added, changed.removed))
+    }
+
     /// Removes members of `key`; returns how many there were.
     pub async fn remove_members(&self, key: &[u8], members: Vec<Bytes>) -> Result<usize, WriteError> {
         let fields = checked(key, &members)?;
@@ -73,6 +87,11 @@ fn checked(key: &[u8], members: &[Bytes]) -> Result<Vec<Bytes>, WriteError> {
 
 fn field_of(member: &[u8]) -> Bytes {
     [&MEMBERS, member].concat().into()
+}
+
+/// The member that a field stands for.
+pub(super) fn member_in(field: &Bytes) -> Option<Bytes> {
+    member_of(field).map(|member| field.slice_ref(member))
 }
 
 fn member_of(field: &[u8]) -> Option<&[u8]> {

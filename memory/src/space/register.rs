@@ -118,10 +118,9 @@ impl Lifetime {
 
 impl Space {
     /// The plain value of `key` with its version.
-    #[expect(clippy::unused_async, reason = "one lookup; callers await all that reads")]
     pub async fn entry(&self, key: &[u8]) -> Result<Option<Entry>, ReadError> {
-        let state = self.memory.shared().store.key_state(&self.name, key)?;
-        Ok(entry_of(&state))
+        let store = &self.memory.shared().store;
+        Arrival::wait_for(|| Ok(entry_of(&store.key_state(&self.name, key)?))).await
     }
 
     /// The plain value of `key` and its bytes, from wherever they are.

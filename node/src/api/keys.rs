@@ -1,6 +1,7 @@
 //! `/api/v1/mem/{space}/{key}/...`: what else a key can hold than a value, and writes of several keys at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -17,8 +18,8 @@ use super::extract::{Json, Segments};
 use super::memory::{Resource, space};
 use super::route::{Content, Route, Verb};
 use crate::wire::{
-    Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, Length, MemberBody,
-    WriteBody,
+    Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, FieldsChanged, FieldsRequest,
+    IncrementRequest, Length, MemberBody, MembersChanged, MembersRequest, NameBody, WriteBody,
 };
 
 /// What is added to a value at once, in bytes.
@@ -75,6 +76,15 @@ fn field_routes(state: &Resource) -> Vec<Route> {
         .gives(Content::Json(
             "[{field, value}], fields percent-encoded, values in base64; of one over 16 KiB {field, bytes}",
         )),
+        Route::new(
+            Verb::Post,
+            "/api/v1/mem/{space}/{key}/fields",
+            "Delete several fields, all at once, on disk when answered",
+            state,
+            change_fields,
+        )
+        .takes(Content::Json("{delete: [field]}, percent-encoded"))
+        .gives(Content::Json("{deleted}: how many there were")),
         Route::new(Verb::Get, FIELD, "The value of a field", state, field).gives(Content::Bytes("the value")),
         Route::new(Verb::Put, FIELD, "Set a field, on disk when answered", state, set_field)
             .takes(Content::Bytes("the value")),
@@ -103,6 +113,15 @@ fn member_routes(state: &Resource) -> Vec<Route> {
             members,
         )
         .gives(Content::Json("[{member}], percent-encoded")),
+        Route::new(
+            Verb::Post,
+            "/api/v1/mem/{space}/{key}/members",
+            "Add and remove several members, all at once, on disk when answered",
+            state,
+            change_members,
+        )
+        .takes(Content::Json("{add: [member], remove: [member]}, percent-encoded"))
+        .gives(Content::Json("{added, removed}: how many")),
         Route::new(Verb::Get, MEMBER, "Whether it is a member: 204 or 404", state, member),
         Route::new(Verb::Put, MEMBER, "Add a member, on disk when answered", state, add_member)
             .gives(Content::Json("{changed}")),
@@ -146,7 +165,7 @@ async fn expire(
     Json(request): Json<ExpireRequest>,
 ) -> Result<axum::Json<Changed>, ApiError> {
     let lifetime = match request.ttl_ms {
-        Some(ms) => Lifetime::For(std::time::Duration::from_millis(ms)),
+        Some(ms) => Lifetime::For(lasting(ms)?),
         None => Lifetime::Forever,
     };
     let changed = space(&state, &segments)?.expire(segments.bytes(2), lifetime).await?;
@@ -186,6 +205,28 @@ async fn delete_field(
     let field = Bytes::copy_from_slice(segments.bytes(4));
     let deleted = space(&state, &segments)?.delete_fields(segments.bytes(2), vec![field]).await? > 0;
     Ok(axum::Json(Deleted { deleted }))
+}
+
+async fn change_fields(
+    State(state): State<Resource>,
+    segments: Segments,
+    Json(request): Json<FieldsRequest>,
+) -> Result<axum::Json<FieldsChanged>, ApiError> {
+    let fields = request.delete.into_iter().map(|NameBody(field)| field).collect();
+    let deleted = space(&state, &segments)?.delete_fields(segments.bytes(2), fields).await? as u64;
+    Ok(axum::Json(FieldsChanged { deleted }))
+}
+
+async fn change_members(
+    State(state): State<Resource>,
+    segments: Segments,
+    Json(request): Json<MembersRequest>,
+) -> Result<axum::Json<MembersChanged>, ApiError> {
+    let names = |names: Vec<NameBody>| names.into_iter().map(|NameBody(member)| member).collect();
+    let (add, remove) = (names(request.add), names(request.remove));
+    let space = space(&state, &segments)?;
+    let (added, removed) = space.change_members(segments.bytes(2), add, remove).await?;
+    Ok(axum::Json(MembersChanged { added: added as u64, removed: removed as u64 }))
 }
 
 async fn increment_field(
@@ -229,6 +270,15 @@ async fn remove_member(
     let member = Bytes::copy_from_slice(segments.bytes(4));
     let deleted = space(&state, &segments)?.remove_members(segments.bytes(2), vec![member]).await? > 0;
     Ok(axum::Json(Deleted { deleted }))
+}
+
+/// How long a value is to count. Nothing is written to be gone at once.
+pub(super) fn lasting(ttl_ms: u64) -> Result<Duration, ApiError> {
+    match ttl_ms {
+        0 => Err(ApiError::bad_request("bad-ttl", "a value that counts for no time cannot be kept")
+            .with_hint("delete it, or name a time of at least a millisecond")),
+        ms => Ok(Duration::from_millis(ms)),
+    }
 }
 
 /// What is said ahead of a value's bytes.

@@ -1,7 +1,5 @@
 //! `/api/v1/mem`: the shared memory. Keys are percent-encoded segments of the URL and may be any bytes.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -143,7 +141,7 @@ async fn set(
     request: Request,
 ) -> Result<Response, ApiError> {
     let condition = condition(&headers)?;
-    let ttl = query.parsed("ttl_ms")?.map(Duration::from_millis);
+    let ttl = query.parsed("ttl_ms")?.map(keys::lasting).transpose()?;
     let keeps_ttl = query.parsed("keep_ttl")?.unwrap_or(false);
     let (space, key) = (space(&state, &segments)?, segments.bytes(2));
     let value = keys::payload(&state.memory, request).await?;
@@ -248,6 +246,15 @@ fn wire_event(event: starfish_memory::Event) -> WatchEvent {
         }
         starfish_memory::Event::Value { key, value } => WatchEvent::Large { key, bytes: value.len() },
         starfish_memory::Event::Deleted { key } => WatchEvent::Deleted { key },
+        starfish_memory::Event::Field { key, field, value: Value::Inline(value) } => {
+            WatchEvent::Field { key, field, value }
+        }
+        starfish_memory::Event::Field { key, field, value } => {
+            WatchEvent::LargeField { key, field, bytes: value.len() }
+        }
+        starfish_memory::Event::FieldDeleted { key, field } => WatchEvent::FieldDeleted { key, field },
+        starfish_memory::Event::Member { key, member } => WatchEvent::Member { key, member },
+        starfish_memory::Event::MemberRemoved { key, member } => WatchEvent::MemberRemoved { key, member },
         starfish_memory::Event::Live => WatchEvent::Live,
         starfish_memory::Event::Lagged => WatchEvent::Lagged,
     }
@@ -273,6 +280,7 @@ impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::Blob(cause) => blob_error(cause, chain(&error)),
+            _ if error.may_pass() => Self::unavailable("damaged", chain(&error)),
             _ => Self::internal(&error),
         }
     }
@@ -300,11 +308,15 @@ impl From<WriteError> for ApiError {
             WriteError::KeyTooLong { .. } | WriteError::FieldTooLong { .. } | WriteError::ReservedField => {
                 Self::bad_request("bad-key", message)
             }
+            WriteError::BatchTooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("write it in parts")
+            }
             WriteError::Increment(_) => Self::new(StatusCode::CONFLICT, "not-a-counter", message),
             WriteError::Commit(_) if error.is_no_room() => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-space", message)
             }
             WriteError::Blob(cause) => blob_error(&cause, message),
+            WriteError::Read(cause) if cause.may_pass() => Self::unavailable("damaged", message),
             WriteError::Contended | WriteError::Late => Self::unavailable("busy", message),
             WriteError::Stopped => Self::unavailable("stopped", message),
             _ => Self::internal(&error),

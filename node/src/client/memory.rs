@@ -15,8 +15,9 @@ use super::connection::{Answer, RequestBody, empty, full, streamed};
 use super::{Client, ClientError, request};
 use crate::percent;
 use crate::wire::{
-    Changed, Counted, Deleted, ExpireRequest, FieldBody, IncrementRequest, KeyKindBody, KeyValueBody, Length,
-    MemberBody, RestoreValueRequest, SpaceBody, VersionBody, WatchEvent, WriteBody,
+    Changed, Counted, Deleted, ExpireRequest, FieldBody, FieldsChanged, FieldsRequest, IncrementRequest,
+    KeyKindBody, KeyValueBody, Length, MemberBody, MembersChanged, MembersRequest, NameBody,
+    RestoreValueRequest, SpaceBody, VersionBody, WatchEvent, WriteBody,
 };
 
 /// The longest line of a watch: an event with the largest key and value, escaped, several times over.
@@ -201,10 +202,15 @@ impl RemoteSpace {
         self.client.send(request).await?.done().await
     }
 
-    /// Deletes a field; says whether there was one.
-    pub async fn delete_field(&self, key: &[u8], field: &[u8]) -> Result<bool, ClientError> {
-        let answer = self.client.send(request(Method::DELETE, &self.field_at(key, field), empty())).await?;
-        answer.json::<Deleted>().await.map(|answer| answer.deleted)
+    /// Deletes fields, all at once; says how many there were.
+    pub async fn delete_fields(
+        &self,
+        key: &[u8],
+        fields: impl IntoIterator<Item = impl Into<Bytes>>,
+    ) -> Result<u64, ClientError> {
+        let request = FieldsRequest { delete: names(fields) };
+        let changed: FieldsChanged = self.client.post(&format!("{}/fields", self.at(key)), &request).await?;
+        Ok(changed.deleted)
     }
 
     /// Adds to a field, and gives what it is then.
@@ -227,16 +233,32 @@ impl RemoteSpace {
         }
     }
 
-    /// Adds a member; says whether it is new.
-    pub async fn add_member(&self, key: &[u8], member: &[u8]) -> Result<bool, ClientError> {
-        let answer = self.client.send(request(Method::PUT, &self.member_at(key, member), empty())).await?;
-        answer.json::<Changed>().await.map(|answer| answer.changed)
+    /// Adds members, all at once; says how many are new.
+    pub async fn add_members(
+        &self,
+        key: &[u8],
+        members: impl IntoIterator<Item = impl Into<Bytes>>,
+    ) -> Result<u64, ClientError> {
+        let request = MembersRequest { add: names(members), remove: Vec::new() };
+        self.change_members(key, &request).await.map(|changed| changed.added)
     }
 
-    /// Removes a member; says whether it was one.
-    pub async fn remove_member(&self, key: &[u8], member: &[u8]) -> Result<bool, ClientError> {
-        let answer = self.client.send(request(Method::DELETE, &self.member_at(key, member), empty())).await?;
-        answer.json::<Deleted>().await.map(|answer| answer.deleted)
+    /// Removes members, all at once; says how many there were.
+    pub async fn remove_members(
+        &self,
+        key: &[u8],
+        members: impl IntoIterator<Item = impl Into<Bytes>>,
+    ) -> Result<u64, ClientError> {
+        let request = MembersRequest { add: Vec::new(), remove: names(members) };
+        self.change_members(key, &request).await.map(|changed| changed.removed)
+    }
+
+    async fn change_members(
+        &self,
+        key: &[u8],
+        request: &MembersRequest,
+    ) -> Result<MembersChanged, ClientError> {
+        self.client.post(&format!("{}/members", self.at(key)), request).await
     }
 
     /// Deletes a key; says whether there was one.
@@ -306,6 +328,10 @@ impl RemoteSpace {
     fn at(&self, key: &[u8]) -> String {
         format!("/api/v1/mem/{}/{}", self.name, percent::encode(key))
     }
+}
+
+fn names(names: impl IntoIterator<Item = impl Into<Bytes>>) -> Vec<NameBody> {
+    names.into_iter().map(|name| NameBody(name.into())).collect()
 }
 
 /// A value and what is known of it.

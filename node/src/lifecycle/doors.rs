@@ -75,6 +75,10 @@ fn metrics(control: &Control, stock: &Stock) -> Metrics {
     metrics.look_up("memory_cells", "Cells on disk, tombstones among them", None, move || {
         i64::try_from(memory.stats().cells).unwrap_or(i64::MAX)
     });
+    let memory = control.memory.clone();
+    metrics.look_up("memory_cells_lost", "Cells damaged on disk and not back yet", None, move || {
+        i64::try_from(memory.stats().lost).unwrap_or(i64::MAX)
+    });
     let stock = stock.source();
     metrics.look_up("compute_slots_free", "Tasks that could begin here now", None, {
         let stock = stock.clone();

@@ -114,6 +114,47 @@ pub struct MemberBody {
     pub member: Bytes,
 }
 
+/// `POST /api/v1/mem/{space}/{key}/members`: all or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MembersRequest {
+    /// Those to add.
+    #[serde(default)]
+    pub add: Vec<NameBody>,
+    /// Those to remove; one that is among both is removed.
+    #[serde(default)]
+    pub remove: Vec<NameBody>,
+}
+
+/// What that has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersChanged {
+    /// How many are new.
+    pub added: u64,
+    /// How many were members and are not any more.
+    pub removed: u64,
+}
+
+/// `POST /api/v1/mem/{space}/{key}/fields`: all or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FieldsRequest {
+    /// Those to delete.
+    pub delete: Vec<NameBody>,
+}
+
+/// What that has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldsChanged {
+    /// How many there were.
+    pub deleted: u64,
+}
+
+/// A member or field, percent-encoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NameBody(#[serde(with = "as_percent")] pub Bytes);
+
 /// One write of `POST /api/v1/mem/{space}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -185,11 +226,64 @@ pub enum WatchEvent {
         /// How long it is, in bytes.
         bytes: u64,
     },
-    /// The key is gone.
+    /// The key has no plain value any more. Its fields and members are told one by one.
     Deleted {
         /// The key.
         #[serde(with = "as_percent")]
         key: Bytes,
+    },
+    /// The key's field has this value, from before the watch began or from now on.
+    Field {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The field.
+        #[serde(with = "as_percent")]
+        field: Bytes,
+        /// Its value.
+        #[serde(with = "as_base64")]
+        value: Bytes,
+    },
+    /// The key's field has a value that is too large to be told.
+    #[serde(rename = "large-field")]
+    LargeField {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The field.
+        #[serde(with = "as_percent")]
+        field: Bytes,
+        /// How long the value is, in bytes.
+        bytes: u64,
+    },
+    /// The key has no such field any more.
+    #[serde(rename = "field-deleted")]
+    FieldDeleted {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The field.
+        #[serde(with = "as_percent")]
+        field: Bytes,
+    },
+    /// The key has this member, from before the watch began or from now on.
+    Member {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The member.
+        #[serde(with = "as_percent")]
+        member: Bytes,
+    },
+    /// The key does not have this member any more.
+    #[serde(rename = "member-removed")]
+    MemberRemoved {
+        /// The key.
+        #[serde(with = "as_percent")]
+        key: Bytes,
+        /// The member.
+        #[serde(with = "as_percent")]
+        member: Bytes,
     },
     /// All that was there has been told; what follows are changes.
     Live,
@@ -237,6 +331,11 @@ mod tests {
             WatchEvent::Value { key: Bytes::from_static(b"a/\xff"), value: Bytes::from_static(b"\0\xfe") };
         let json = serde_json::to_string(&event).unwrap();
         assert_eq!(json, r#"{"event":"value","key":"a%2F%FF","value":"AP4="}"#);
+        assert_eq!(serde_json::from_str::<WatchEvent>(&json).unwrap(), event);
+        let event =
+            WatchEvent::FieldDeleted { key: Bytes::from_static(b"k"), field: Bytes::from_static(b"\xff") };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(json, r#"{"event":"field-deleted","key":"k","field":"%FF"}"#);
         assert_eq!(serde_json::from_str::<WatchEvent>(&json).unwrap(), event);
     }
 }

@@ -110,29 +110,18 @@ impl Held {
                 context.print(serde_json::to_string(&object)?).await?;
             }
             Self::Hdel { key, fields } => {
-                let mut any = false;
-                for field in fields {
-                    any |= space.delete_field(key.as_bytes(), field.as_bytes()).await?;
-                }
-                return Ok(found(any));
+                return Ok(found(space.delete_fields(key.as_bytes(), fields).await? > 0));
             }
             Self::Hincr { key, field, by } => {
                 let value = space.incr_field(key.as_bytes(), field.as_bytes(), by).await?;
                 context.print(value).await?;
             }
             Self::Sadd { key, members } => {
-                let mut n_new = 0;
-                for member in members {
-                    n_new += usize::from(space.add_member(key.as_bytes(), member.as_bytes()).await?);
-                }
+                let n_new = space.add_members(key.as_bytes(), members).await?;
                 context.print(n_new).await?;
             }
             Self::Srem { key, members } => {
-                let mut any = false;
-                for member in members {
-                    any |= space.remove_member(key.as_bytes(), member.as_bytes()).await?;
-                }
-                return Ok(found(any));
+                return Ok(found(space.remove_members(key.as_bytes(), members).await? > 0));
             }
             Self::Smembers { key, member: Some(member) } => {
                 return Ok(found(space.is_member(key.as_bytes(), member.as_bytes()).await?));
