@@ -8,7 +8,9 @@ use anyhow::{Context as _, bail};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::{StreamExt, TryStreamExt, stream};
 use starfish_compute::batch::{BatchSpec, Ending, Items};
-use starfish_compute::{Compute, ComputeOptions, Module, Outcome, OutputFrame, TaskSpec};
+use starfish_compute::function::version::FunctionName;
+use starfish_compute::function::{CallSpec, FunctionSpec, Running, Said};
+use starfish_compute::{Compute, ComputeOptions, Limits, Module, Outcome, OutputFrame, TaskSpec};
 use starfish_dht::testing::TestSwarm;
 use starfish_fs::mem_vfs::MemVfs;
 use starfish_memory::Memory;
@@ -56,6 +58,35 @@ async fn batch(compute: &Compute, program: &bytes::Bytes, n: u64) -> anyhow::Res
     }
 }
 
+/// A function that is called again and again, one call after the other.
+async fn calls(compute: &Compute, name: &FunctionName, n: u64) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    for _ in 0..n {
+        let spec = CallSpec { name: name.clone(), args: Vec::new(), request: None };
+        let Running { stdin, mut said } = compute.call(spec).await?;
+        drop(stdin);
+        loop {
+            match said.recv().await.context("a call has an end")? {
+                Said::Ended(Outcome::Exited(0)) => break,
+                Said::Ended(outcome) => bail!("the call ended otherwise: {outcome}"),
+                Said::Lost(why) => bail!("the call was lost: {why}"),
+                _ => {}
+            }
+        }
+    }
+    Ok(start.elapsed())
+}
+
+async fn deploy(compute: &Compute, program: &bytes::Bytes) -> anyhow::Result<FunctionName> {
+    let name: FunctionName = "hello".parse()?;
+    let (env, grants, reach, limits) = (Vec::new(), Vec::new(), Vec::new(), Limits::default());
+    let module = Module::Bytes(program.clone());
+    compute
+        .deploy(FunctionSpec { name: name.clone(), module, env, grants, reach, limits, http: None })
+        .await?;
+    Ok(name)
+}
+
 fn raw(program: &[u8], n: u64) -> anyhow::Result<Duration> {
     let mut config = Config::new();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::default()));
@@ -95,6 +126,12 @@ fn measure(criterion: &mut Criterion) -> anyhow::Result<()> {
     group.bench_function("on a node, as one batch", |bencher| {
         bencher.iter_custom(|n| {
             runtime.block_on(batch(&compute, &program, n)).unwrap_or(Duration::from_secs(3600))
+        });
+    });
+    let function = runtime.block_on(deploy(&compute, &program))?;
+    group.bench_function("a call of a function, one after the other", |bencher| {
+        bencher.iter_custom(|n| {
+            runtime.block_on(calls(&compute, &function, n)).unwrap_or(Duration::from_secs(3600))
         });
     });
     group.bench_function("limit: wasmtime in one thread", |bencher| {
