@@ -5,12 +5,14 @@ use std::time::Duration;
 use libp2p::allow_block_list::{self, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::gossipsub::{
-    self, ConfigBuilder, MessageAuthenticity, PeerScoreParams, PeerScoreThresholds, ValidationMode,
+    self, ConfigBuilder, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds, ValidationMode,
 };
 use libp2p::kad::{self, BucketInserts, Mode};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{StreamProtocol, autonat, dcutr, identify, mdns, memory_connection_limits, ping, relay, upnp};
+use libp2p::{
+    PeerId, StreamProtocol, autonat, dcutr, identify, mdns, memory_connection_limits, ping, relay, upnp,
+};
 
 use crate::config::NetworkConfig;
 use crate::gossip::MAX_MESSAGE;
@@ -30,6 +32,11 @@ const MAX_ESTABLISHED: u32 = 1_024;
 const MAX_ESTABLISHED_PER_PEER: u32 = 4;
 /// Above this share of the machine's memory, new connections are refused.
 const MAX_MEMORY_SHARE: f64 = 0.5;
+/// Bytes of a gossiped message's name: enough that no two are alike.
+const ID_BYTES: usize = 16;
+/// Names in one list. The list must fit into one transmission (libp2p takes lists of 16 KiB, and makes longer ones unless told
+/// not to): one that does not closes the stream, and after five of them two nodes gossip no more until they are connected anew.
+const MAX_IDS: usize = 800;
 /// How often a connection is checked, and how long an answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(8);
@@ -147,21 +154,39 @@ fn kademlia(identity: &Identity, records: Records) -> kad::Behaviour<Records> {
     kademlia
 }
 
-fn gossip(identity: &Identity) -> Result<gossipsub::Behaviour, SetupError> {
-    let failed = |error: &dyn std::fmt::Display| SetupError::Gossip(error.to_string());
-    let config = ConfigBuilder::default()
+/// Names a message by who said it and when. Short, since lists of names are what is sent where messages were missed.
+fn message_id(message: &gossipsub::Message) -> MessageId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&message.source.map(PeerId::to_bytes).unwrap_or_default());
+    hasher.update(&message.sequence_number.unwrap_or_default().to_be_bytes());
+    MessageId::new(&hasher.finalize().as_bytes()[..ID_BYTES])
+}
+
+fn gossip_config() -> Result<gossipsub::Config, gossipsub::ConfigBuilderError> {
+    ConfigBuilder::default()
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
         .max_transmit_size(MAX_MESSAGE + 1024)
+        .message_id_fn(message_id)
+        .max_control_messages_sent(MAX_IDS)
         .heartbeat_initial_delay(Duration::from_millis(100))
         .flood_publish(true)
         .build()
-        .map_err(|error| failed(&error))?;
+}
+
+fn gossip(identity: &Identity) -> Result<gossipsub::Behaviour, SetupError> {
+    let failed = |error: &dyn std::fmt::Display| SetupError::Gossip(error.to_string());
+    let config = gossip_config().map_err(|error| failed(&error))?;
     let mut gossip =
         gossipsub::Behaviour::new(MessageAuthenticity::Signed(identity.keypair().clone()), config)
             .map_err(|error| failed(&error))?;
     // Members of a small swarm often share one address (a home's router, one machine), which is no sign of an attack.
-    let scores = PeerScoreParams { ip_colocation_factor_weight: 0.0, ..PeerScoreParams::default() };
+    // Nor is it one to be slower than somebody who writes much: it would be sent nothing for a minute.
+    let scores = PeerScoreParams {
+        ip_colocation_factor_weight: 0.0,
+        slow_peer_weight: 0.0,
+        ..PeerScoreParams::default()
+    };
     gossip.with_peer_score(scores, PeerScoreThresholds::default()).map_err(|error| failed(&error))?;
     Ok(gossip)
 }
@@ -171,5 +196,26 @@ fn relay_config() -> relay::Config {
         max_circuit_bytes: RELAY_BYTES,
         max_circuit_duration: RELAY_TIME,
         ..relay::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_list_of_names_fits_into_one_transmission() {
+        let config = gossip_config().unwrap();
+        let message = gossipsub::Message {
+            source: Some(PeerId::random()),
+            data: Vec::new(),
+            sequence_number: Some(u64::MAX),
+            topic: gossipsub::IdentTopic::new("topic").hash(),
+        };
+        // Two bytes go in front of each, and the longest topic in front of all.
+        let each = config.message_id(&message).0.len() + 2;
+        let list = config.max_control_messages_sent() * each + 1024;
+        assert!(list <= config.max_control_message_size(), "{list}");
+        assert!(list <= config.max_transmit_size(), "{list}");
     }
 }

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
+
 use starfish_dht::testing::{PATIENCE, TestSwarm, dialable, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_find_each_other_through_one() {
@@ -72,6 +76,47 @@ async fn gossip_reaches_everybody() {
         };
         let gossip = tokio::time::timeout(PATIENCE, heard).await.unwrap().unwrap();
         assert_eq!((gossip.author, &gossip.data[..]), (author, &b"tide is in"[..]));
+    }
+}
+
+/// Says something until everybody else has heard it.
+async fn say_until_heard(swarm: &TestSwarm, by: usize, heard: &[watch::Receiver<u64>]) {
+    let before: Vec<u64> = heard.iter().map(|heard| *heard.borrow()).collect();
+    wait_until("a word to be heard", PATIENCE, || async {
+        let _ = swarm.network(by).publish("news", format!("calm {by}").into_bytes()).await;
+        let others = heard.iter().zip(&before).enumerate().filter(|(node, _)| *node != by);
+        others.into_iter().all(|(_, (heard, before))| *heard.borrow() > *before)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gossip_goes_on_after_a_flood_that_was_too_much() {
+    let swarm = TestSwarm::start(3).await;
+    let (mut heard, mut listening) = (Vec::new(), JoinSet::new());
+    for index in 0..3 {
+        let mut subscription = swarm.network(index).subscribe("news").await.unwrap();
+        let (count, calm_words) = watch::channel(0);
+        heard.push(calm_words);
+        listening.spawn(async move {
+            while let Some(gossip) = subscription.next().await {
+                if gossip.data.starts_with(b"calm") {
+                    count.send_modify(|count| *count += 1);
+                }
+            }
+        });
+    }
+    say_until_heard(&swarm, 0, &heard).await;
+    let flood = (0..40_000_u32).map(|number| {
+        let network = swarm.network(usize::from(number % 2 == 1)).clone();
+        async move {
+            // What does not get through is lost, as gossip is.
+            let _ = network.publish("news", [&number.to_le_bytes()[..], &[0; 1000]].concat()).await;
+        }
+    });
+    futures::stream::iter(flood).buffer_unordered(256).collect::<()>().await;
+    for by in [2, 1, 0] {
+        say_until_heard(&swarm, by, &heard).await;
     }
 }
 
