@@ -190,6 +190,32 @@ async fn a_node_that_is_lost_in_the_middle_is_done_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_that_is_lost_in_the_middle_leaves_nobody_accused() {
+    let mut nodes = Nodes::start(&[2, 2, 2]).await;
+    let job = nodes.computes[0].submit_batch(verified("slow", Items::Range(0..5), 3)).await.unwrap().0;
+    let next = nodes.computes[1].clone();
+    wait_until("the job is under way", PATIENCE, || async {
+        let report = nodes.computes[0].job(&job.to_string()).await;
+        report.is_ok_and(|report| report.workers.len() == 3) && next.results(job).await.is_ok()
+    })
+    .await;
+    nodes.lose(0).await;
+    let end = tokio::time::timeout(PATIENCE * 2, next.wait(job)).await.expect("the job does not end");
+    assert_eq!(end.unwrap().ending, Ending::Complete { failed: 0 });
+    let verified = next.job(&job.to_string()).await.unwrap().verified.unwrap();
+    assert!(verified.outvoted.is_empty(), "{verified:?}");
+    assert_eq!(all(&nodes.computes[2], job).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_waits_for_more_nodes_says_so() {
+    let nodes = Nodes::start(&[1, 1]).await;
+    let job = nodes.computes[0].submit_batch(verified("echo", Items::Range(0..3), 5)).await.unwrap().0;
+    let why = report(&nodes, job).await.why.expect("a reason");
+    assert!(why.contains("5 nodes") && why.contains("3 of them") && why.contains("2 can"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_compared_is_refused_with_the_reason() {
     let nodes = Nodes::start(&[1]).await;
     nodes.put("/data/file", "content").await;

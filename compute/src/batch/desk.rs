@@ -258,6 +258,11 @@ impl Desk {
         self.open.clone()
     }
 
+    /// Who is at work on what.
+    fn leases(&self) -> impl Iterator<Item = (Range<u64>, PeerId)> {
+        self.leases.iter().map(|(start, lease)| (*start..lease.end, lease.by))
+    }
+
     /// What a node is at work on.
     fn leases_of(&self, by: PeerId) -> impl Iterator<Item = Range<u64>> {
         let leases = self.leases.iter().filter(move |(_, lease)| lease.by == by);

@@ -179,6 +179,15 @@ impl Jury {
         self.standing(generation).filter_map(|(place, pledged)| Some((place.start..pledged.end, place.by?)))
     }
 
+    /// Pledges that do not count. Who made them is not asked again.
+    pub(crate) fn void_pledges(&self, generation: u32) -> impl Iterator<Item = (Range<u64>, PeerId)> {
+        let void = self
+            .pledged
+            .iter()
+            .filter(move |(place, pledged)| place.generation == generation && pledged.state == State::Void);
+        void.filter_map(|(place, pledged)| Some((place.start..pledged.end, place.by?)))
+    }
+
     /// Whether everything is open.
     pub(crate) fn is_all_open(&self, generation: u32) -> bool {
         self.standing(generation).all(|(_, pledged)| pledged.state == State::Open)
@@ -194,9 +203,13 @@ impl Jury {
         self.ballot.outvoted()
     }
 
-    /// The tasks for which a node has pledged itself.
+    /// The tasks for which a node has pledged itself, also where that does not count.
     pub(crate) fn had(&self, node: &PeerId, generation: u32) -> RangeSet<u64> {
-        self.pledges(generation).filter(|(_, by)| by == node).map(|(range, _)| range).collect()
+        let by_it = self
+            .pledged
+            .iter()
+            .filter(|(place, _)| place.generation == generation && place.by.as_ref() == Some(node));
+        by_it.map(|(place, pledged)| place.start..pledged.end).collect()
     }
 
     /// Those of some tasks that any of these nodes could still run.

@@ -53,7 +53,19 @@ impl KeptBatch {
         for (range, by) in jury.into_iter().flat_map(|jury| jury.pledges(generation)) {
             desk.ended(&range, 0, by);
         }
+        for (range, by) in jury.into_iter().flat_map(|jury| jury.void_pledges(generation)) {
+            desk.exclude(&range, by);
+        }
         Self { copies, ..Self::of(generation, desk) }
+    }
+
+    /// The same begun anew: those at work go on.
+    pub(super) fn renewed(&self, known: &Known, now: Millis) -> Self {
+        let mut new = Self::new(known, now);
+        if self.generation == known.generation {
+            new.desk.take_over(&self.desk, now);
+        }
+        new
     }
 
     /// One that nobody can be at work on yet.

@@ -1,7 +1,7 @@
 //! What memory tells of batches, on its way to the docket.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use starfish_memory::Cell;
@@ -88,6 +88,7 @@ impl Batches {
                 self.desks.lock().remove(&job);
                 self.definitions().remove(&job);
                 self.suspects.forget(&job);
+                self.pledged.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != job);
                 return;
             }
             _ => {}

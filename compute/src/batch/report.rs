@@ -5,6 +5,7 @@ use std::sync::Arc;
 use starfish_dht::PeerId;
 use tracing::debug;
 
+use super::ballot::quorum;
 use super::definition::Ending;
 use super::docket::{Known, Standing};
 use super::jury::Jury;
@@ -65,7 +66,9 @@ impl Batches {
             task: TaskId(known.card.definition.0),
             keeper: docket.keeper(job).unwrap_or(known.card.submitter),
             phase,
-            why: (phase == Phase::Pending).then(|| self.why(known, &standing)),
+            why: self
+                .too_few(known)
+                .or_else(|| (phase == Phase::Pending).then(|| self.why(known, &standing))),
             outcome: known.end.as_ref().map(|end| outcome(&end.ending, known)),
             by: None,
             submitted_ms: known.card.submitted_ms,
@@ -77,6 +80,20 @@ impl Batches {
             progress: Some(known.progress()),
             workers,
             verified: known.jury.as_ref().map(verified),
+        })
+    }
+
+    /// Why a batch whose tasks several nodes are to run does not come to its end.
+    fn too_few(&self, known: &Known) -> Option<String> {
+        let jury = known.jury.as_ref().filter(|_| known.end.is_none())?;
+        let (able, copies) = (self.able(known).len(), usize::from(jury.copies()));
+        let must = quorum(jury.copies());
+        (able < usize::from(jury.enough())).then(|| match able < must {
+            true => format!(
+                "{copies} nodes are to run each task and {must} of them must agree; {able} can: the others are not there, have no \
+                 slots or memory for it, or were outvoted"
+            ),
+            false => format!("{copies} nodes are to run each task, and only {able} can: it is waited for more for a moment"),
         })
     }
 

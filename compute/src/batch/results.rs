@@ -167,9 +167,13 @@ impl Results {
     /// Of all that tell of the task, the one that counts: where it ended well, the first; else the latest. Where several
     /// nodes ran it, only what enough of them agree on counts, or that it could not be run.
     async fn read(&mut self, quorum: usize, places: &[Place]) -> Result<Ended, ResultsError> {
-        let mut told = Vec::new();
+        let (mut told, mut missing) = (Vec::new(), None);
         for place in places {
-            told.push((*place, self.result(*place).await?));
+            match self.result(*place).await {
+                Ok(ended) => told.push((*place, ended)),
+                // Others may do.
+                Err(error) => missing = Some(error),
+            }
         }
         let agree = |place: &Place, ended: &Ended| {
             let said = ballot::said(&ended.result);
@@ -190,7 +194,8 @@ impl Results {
                 best = Some((is_well, place, ended));
             }
         }
-        best.map(|(_, _, ended)| ended.clone()).ok_or(ResultsError::Gone(self.job))
+        let best = best.map(|(_, _, ended)| ended.clone());
+        best.ok_or_else(|| missing.unwrap_or(ResultsError::Gone(self.job)))
     }
 
     async fn result(&mut self, place: Place) -> Result<Ended, ResultsError> {

@@ -327,6 +327,7 @@ impl Ledger<'_> {
         let receipt = self.collected.close(&job, self.slice.generation, batches.unix_ms(), identity)?;
         match seal {
             None => batches.store().receipt(job, &receipt).await?,
+            Some(_) if !batches.may_pledge(job, receipt.generation, &receipt.range) => return Ok(()),
             Some(seal) => {
                 let pledge = Pledge::seal(&receipt, &job, identity, &seal)?;
                 batches.store().pledge(job, &pledge).await?;

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rangemap::RangeSet;
 use starfish_dht::PeerId;
 use starfish_fs::vfs::Vfs;
 use starfish_memory::Memory;
@@ -46,6 +47,8 @@ pub(crate) struct Batches {
     pub(super) near: Mutex<BTreeMap<JobId, Option<Near>>>,
     pub(super) cells: Arc<Arrived>,
     pub(crate) suspects: Suspects,
+    /// Tasks for which this node pledges itself, or has, since it was started.
+    pub(super) pledged: Mutex<BTreeMap<(JobId, u32), RangeSet<u64>>>,
     pub(super) changed: watch::Sender<u64>,
     pub(super) woken: Notify,
 }
@@ -70,6 +73,7 @@ impl Batches {
             near: Mutex::default(),
             cells,
             suspects: Suspects::new(memory, me)?,
+            pledged: Mutex::default(),
             changed: watch::Sender::new(0),
             woken: Notify::new(),
         });

@@ -77,7 +77,7 @@ impl Batches {
             KeptBatch::new(known, now + SETTLE_FOR)
         });
         if !kept.is_of(known) {
-            *kept = KeptBatch::new(known, now);
+            *kept = kept.renewed(known, now);
         }
         kept.desk.tick(now);
         if let Some(jury) = &known.jury {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use starfish_dht::PeerId;
 use tracing::{debug, warn};
@@ -68,6 +68,23 @@ impl Batches {
         }
     }
 
+    /// Whether this node may pledge itself for these tasks: it does so once, whatever its slots have been given. From
+    /// here on it has.
+    pub(super) fn may_pledge(&self, job: JobId, generation: u32, range: &Range<u64>) -> bool {
+        let has_had = {
+            let docket = self.docket();
+            let jury = docket.get(&job).and_then(|known| known.jury.as_ref());
+            jury.is_some_and(|jury| jury.has_had(self.me(), generation, range))
+        };
+        let mut pledged = self.pledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = pledged.entry((job, generation)).or_default();
+        if has_had || of_it.overlaps(range) {
+            return false;
+        }
+        of_it.insert(range.clone());
+        true
+    }
+
     /// Publishes the keys to what this node has pledged, where enough others have too.
     pub(super) async fn reveal(&self) {
         let (me, identity) = (self.me(), self.service.network.identity());
@@ -110,7 +127,7 @@ impl Batches {
         }
         if !is_known {
             warn!(tasks = ?lacking, "what was found out did not arrive: it is asked for again");
-            *kept = KeptBatch::new(known, now);
+            *kept = kept.renewed(known, now);
             return Next::Wait;
         }
         let more = jury.left_for(&able, known.generation, &lacking);
@@ -144,7 +161,7 @@ impl Batches {
     }
 
     /// The nodes that can run tasks of a batch.
-    fn able(&self, known: &Known) -> BTreeSet<PeerId> {
+    pub(super) fn able(&self, known: &Known) -> BTreeSet<PeerId> {
         let board = self.service.board();
         let can = |node: &PeerId| {
             board.capacity_of(*node).is_some_and(|capacity| {

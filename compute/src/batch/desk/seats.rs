@@ -149,6 +149,20 @@ impl Seats {
         }
     }
 
+    /// Node `by` is not asked for these tasks any more, though what it found does not count.
+    pub fn exclude(&mut self, range: &Range<u64>, by: PeerId) {
+        if !range.is_empty() {
+            self.had.entry(by).or_default().insert(range.clone());
+        }
+    }
+
+    /// Who is at work on what goes on with it at these desks, where they have room for it.
+    pub fn take_over(&mut self, other: &Self, now: Millis) {
+        for (range, by) in other.desks.iter().flat_map(Desk::leases) {
+            self.adopt(now, &range, by);
+        }
+    }
+
     /// Nobody need run these tasks any more.
     pub fn settle(&mut self, range: &Range<u64>) {
         self.desks.iter_mut().for_each(|desk| desk.ended(range, 0));
