@@ -211,8 +211,13 @@ async fn a_keeper_that_is_lost_in_the_middle_leaves_nobody_accused() {
 async fn a_job_that_waits_for_more_nodes_says_so() {
     let nodes = Nodes::start(&[1, 1]).await;
     let job = nodes.computes[0].submit_batch(verified("echo", Items::Range(0..3), 5)).await.unwrap().0;
-    let why = report(&nodes, job).await.why.expect("a reason");
-    assert!(why.contains("5 nodes") && why.contains("3 of them") && why.contains("2 can"), "{why}");
+    // The other node says of itself what it can, a moment later.
+    wait_until("the reason", PATIENCE, || async {
+        let why = report(&nodes, job).await.why.expect("a reason");
+        assert!(why.contains("5 nodes") && why.contains("3 of them"), "{why}");
+        why.contains("2 can")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
