@@ -41,7 +41,7 @@ mod trial;
 mod upkeep;
 mod verify;
 
-pub use ballot::Outvoted;
+pub use ballot::{MAX_COPIES, Outvoted};
 pub use definition::{BatchSpec, Card, End, Ending, Input, Items, Progress, Retries};
 pub use glob::GlobError;
 pub(crate) use glob::{base_of, find, literal};

@@ -186,22 +186,22 @@ impl Sandbox {
                 Err(reason) => return (Outcome::Failed { reason }, Cost::default()),
             };
         let timeout = Duration::from_millis(order.timeout_ms);
-        // Where steps are counted it is the node that waits no longer, so that nothing is said of the program.
-        let patience = match self.profile {
-            Profile::Usual => timeout,
-            Profile::Deterministic => Duration::MAX,
-        };
         let mut store = Store::new(&self.engine, guest);
         store.limiter(|guest| &mut guest.bounds);
-        match self.profile {
-            Profile::Usual => store.set_epoch_deadline(ticks(timeout)),
+        let patience = match self.profile {
+            Profile::Usual => {
+                store.set_epoch_deadline(ticks(timeout));
+                timeout
+            }
             Profile::Deterministic => {
                 let steps = order.timeout_ms.saturating_mul(STEPS_PER_MS);
                 if let Err(error) = store.set_fuel(steps) {
                     return (Outcome::Failed { reason: error.to_string() }, Cost::default());
                 }
+                // It is the node that waits no longer, so that nothing is said of the program.
+                Duration::MAX
             }
-        }
+        };
         let started = Instant::now();
         let ended = tokio::time::timeout(patience, act(&mut store)).await;
         let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);

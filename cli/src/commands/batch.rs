@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use starfish_node::compute::batch::Retries;
+use starfish_node::compute::batch::{MAX_COPIES, Retries};
 use starfish_node::compute::{JobId, JobReport, Outcome};
 use starfish_node::wire::{BatchRequest, InputRequest, ItemsRequest, Submitted, TaskLine};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,7 +61,7 @@ struct BatchOptions {
     /// Run each task on this many different nodes, from 2 to 9, and let count what more than half of them find. They run it
     /// so that each must find the same: with a clock that stands still, and random numbers that follow from the arguments.
     /// A node that finds something else is named (starfish job) and gets no tasks any more (starfish suspects).
-    #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u8).range(2..=9), conflicts_with = "out")]
+    #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u8).range(2..=i64::from(MAX_COPIES)), conflicts_with = "out")]
     verify: Option<u8>,
     /// Run it even if the same was run before and its results are kept.
     #[arg(long)]

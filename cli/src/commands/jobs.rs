@@ -8,7 +8,7 @@ use starfish_node::compute::{JobReport, JobSummary, Phase, Verified};
 use tokio::io::AsyncWriteExt;
 
 use super::run::print_all;
-use super::{Context, batch};
+use super::{Context, batch, peers};
 use crate::output::human;
 use crate::output::table::Table;
 
@@ -72,7 +72,7 @@ pub struct Retry {
 /// They get no tasks of `starfish map` and `submit` for 30 days.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Suspects {
-    /// Trust this node again: its id, or a unique ending of it.
+    /// Trust this node again: its id, or a unique ending or beginning of it.
     #[arg(long, value_name = "NODE")]
     forgive: Option<String>,
     /// As one JSON document.
@@ -175,12 +175,9 @@ impl Suspects {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         let suspects = context.client.suspects().await?;
         if let Some(wanted) = &self.forgive {
-            let mut found = suspects.iter().filter(|suspect| suspect.node.to_string().ends_with(wanted));
-            let (Some(suspect), None) = (found.next(), found.next()) else {
-                anyhow::bail!("{wanted} is not the id of one suspect, nor its end");
-            };
-            context.client.forgive(&suspect.node).await?;
-            context.io.stderr.line(format!("{} is trusted again", suspect.node)).await?;
+            let node = peers::only("suspect", suspects.iter().map(|suspect| suspect.node), wanted)?;
+            context.client.forgive(&node).await?;
+            context.io.stderr.line(format!("{node} is trusted again")).await?;
             return Ok(0);
         }
         if self.json {

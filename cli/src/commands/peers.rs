@@ -54,19 +54,24 @@ pub(super) async fn find(context: &Context, text: &str) -> anyhow::Result<PeerId
     }
     let peers = context.client.peers().await?;
     let own = context.client.id().await?.peer;
-    let matching: Vec<PeerId> = peers
-        .iter()
-        .map(|peer| peer.id)
-        .chain([own])
-        .filter(|peer| {
-            let id = peer.to_base58();
-            id.ends_with(text) || id.starts_with(text)
-        })
-        .collect();
+    only("member", peers.iter().map(|peer| peer.id).chain([own]), text)
+}
+
+/// The only one of some nodes, called `what`, whose id ends with or begins with `text`.
+pub(super) fn only(
+    what: &str,
+    nodes: impl IntoIterator<Item = PeerId>,
+    text: &str,
+) -> anyhow::Result<PeerId> {
+    let is_meant = |peer: &PeerId| {
+        let id = peer.to_base58();
+        id.ends_with(text) || id.starts_with(text)
+    };
+    let matching: Vec<PeerId> = nodes.into_iter().filter(is_meant).collect();
     match matching[..] {
         [peer] => Ok(peer),
-        [] => Err(NotFound(format!("no member's id begins or ends with {text:?}")).into()),
-        _ => anyhow::bail!("{} members' ids begin or end with {text:?}", matching.len()),
+        [] => Err(NotFound(format!("no {what}'s id begins or ends with {text:?}")).into()),
+        _ => anyhow::bail!("{} {what}s' ids begin or end with {text:?}", matching.len()),
     }
 }
 

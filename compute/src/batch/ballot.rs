@@ -13,7 +13,7 @@ use super::receipt::TaskResult;
 use crate::task::Digest;
 
 /// The most nodes that can be asked to run the same task.
-pub(crate) const MAX_COPIES: u8 = 9;
+pub const MAX_COPIES: u8 = 9;
 /// The most tasks of a batch whose results are compared: each is a few dozen bytes of memory until all have voted.
 pub(crate) const MAX_VERIFIED: u64 = 1_000_000;
 

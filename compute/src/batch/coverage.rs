@@ -76,14 +76,9 @@ fn length<'a>(ranges: impl Iterator<Item = &'a Range<u64>>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::Outcome;
 
     fn results(codes: &[i32]) -> Vec<TaskResult> {
-        let result = |code: &i32| TaskResult {
-            outcome: Outcome::Exited(*code),
-            ..TaskResult::failed(String::new(), 1)
-        };
-        codes.iter().map(result).collect()
+        codes.iter().map(|code| TaskResult::exited(*code)).collect()
     }
 
     #[test]

@@ -273,11 +273,7 @@ mod tests {
     }
 
     fn results(codes: &[i32]) -> Vec<TaskResult> {
-        let result = |code: &i32| TaskResult {
-            outcome: Outcome::Exited(*code),
-            ..TaskResult::failed(String::new(), 1)
-        };
-        codes.iter().map(result).collect()
+        codes.iter().map(|code| TaskResult::exited(*code)).collect()
     }
 
     #[test]

@@ -33,15 +33,16 @@ impl Batches {
         let mut news = self.read(self.store.cells(job).await?).await;
         // What a batch is comes before what has become of it.
         news.sort_by_key(|(_, news)| !matches!(news, News::Card(_)));
-        let mut compared = BTreeSet::new();
-        for (job, news) in news {
-            if news.is_of_pledges() {
-                compared.insert(job);
-            }
-            self.apply(job, news);
-        }
-        self.open_pledges(compared).await;
+        self.apply_all(news).await;
         Ok(())
+    }
+
+    /// Tells the docket, and opens what can be opened then.
+    async fn apply_all(&self, news: Vec<(JobId, News)>) {
+        let of_pledges = news.iter().filter(|(_, news)| news.is_of_pledges());
+        let compared = of_pledges.map(|(job, _)| *job).collect();
+        news.into_iter().for_each(|(job, news)| self.apply(job, news));
+        self.open_pledges(compared).await;
     }
 
     /// What cells tell. Signatures are checked, which takes a while for many.
@@ -55,18 +56,12 @@ impl Batches {
         loop {
             self.cells.come().await;
             let (cells, too_many) = self.cells.take();
-            let (mut unknown, mut compared) = (BTreeSet::new(), BTreeSet::new());
-            for (job, news) in self.read(cells).await {
-                let is_new = matches!(news, News::Card(_)) && self.docket().get(&job).is_none();
-                if is_new {
-                    unknown.insert(job);
-                }
-                if news.is_of_pledges() {
-                    compared.insert(job);
-                }
-                self.apply(job, news);
-            }
-            self.open_pledges(compared).await;
+            let news = self.read(cells).await;
+            let is_new = |(job, news): &&(JobId, News)| {
+                matches!(news, News::Card(_)) && self.docket().get(job).is_none()
+            };
+            let unknown: BTreeSet<_> = news.iter().filter(is_new).map(|(job, _)| *job).collect();
+            self.apply_all(news).await;
             // What came before its card could not be understood.
             let again: Vec<_> = if too_many { vec![None] } else { unknown.into_iter().map(Some).collect() };
             for job in again {

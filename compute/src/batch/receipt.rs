@@ -113,6 +113,12 @@ impl TaskResult {
         Self { outcome, tries, elapsed_ms: 0, stdout: Said::nothing(), stderr: Said::nothing() }
     }
 
+    /// A quiet task that exited with this code.
+    #[cfg(test)]
+    pub(crate) fn exited(code: i32) -> Self {
+        Self { outcome: Outcome::Exited(code), ..Self::failed(String::new(), 1) }
+    }
+
     /// The same, with a reason of a length that fits.
     fn shortened(mut self) -> Self {
         if let Outcome::Failed { reason } | Outcome::Trapped { message: reason } = &mut self.outcome {
@@ -293,8 +299,7 @@ mod tests {
     fn tasks_that_say_nothing_cost_next_to_nothing() {
         let (me, mut collected) = (Identity::generate(), Collected::new(0));
         for _ in 0..10_000 {
-            let quiet = TaskResult { outcome: Outcome::Exited(0), ..TaskResult::failed(String::new(), 1) };
-            collected.push(quiet, 20).unwrap();
+            collected.push(TaskResult::exited(0), 20).unwrap();
         }
         assert!(!collected.is_full());
         let bytes = collected.close(&JOB, 0, 1, &me).unwrap().encode().unwrap();

@@ -10,6 +10,7 @@ use super::definition::Ending;
 use super::docket::{Known, Standing};
 use super::jury::Jury;
 use super::service::Batches;
+use crate::board::Board;
 use crate::report::{JobReport, JobSummary, Phase, Verified};
 use crate::task::{JobId, Mebibytes, Outcome, TaskId};
 
@@ -97,6 +98,27 @@ impl Batches {
         })
     }
 
+    /// Why a node cannot run tasks of a batch at all, if that is so.
+    pub(super) fn inability(&self, known: &Known, node: &PeerId, board: &Board) -> Option<String> {
+        let needed = known.card.memory_bytes;
+        if known.card.on.is_some_and(|on| on != *node) {
+            return Some("may not run it".to_owned());
+        }
+        if self.suspects.is_one(node) {
+            return Some("was outvoted before, and is not trusted".to_owned());
+        }
+        match board.capacity_of(*node) {
+            None => Some("has not said yet what it can take".to_owned()),
+            Some(capacity) if capacity.memory_bytes < needed => Some(format!(
+                "gives a task at most {}, and {} are needed",
+                Mebibytes(capacity.memory_bytes),
+                Mebibytes(needed)
+            )),
+            Some(capacity) if capacity.slots == 0 => Some("runs no tasks".to_owned()),
+            Some(_) => None,
+        }
+    }
+
     /// Why nobody is at work on a batch.
     fn why(&self, known: &Known, standing: &Standing) -> String {
         if let Standing::Waits(before) = standing {
@@ -109,29 +131,13 @@ impl Batches {
             return format!("it must run on {on}, which is not connected");
         }
         let nodes = std::iter::once(self.me()).chain(board.peers());
-        let needed = known.card.memory_bytes;
         let obstacle = |node: PeerId| {
-            if known.card.on.is_some_and(|on| on != node) {
-                return "may not run it".to_owned();
-            }
-            if self.suspects.is_one(&node) {
-                return "was outvoted before, and is not trusted".to_owned();
-            }
-            match board.capacity_of(node) {
-                None => "has not said yet what it can take".to_owned(),
-                Some(capacity) if capacity.memory_bytes < needed => {
-                    format!(
-                        "gives a task at most {}, and {} are needed",
-                        Mebibytes(capacity.memory_bytes),
-                        Mebibytes(needed)
-                    )
-                }
-                Some(capacity) if capacity.slots == 0 => "runs no tasks".to_owned(),
+            self.inability(known, &node, &board).unwrap_or_else(|| match board.capacity_of(node) {
                 Some(capacity) if capacity.free == 0 => {
                     format!("all of its {} slots are busy", capacity.slots)
                 }
-                Some(_) => "has a free slot, and is about to ask for it".to_owned(),
-            }
+                _ => "has a free slot, and is about to ask for it".to_owned(),
+            })
         };
         let words: Vec<_> = nodes.map(|node| format!("{node}: {}", obstacle(node))).collect();
         format!("no node is at work on it yet ({})", words.join("; "))

@@ -156,15 +156,13 @@ mod tests {
 
     use super::super::receipt::{Collected, Said};
     use super::*;
-    use crate::task::Outcome;
 
     const JOB: JobId = JobId([7; 16]);
 
     fn receipt(me: &Identity, said: &'static str) -> SliceReceipt {
         let mut collected = Collected::new(3);
         let stdout = Said::here(Bytes::from_static(said.as_bytes()));
-        let result =
-            TaskResult { outcome: Outcome::Exited(0), stdout, ..TaskResult::failed(String::new(), 1) };
+        let result = TaskResult { stdout, ..TaskResult::exited(0) };
         collected.push(result, 1).unwrap();
         collected.close(&JOB, 0, 1, me).unwrap()
     }

@@ -142,20 +142,19 @@ impl Store {
     }
 
     pub(crate) async fn receipt(&self, job: JobId, receipt: &SliceReceipt) -> Result<(), BatchStoreError> {
-        let field = receipt_field(receipt.generation, receipt.range.start);
-        self.put(job, &field, receipt.encode()?).await
+        self.put(job, &field_of(RECEIPT, &place_of(receipt)), receipt.encode()?).await
     }
 
     pub(crate) async fn pledge(&self, job: JobId, pledge: &Pledge) -> Result<(), BatchStoreError> {
-        let place = place_of(pledge);
-        self.put(job, &sealed_field(PLEDGE, &place), pledge.encode()?).await
+        let place = place_of_pledge(pledge);
+        self.put(job, &field_of(PLEDGE, &place), pledge.encode()?).await
     }
 
     /// Publishes keys to pledges of this node.
     pub(crate) async fn reveal(&self, job: JobId, keys: &[(Place, SealKey)]) -> Result<(), BatchStoreError> {
         let mut batch = self.space.batch();
         for (place, key) in keys {
-            batch.put(Bytes::copy_from_slice(&job.0), sealed_field(KEY, place), encode(key)?);
+            batch.put(Bytes::copy_from_slice(&job.0), field_of(KEY, place), encode(key)?);
         }
         self.memory.commit(batch).await?;
         Ok(())
@@ -172,7 +171,7 @@ impl Store {
         place: Place,
         digest: Digest,
     ) -> Result<Pledge, BatchStoreError> {
-        let value = self.space.field(&job.0, &sealed_field(PLEDGE, &place)).await?;
+        let value = self.space.field(&job.0, &field_of(PLEDGE, &place)).await?;
         let pledge = value.and_then(|value| Pledge::decode(&value, &job).ok());
         pledge.filter(|pledge| pledge.digest == digest).ok_or(BatchStoreError::Receipt(job))
     }
@@ -183,8 +182,11 @@ impl Store {
         job: JobId,
         place: Place,
     ) -> Result<(SliceReceipt, Vec<TaskResult>), BatchStoreError> {
-        let field = receipt_field(place.generation, place.start);
-        let value = self.space.field(&job.0, &field).await?.ok_or(BatchStoreError::Receipt(job))?;
+        let value = self
+            .space
+            .field(&job.0, &field_of(RECEIPT, &place))
+            .await?
+            .ok_or(BatchStoreError::Receipt(job))?;
         SliceReceipt::decode(&value, &job).map_err(|_| BatchStoreError::Receipt(job))
     }
 
@@ -305,16 +307,16 @@ pub(crate) fn news_of(cell: &Cell, unix_ms: u64) -> Option<(JobId, News)> {
         AGAIN => News::Again(decode(value)?),
         END => News::End(decode(value)?),
         ENOUGH => News::Enough(decode(value)?),
-        [b'p', ..] => {
+        field if field.starts_with(PLEDGE) => {
             let pledge = Pledge::decode(value, &job).ok()?;
-            let place = place_of(&pledge);
-            let is_there = cell.field == sealed_field(PLEDGE, &place);
+            let place = place_of_pledge(&pledge);
+            let is_there = *field == field_of(PLEDGE, &place);
             is_there.then_some(News::Pledge(place, pledge.range.end, pledge.digest))?
         }
-        field @ [b'k', ..] => News::Key(sealed_place(field)?, decode(value)?),
+        field if field.starts_with(KEY) => News::Key(place_in(field)?, decode(value)?),
         field => match SliceReceipt::decode(value, &job) {
             Ok((receipt, results)) => {
-                let expected = receipt_field(receipt.generation, receipt.range.start);
+                let expected = field_of(RECEIPT, &place_of(&receipt));
                 (field == expected).then_some(News::Receipt(receipt, results))?
             }
             Err(error) => {
@@ -332,21 +334,22 @@ pub(crate) fn output_name(generation: u32, task: u64, stream: &str, by: Option<P
     format!("{generation}.{task}.{stream}{by}")
 }
 
-fn receipt_field(generation: u32, start: u64) -> Vec<u8> {
-    [RECEIPT, &generation.to_be_bytes(), &start.to_be_bytes()].concat()
+/// Where a receipt lies that is its node's word alone.
+fn place_of(receipt: &SliceReceipt) -> Place {
+    Place { start: receipt.range.start, generation: receipt.generation, by: None }
 }
 
-fn place_of(pledge: &Pledge) -> Place {
+fn place_of_pledge(pledge: &Pledge) -> Place {
     Place { start: pledge.range.start, generation: pledge.generation, by: Some(pledge.by) }
 }
 
-fn sealed_field(kind: &[u8], place: &Place) -> Vec<u8> {
+fn field_of(kind: &[u8], place: &Place) -> Vec<u8> {
     let by = place.by.map(PeerId::to_bytes).unwrap_or_default();
     [kind, &place.generation.to_be_bytes(), &place.start.to_be_bytes(), &by].concat()
 }
 
 /// What a field of that kind is about.
-fn sealed_place(field: &[u8]) -> Option<Place> {
+fn place_in(field: &[u8]) -> Option<Place> {
     let (generation, rest) = field.get(1..)?.split_first_chunk()?;
     let (start, by) = rest.split_first_chunk()?;
     let by = PeerId::from_bytes(by).ok()?;

@@ -163,13 +163,8 @@ impl Batches {
     /// The nodes that can run tasks of a batch.
     pub(super) fn able(&self, known: &Known) -> BTreeSet<PeerId> {
         let board = self.service.board();
-        let can = |node: &PeerId| {
-            board.capacity_of(*node).is_some_and(|capacity| {
-                capacity.slots > 0 && capacity.memory_bytes >= known.card.memory_bytes
-            })
-        };
         let nodes = std::iter::once(self.me()).chain(board.peers().filter(|peer| self.may_compute(peer)));
-        nodes.filter(|node| can(node) && !self.suspects.is_one(node)).collect()
+        nodes.filter(|node| self.inability(known, node, &board).is_none()).collect()
     }
 
     /// Has the swarm remember who was outvoted on batches that this node keeps, or kept last.

@@ -221,6 +221,14 @@ mod tests {
         [(); N].map(|()| PeerId::random())
     }
 
+    /// A node runs all that it is given.
+    fn run_all(seats: &mut Seats, by: PeerId) {
+        while let Answer::Slice(slice) = seats.claim(0, by) {
+            seats.ended(&slice, 1, by);
+            seats.give_back(slice.start, by);
+        }
+    }
+
     #[test]
     fn each_task_is_run_by_so_many_different_nodes() {
         for nodes in 3..7 {
@@ -253,10 +261,7 @@ mod tests {
         seats.ended(&(begun.start..begun.start + 1), 1, one);
         seats.gone(one);
         for by in [two, three, four] {
-            while let Answer::Slice(slice) = seats.claim(0, by) {
-                seats.ended(&slice, 1, by);
-                seats.give_back(slice.start, by);
-            }
+            run_all(&mut seats, by);
         }
         assert!(seats.is_complete());
         assert_eq!(seats.claim(0, one), Answer::Over);
@@ -267,10 +272,7 @@ mod tests {
         let [one, two, three] = names();
         let mut seats = Seats::new(20, &RangeSet::new(), 3, 0);
         for by in [one, two, one, two] {
-            while let Answer::Slice(slice) = seats.claim(0, by) {
-                seats.ended(&slice, 1, by);
-                seats.give_back(slice.start, by);
-            }
+            run_all(&mut seats, by);
         }
         assert_eq!(seats.claim(0, one), Answer::Later);
         assert!(!seats.is_complete());

@@ -13,7 +13,7 @@ use super::{Answer, Desk, SETTLE_FOR};
 use crate::batch::receipt::{Collected, Said, TaskResult};
 use crate::batch::results::Place;
 use crate::board::Millis;
-use crate::task::{JobId, Outcome};
+use crate::task::JobId;
 
 /// How long a receipt takes to reach every node of a half.
 const SPREADS_IN: Millis = 300;
@@ -365,10 +365,7 @@ fn costs(task_ms: Millis, words: &dyn Fn(u64) -> String) -> (f64, f64) {
         for task in range {
             let stdout = Said::here(words(task).into());
             let elapsed_ms = u32::try_from(task * 7919 % (task_ms + 1)).unwrap();
-            let quiet = TaskResult::failed(String::new(), 1);
-            collected
-                .push(TaskResult { outcome: Outcome::Exited(0), stdout, elapsed_ms, ..quiet }, 0)
-                .unwrap();
+            collected.push(TaskResult { stdout, elapsed_ms, ..TaskResult::exited(0) }, 0).unwrap();
             if collected.is_full() {
                 sent += close(&mut collected);
                 kept += ENTRY;
