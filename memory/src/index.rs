@@ -27,8 +27,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(crate) fn new(entry: &IndexEntry, is_plain: bool) -> Self {
+    /// Of a version that was written by itself, for all that is known, and whose value may lie elsewhere.
+    pub(crate) fn new(entry: &IndexEntry, has_blob: bool) -> Self {
         let (_, mark) = codec::split_digest(&entry.digest);
+        // A tombstone is due from the beginning.
+        let is_plain = entry.due_ms == 0 && !entry.tombstone && !has_blob;
         Self { mark, time: entry.time, is_tombstone: entry.tombstone, is_plain }
     }
 

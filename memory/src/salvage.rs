@@ -203,8 +203,7 @@ impl Copy<'_> {
         let (spot, _) = codec::split_digest(&entry.digest);
         self.batch.insert(&keyspaces[NAMES], spot, address.clone());
         self.batch.insert(&keyspaces[CELLS], address.clone(), record.clone());
-        let is_plain = entry.due_ms == 0 && cell.blob().is_none();
-        self.saved.put([(spot, Known::new(&entry, is_plain))]);
+        self.saved.put([(spot, Known::new(&entry, cell.blob().is_some()))]);
         self.n += 1;
         if self.n.is_multiple_of(COPIED_AT_ONCE) {
             std::mem::replace(&mut self.batch, self.new.database.batch()).commit()?;

@@ -136,8 +136,9 @@ impl Change {
     /// What the index is to know of it.
     pub(crate) fn known(&self) -> (Spot, Known) {
         let (spot, _) = codec::split_digest(&self.entry.digest);
-        let is_plain = self.entry.due_ms == 0 && self.blob.is_none() && self.batch.is_none();
-        (spot, Known::new(&self.entry, is_plain))
+        let mut known = Known::new(&self.entry, self.blob.is_some());
+        known.is_plain &= self.batch.is_none();
+        (spot, known)
     }
 }
 
@@ -173,12 +174,19 @@ pub(crate) struct IndexEntry {
 
 impl IndexEntry {
     pub(crate) fn of(cell: &Cell, encoded: &Encoded) -> Self {
-        let tombstone = matches!(cell.content, Content::Tombstone);
-        let due_ms = match tombstone {
-            true => unix_ms(cell.stamp.time),
-            false => cell.expires_ms.unwrap_or(0),
+        let summary = Summary {
+            time: cell.stamp.time,
+            expires_ms: cell.expires_ms,
+            is_tombstone: matches!(cell.content, Content::Tombstone),
+            has_blob: cell.blob().is_some(),
         };
-        Self { digest: encoded.digest(), time: cell.stamp.time, due_ms, tombstone }
+        Self::new(encoded.digest(), &summary)
+    }
+
+    fn new(digest: Digest, summary: &Summary) -> Self {
+        let Summary { time, expires_ms, is_tombstone: tombstone, has_blob: _ } = *summary;
+        let due_ms = if tombstone { unix_ms(time) } else { expires_ms.unwrap_or(0) };
+        Self { digest, time, due_ms, tombstone }
     }
 
     /// Its key among what is due.
@@ -538,11 +546,10 @@ impl Store {
 /// What is to be known of these cells.
 fn sum_up(index: &Index, cells: &[(UserKey, UserValue)]) -> Result<(), ReadError> {
     for (address, record) in cells {
-        let Summary { time, expires_ms, is_tombstone, has_blob } = codec::summary(record)?;
+        let summary = codec::summary(record)?;
         let digest = codec::digest(address, record);
-        let is_plain = !is_tombstone && !has_blob && expires_ms.is_none();
-        let entry = IndexEntry { digest, time, due_ms: 0, tombstone: is_tombstone };
-        index.put([(codec::split_digest(&digest).0, Known::new(&entry, is_plain))]);
+        let known = Known::new(&IndexEntry::new(digest, &summary), summary.has_blob);
+        index.put([(codec::split_digest(&digest).0, known)]);
     }
     Ok(())
 }
