@@ -9,7 +9,7 @@ mod part;
 pub(crate) mod proof;
 mod segment;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,7 @@ use crate::hash::BlobHash;
 use crate::manifest::Segment;
 use crate::peers::Peers;
 use crate::place::Candidate;
+use crate::recent::Recent;
 use crate::store::Store;
 use part::Parts;
 use segment::Gathering;
@@ -46,7 +47,8 @@ pub(crate) struct Segments {
     hot: Arc<Mutex<VecDeque<(BlobHash, Bytes)>>>,
     under_way: Arc<Mutex<HashMap<BlobHash, Arc<OnceCell<Bytes>>>>>,
     caching: Arc<Semaphore>,
-    fetched: Arc<Mutex<Fetched>>,
+    /// Segments that were fetched lately.
+    fetched: Arc<Mutex<Recent<(), MAX_FETCHED>>>,
     parts: Arc<Mutex<Parts>>,
     fetched_bytes: Arc<AtomicU64>,
 }
@@ -125,7 +127,7 @@ impl Segments {
         self.heat(segment, &bytes);
         // What this node can decode by itself need not be here twice. What streams by once would only push out of the
         // cache what is read again and again.
-        if gathering.has_fetched && lock(&self.fetched).is_again(segment) {
+        if gathering.has_fetched && !lock(&self.fetched).note(segment, ()) {
             self.cache(segment, bytes.clone());
         }
         Ok(bytes)
@@ -152,29 +154,6 @@ impl Segments {
         while hot.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > HOT_BYTES {
             hot.pop_front();
         }
-    }
-}
-
-/// Names of segments that were fetched lately, the newest last.
-#[derive(Debug, Default)]
-struct Fetched {
-    names: HashSet<BlobHash>,
-    order: VecDeque<BlobHash>,
-}
-
-impl Fetched {
-    /// Whether the segment was fetched not long ago; from now on it was.
-    fn is_again(&mut self, segment: BlobHash) -> bool {
-        if !self.names.insert(segment) {
-            return true;
-        }
-        self.order.push_back(segment);
-        if self.order.len() > MAX_FETCHED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.names.remove(&oldest);
-        }
-        false
     }
 }
 

@@ -24,6 +24,7 @@ mod members;
 mod mend;
 mod peers;
 mod place;
+mod recent;
 mod repair;
 mod scrub;
 mod store;

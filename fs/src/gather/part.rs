@@ -3,7 +3,6 @@
 //! That takes an answer of whoever holds data shards, so it is for readers who want little and come back seldom. Who reads
 //! on, or comes back often, gets the whole segment, and from then on what it reads is here.
 
-use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +16,7 @@ use crate::code::Code;
 use crate::hash::BlobHash;
 use crate::manifest::Segment;
 use crate::peers::wire::Stretch;
+use crate::recent::Recent;
 
 /// Shorter segments are fetched whole: that is as fast.
 const MIN_LEN: u64 = 64 << 10;
@@ -29,10 +29,7 @@ const MAX_PARTED: usize = 1024;
 
 /// What was read in parts lately.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
-    known: HashMap<BlobHash, Parted>,
-    order: VecDeque<BlobHash>,
-}
+pub(super) struct Parts(Recent<Parted, MAX_PARTED>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Parted {
@@ -110,15 +107,8 @@ impl Segments {
 impl Parts {
     /// Whether a part of this segment should be fetched by itself. It is taken for read.
     fn is_worth_it(&mut self, segment: BlobHash, len: u64, wanted: &Range<u64>) -> bool {
-        let Some(known) = self.known.get_mut(&segment) else {
-            self.known.insert(segment, Parted { fetched: 0, end: wanted.end });
-            self.order.push_back(segment);
-            if self.order.len() > MAX_PARTED
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.known.remove(&oldest);
-            }
-            return true;
+        let Some(known) = self.0.get_mut(&segment) else {
+            return self.0.note(segment, Parted { fetched: 0, end: wanted.end });
         };
         let goes_on = (known.end.saturating_sub(NEAR)..=known.end + NEAR).contains(&wanted.start);
         known.end = wanted.end;
@@ -126,7 +116,7 @@ impl Parts {
     }
 
     fn fetched(&mut self, segment: BlobHash, bytes: u64) {
-        if let Some(known) = self.known.get_mut(&segment) {
+        if let Some(known) = self.0.get_mut(&segment) {
             known.fetched += bytes;
         }
     }
@@ -149,6 +139,6 @@ mod tests {
         for n in 0..MAX_PARTED as u64 {
             parts.is_worth_it(BlobHash::of(&n.to_le_bytes()), len, &(0..10));
         }
-        assert!(parts.known.len() <= MAX_PARTED && !parts.known.contains_key(&a));
+        assert!(parts.0.len() <= MAX_PARTED && parts.0.get_mut(&a).is_none());
     }
 }
