@@ -1,14 +1,16 @@
 //! The doors: connections are accepted, counted, and given back when the node stops.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,9 @@ const MAX_CONNECTIONS: usize = 256;
 
 /// A client that is silent for this long before or within its request's head loses its connection.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a client may take to see that its connection is closed.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Answers what comes through `listener` until `stop`; then lets the requests at work end. The caller
 /// limits how long that may take, by dropping the future.
@@ -53,19 +58,32 @@ async fn connection<I>(io: I, router: Router, stop: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let served = http1::Builder::new()
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request| Box::pin(router.call(request)));
+    let mut served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
-    let mut served = std::pin::pin!(served);
+        .serve_connection(TokioIo::new(io), service);
     let ended = tokio::select! {
-        ended = served.as_mut() => ended,
+        ended = poll_fn(|context| served.poll_without_shutdown(context)) => ended,
         () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+            std::pin::Pin::new(&mut served).graceful_shutdown();
+            poll_fn(|context| served.poll_without_shutdown(context)).await
         }
     };
-    if let Err(error) = ended {
-        debug!(%error, "connection ended early");
+    match ended {
+        Ok(()) if !stop.is_cancelled() => linger(served.into_parts().io.into_inner()).await,
+        Ok(()) => {}
+        Err(error) => debug!(%error, "connection ended early"),
     }
+}
+
+/// Ends a connection so that the last answer arrives: one that is closed over a part of a request that nobody has read is
+/// reset, and the client may lose what it has not read yet (RFC 9112, 9.6).
+async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
+    let lingering = async {
+        io.shutdown().await?;
+        tokio::io::copy(&mut io, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(LINGER, lingering).await;
 }
