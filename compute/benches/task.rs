@@ -62,7 +62,7 @@ async fn batch(compute: &Compute, program: &bytes::Bytes, n: u64) -> anyhow::Res
 async fn calls(compute: &Compute, name: &FunctionName, n: u64) -> anyhow::Result<Duration> {
     let start = Instant::now();
     for _ in 0..n {
-        let spec = CallSpec { name: name.clone(), args: Vec::new(), request: None };
+        let spec = CallSpec { name: name.clone(), args: Vec::new(), handler: None, request: None };
         let Running { stdin, mut said } = compute.call(spec).await?;
         drop(stdin);
         loop {

@@ -70,6 +70,8 @@ pub(crate) struct Order {
     pub(crate) artifact: String,
     /// All arguments, `argv[0]` first.
     pub(crate) args: Vec<String>,
+    /// What to call of it; where it exports nothing of that name, and else, the whole is run.
+    pub(crate) handler: Option<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) folders: Vec<Folder>,
     /// What else it may reach.

@@ -6,13 +6,14 @@
 //! | what differs between machines | in the deterministic profile |
 //! |---|---|
 //! | the bits of a float that is not a number | canonical |
-//! | the time | stands at [`EPOCH`], and moves by a [`BLINK`] whenever it is asked for |
+//! | the time | stands at [`EPOCH`]; it moves by a [`BLINK`] whenever it is asked for, and by as much as the program sleeps |
 //! | random numbers | follow from the arguments and the environment |
-//! | how far a program gets until its time is over | counted in steps of the program (wasmtime's fuel), [`STEPS_PER_MS`] for each millisecond |
+//! | how far a program gets until its time is over | counted in steps of the program (wasmtime's fuel), [`STEPS_PER_MS`] for each millisecond; what it sleeps, by the clock that it sees |
 //!
 //! Whoever is too slow for that many steps has not found anything out: see [`patience`].
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -56,15 +57,44 @@ impl Profile {
     }
 }
 
-/// A clock that shows the same to every run of a program.
+/// A clock that shows the same to every run of a program: its time passes only by what the program does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StillClock(Arc<Passed>);
+
+/// In nanoseconds.
 #[derive(Debug, Default)]
-pub(crate) struct StillClock(AtomicU64);
+struct Passed {
+    in_all: AtomicU64,
+    asleep: AtomicU64,
+}
 
 impl StillClock {
-    fn read(&self) -> Duration {
-        let reads = self.0.fetch_add(1, Ordering::Relaxed);
-        BLINK.saturating_mul(u32::try_from(reads).unwrap_or(u32::MAX))
+    /// How much has passed until now, in nanoseconds.
+    fn read(&self) -> u64 {
+        pass(&self.0.in_all, nanoseconds(BLINK))
     }
+
+    /// The same, without being noticed.
+    pub(crate) fn glance(&self) -> u64 {
+        self.0.in_all.load(Ordering::Relaxed)
+    }
+
+    /// The program has slept for so many nanoseconds.
+    pub(crate) fn sleep(&self, nanoseconds: u64) {
+        pass(&self.0.in_all, nanoseconds);
+        pass(&self.0.asleep, nanoseconds);
+    }
+
+    /// How long the program has slept.
+    pub(crate) fn slept(&self) -> Duration {
+        Duration::from_nanos(self.0.asleep.load(Ordering::Relaxed))
+    }
+}
+
+/// Adds to a time, up to the end of time; returns what it was.
+fn pass(time: &AtomicU64, nanoseconds: u64) -> u64 {
+    let added = |before: u64| Some(before.saturating_add(nanoseconds));
+    time.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added).unwrap_or_else(|before| before)
 }
 
 impl HostWallClock for StillClock {
@@ -73,7 +103,7 @@ impl HostWallClock for StillClock {
     }
 
     fn now(&self) -> Duration {
-        EPOCH + self.read()
+        EPOCH + Duration::from_nanos(self.read())
     }
 }
 
@@ -83,7 +113,7 @@ impl HostMonotonicClock for StillClock {
     }
 
     fn now(&self) -> u64 {
-        nanoseconds(self.read())
+        self.read()
     }
 }
 

@@ -324,6 +324,7 @@ pub(crate) fn order_of(call: &Call, artifact: String, staged: &[Staged]) -> Orde
     Order {
         artifact,
         args: std::iter::once(name).chain(args).cloned().collect(),
+        handler: None,
         env: env.clone(),
         folders: folders.collect(),
         reach: reach.clone(),

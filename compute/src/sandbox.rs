@@ -1,6 +1,6 @@
 //! The WASM engine and what a guest may reach. Lives in worker processes only; a node never runs guest code.
 //!
-//! A guest is a WASI preview 1 command (a core module), a component of the world `wasi:cli/command`, or one that
+//! A guest is a WASI preview 1 command or a library of [`handlers`] (a core module), a component of the world `wasi:cli/command`, or one that
 //! answers HTTP requests; the bytes say which. It gets its arguments, its environment, three streams, clocks and random numbers, and the
 //! folders of its order; buckets of memory, hosts and functions are asked for at the node ([`keyvalue`], [`outgoing`]). A
 //! program that asks for more is refused before it runs, by the name of what it asked for ([`program`]). What bounds it:
@@ -9,7 +9,8 @@
 //! |---|---|
 //! | compute without end | the epoch, which a second thread moves on every [`TICK`]; or a number of steps ([`Profile`]) |
 //! | wait for input without end | a timeout around the call |
-//! | sleep without end | that timeout; preview 1 sleeps on its only thread, so there the node's own clock, which ends the process |
+//! | sleep without end | that timeout ([`clocks`]); in a deterministic run, the end of its own time |
+//! | make the only thread wait otherwise | the node's own clock, which ends the process |
 //! | allocate | [`Bounds`], asked at every growth of a memory or table |
 //! | make the host allocate | [`MAX_HANDLES`], the budgets of wasmtime, and the watch over the whole process |
 //! | print | the budget of [`GuestOutput`](crate::guest_io::GuestOutput) |
@@ -39,7 +40,9 @@ use crate::profile::{Dice, Profile, STEPS_PER_MS, StillClock};
 use crate::task::{Cost, Limit, Outcome};
 
 mod bounds;
+mod clocks;
 mod componentize;
+mod handlers;
 mod keyvalue;
 mod outgoing;
 mod program;
@@ -79,6 +82,9 @@ pub(crate) struct Guest {
     requests: Requests,
     line: Option<Line>,
     bounds: Bounds,
+    /// The time of a deterministic run.
+    still: Option<StillClock>,
+    timeout: Duration,
 }
 
 impl WasiView for Guest {
@@ -149,7 +155,10 @@ impl Sandbox {
         streams: Streams,
         line: Option<Line>,
     ) -> (Outcome, Cost) {
-        self.bounded(program, order, streams, line, async |store| program.run(store).await).await
+        self.bounded(program, order, streams, line, async |store| {
+            program.run(store, order.handler.as_deref()).await
+        })
+        .await
     }
 
     /// Lets a program answer an HTTP request. What it prints is told as its standard error.
@@ -207,6 +216,9 @@ impl Sandbox {
         let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let cost = Cost { elapsed_us, memory_bytes: store.data().bounds.peak() };
         let outcome = match ended {
+            _ if store.data().has_overslept() => {
+                Outcome::LimitReached { limit: Limit::Time, value: order.timeout_ms }
+            }
             Err(_) => Outcome::LimitReached { limit: Limit::Time, value: order.timeout_ms },
             Ok(Ok(code)) => Outcome::Exited(code),
             Ok(Err(error)) => explain(&error, order),
@@ -245,17 +257,23 @@ impl Guest {
         *self.wasi.ctx().table = ResourceTable::new();
     }
 
+    /// Whether it slept for longer than it may take, by the time of a deterministic run.
+    fn has_overslept(&self) -> bool {
+        self.still.as_ref().is_some_and(|still| still.slept() > self.timeout)
+    }
+
     fn buckets(&mut self) -> Buckets<'_> {
         Buckets { table: self.wasi.ctx().table, line: self.line.as_ref() }
     }
 
     fn new(profile: Profile, order: &Order, streams: Streams, line: Option<Line>) -> Result<Self, String> {
         let Streams { stdin, stdout, stderr } = streams;
+        let still = StillClock::default();
         let mut wasi = WasiCtxBuilder::new();
         wasi.args(&order.args).envs(&order.env).stdin(stdin).stdout(stdout).stderr(stderr);
         if profile == Profile::Deterministic {
             let mut dice = Dice::new(&order.args, &order.env);
-            wasi.wall_clock(StillClock::default()).monotonic_clock(StillClock::default());
+            wasi.wall_clock(still.clone()).monotonic_clock(still.clone());
             wasi.insecure_random_seed(dice.seed());
             wasi.secure_random(dice).insecure_random(Dice::new(&order.args, &order.env));
         }
@@ -270,7 +288,9 @@ impl Guest {
         wasi.ctx().table.set_max_capacity(MAX_HANDLES);
         let (http, bounds) = (WasiHttpCtx::new(), Bounds::new(order.memory_bytes));
         let requests = Requests::new(line.clone());
-        Ok(Self { wasi, http, requests, line, bounds })
+        let still = (profile == Profile::Deterministic).then_some(still);
+        let timeout = Duration::from_millis(order.timeout_ms);
+        Ok(Self { wasi, http, requests, line, bounds, still, timeout })
     }
 }
 

@@ -133,6 +133,20 @@ async fn a_node_that_lies_is_outvoted_named_and_remembered_until_it_is_forgiven(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_agree_that_a_task_sleeps_for_too_long() {
+    let nodes = Nodes::start(&[1, 1, 1]).await;
+    let mut spec = verified("sleep", Items::Range(0..3), 3);
+    spec.limits.timeout = std::time::Duration::from_secs(30);
+    let (job, ending) = run(&nodes, spec).await;
+    assert_eq!(ending, Ending::Complete { failed: 3 });
+    let limit = Outcome::LimitReached { limit: starfish_compute::Limit::Time, value: 30_000 };
+    for (ended, _) in all(&nodes.computes[1], job).await {
+        assert_eq!(ended.result.outcome, limit);
+    }
+    assert!(report(&nodes, job).await.verified.unwrap().outvoted.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_two_disagree_a_third_decides() {
     let nodes = Nodes::start(&[1, 1, 1]).await;
     for program in ["echo", "hello"] {

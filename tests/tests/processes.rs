@@ -127,10 +127,12 @@ fn a_process_outlives_a_restart_tells_others_and_fails_without_a_trace() {
     let refused = node.run(["send", "--wait", "lot7", "bid", "nonsense"]);
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("a bid is a name and an amount"), "{refused:?}");
+    let unknown = node.run(["send", "--wait", "lot7", "steal", "all"]);
+    assert!(unknown.stderr.contains("no handler steal: its handlers are bid, close, sold"), "{unknown:?}");
     let state = node.ok(["ps", "--state", "lot7"]);
     assert_eq!(state, "bid ada 10\n");
     let process = node.json(["ps", "lot7"]);
-    assert_eq!((&process["handled"], &process["failed"]), (&2.into(), &1.into()), "{process}");
+    assert_eq!((&process["handled"], &process["failed"]), (&3.into(), &2.into()), "{process}");
 
     node.kill9();
     node.restart();

@@ -173,7 +173,8 @@ impl Attendant {
         let functions = self.outside.functions.get().and_then(Weak::upgrade).ok_or("this node stops")?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let request = Some(RequestHead { uri: path, ..head });
-        let called = functions.call(CallSpec { name: name.clone(), args: Vec::new(), request }).await;
+        let called =
+            functions.call(CallSpec { name: name.clone(), args: Vec::new(), handler: None, request }).await;
         let Running { stdin, said } = called.map_err(|error| in_words(&error))?;
         let feeding = tokio::spawn(async move {
             while let Some(part) = body.recv().await {

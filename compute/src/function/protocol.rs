@@ -13,7 +13,7 @@ use crate::task::Outcome;
 use crate::wire::Chunk;
 
 /// The stream of one call.
-pub(crate) const CALL_PROTOCOL: &str = "/starfish/compute-call/1";
+pub(crate) const CALL_PROTOCOL: &str = "/starfish/compute-call/2";
 
 /// What is asked of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct CallSpec {
     pub name: FunctionName,
     /// The arguments after `argv[0]`.
     pub args: Vec<String>,
+    /// What to call of its program; where that exports no such function, it is run as a command.
+    pub handler: Option<FunctionName>,
     /// The HTTP request that it is to answer, whose body is the input of the call. A program that answers no requests is
     /// run as a command.
     pub request: Option<RequestHead>,

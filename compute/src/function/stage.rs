@@ -51,7 +51,8 @@ impl Stage {
         let laid_out = LaidOut::make(&*self.store.files, self.version.grants.iter(), worker.scratch()).await;
         let laid_out = laid_out.map_err(|error| in_words(&error))?;
         let call = self.call();
-        let order = order_of(&call, artifact, laid_out.staged());
+        let mut order = order_of(&call, artifact, laid_out.staged());
+        order.handler = self.spec.handler.as_ref().map(ToString::to_string);
         let (output, frames) = mpsc::channel(QUEUE);
         let (respond, head) = oneshot::channel();
         let running = async {

@@ -72,6 +72,7 @@ impl Fixture {
         Ok(Order {
             artifact: self.programs.artifact(digest, &self.pool, Profile::Usual).await?,
             args: vec![name.to_owned()],
+            handler: None,
             env: Vec::new(),
             folders: Vec::new(),
             reach: Vec::new(),

@@ -1,7 +1,7 @@
 //! What a handler reads and writes: the contract with guests, in any language. Pure.
 //!
-//! A handler is the program of a function, run once for each event with the handler's name as its only argument. It reads, as
-//! standard input,
+//! A handler is an export of a function's program, called once for each event; a program without an export of that name is run as a
+//! command, with the handler's name as its only argument. It reads, as standard input,
 //!
 //! ```text
 //! process NAME
@@ -24,7 +24,7 @@
 //! (the data of an event for that process)
 //! ```
 //!
-//! and exits with 0. With any other end, or output that makes no sense, nothing has happened, and the event has failed. What a handler does
+//! and returns, or exits with 0. With any other end, or output that makes no sense, nothing has happened, and the event has failed. What a handler does
 //! should depend on what it reads and nothing else, since it may be run again for the same event.
 
 use super::record::{MAX_DATA, MAX_STATE, ProcessName};

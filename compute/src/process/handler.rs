@@ -108,6 +108,7 @@ impl Processes {
         let call = CallSpec {
             name: next.spec.function.clone(),
             args: vec![event.handler.to_string()],
+            handler: Some(event.handler.clone()),
             request: None,
         };
         let running = self.functions.call(call).await.map_err(|error| Failure::Later(in_words(&error)))?;

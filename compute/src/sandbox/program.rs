@@ -23,11 +23,13 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use super::Guest;
 use super::service::{self, Answer};
-use super::{componentize, keyvalue, outgoing};
+use super::{clocks, componentize, handlers, keyvalue, outgoing};
 use crate::guest_io::GuestInput;
 use crate::order::RequestHead;
 use crate::reach::Reach;
 
+/// What a module exports to be a command.
+const START: &str = "_start";
 /// What a component exports to be a command, in any version of it.
 const RUN: &str = "wasi:cli/run";
 /// What a component exports to answer HTTP requests.
@@ -55,7 +57,7 @@ enum Wanted {
 
 #[derive(Clone)]
 enum Kind {
-    /// A WASI preview 1 command.
+    /// A WASI preview 1 command, or a library of handlers.
     Module(InstancePre<Guest>),
     /// A component of the world `wasi:cli/command`.
     Component(CommandPre<Guest>),
@@ -83,12 +85,27 @@ pub(super) struct Linkers {
 }
 
 impl Program {
-    /// Starts it and waits for its end; returns its exit code.
-    pub(super) async fn run(&self, store: &mut Store<Guest>) -> wasmtime::Result<i32> {
+    /// Starts it, or a handler of that name if it exports one, and waits for its end; returns its exit code.
+    pub(super) async fn run(&self, store: &mut Store<Guest>, handler: Option<&str>) -> wasmtime::Result<i32> {
+        if let Some(handler) = handler {
+            let was_called = match &self.kind {
+                Kind::Module(program) => handlers::call_of_module(program, store, handler).await?,
+                Kind::Component(program) => {
+                    handlers::call_of_component(program.instance_pre(), store, handler).await?
+                }
+                Kind::Service(_) => false,
+            };
+            if was_called {
+                return Ok(0);
+            }
+        }
         match &self.kind {
+            Kind::Module(program) if !is_command(program.module()) => {
+                Err(handler.map_or_else(no_command, |handler| handlers::lacks(program, handler)))
+            }
             Kind::Module(program) => {
                 let instance = program.instantiate_async(&mut *store).await?;
-                let entry = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+                let entry = instance.get_typed_func::<(), ()>(&mut *store, START)?;
                 entry.call_async(store, ()).await?;
                 Ok(0)
             }
@@ -144,9 +161,13 @@ impl Linkers {
         modules.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
             Err(I32Exit(code).into())
         })?;
+        clocks::shadow_preview1(&mut modules)?;
         modules.allow_shadowing(false);
         let mut components = component::Linker::new(engine);
         grant_to_components(&mut components)?;
+        components.allow_shadowing(true);
+        clocks::shadow_components(&mut components)?;
+        components.allow_shadowing(false);
         Ok(Self { modules, components })
     }
 
@@ -189,10 +210,11 @@ impl Linkers {
     }
 
     fn link_module(&self, module: &Module) -> Result<Program, LoadError> {
-        match module.get_export("_start") {
-            Some(ExternType::Func(start)) if start.params().len() + start.results().len() == 0 => {}
+        match module.get_export(START) {
+            Some(ExternType::Func(start)) if handlers::takes_and_gives_nothing(&start) => {}
             Some(_) => return Err(rejected("it is not a command: its _start is not one")),
-            None => return Err(rejected("it is not a command: it exports no _start")),
+            None if handlers::of_module(module).next().is_some() => {}
+            None => return Err(LoadError::Rejected(no_command().to_string())),
         }
         let program = self.modules.instantiate_pre(module);
         let program = program.map(|program| Program { kind: Kind::Module(program), wants: Arc::default() });
@@ -284,6 +306,14 @@ fn deserialize_module(engine: &Engine, code: &[u8]) -> Result<Module, LoadError>
 fn deserialize_component(engine: &Engine, code: &[u8]) -> Result<Component, LoadError> {
     // SAFETY: as for modules.
     unsafe { Component::deserialize(engine, code) }.map_err(LoadError::Load)
+}
+
+fn is_command(module: &Module) -> bool {
+    module.get_export(START).is_some()
+}
+
+fn no_command() -> wasmtime::Error {
+    wasmtime::Error::msg(format!("it is not a command: it exports no {START}"))
 }
 
 fn not_granted(import: &str) -> LoadError {

@@ -40,6 +40,7 @@ impl Bare {
         Order {
             artifact: name.to_owned(),
             args: vec![name.to_owned()],
+            handler: None,
             env: Vec::new(),
             folders: Vec::new(),
             reach: Vec::new(),
@@ -121,6 +122,87 @@ async fn a_deterministic_run_ends_after_so_many_steps() {
     order.timeout_ms = 20;
     let limit = Outcome::LimitReached { limit: Limit::Time, value: 20 };
     assert_eq!(bare.hear(&order).await.0, limit);
+}
+
+/// Sleeps for so many nanoseconds, then prints the time of the clock that never goes back.
+fn sleeper(nanoseconds: u64, flags: u16) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+            (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\40\00\00\00\08\00\00\00")
+            (func (export "_start")
+                (i32.store (i32.const 144) (i32.const 1))
+                (i64.store (i32.const 152) (i64.const {nanoseconds}))
+                (i32.store16 (i32.const 168) (i32.const {flags}))
+                (if (call $poll (i32.const 128) (i32.const 256) (i32.const 1) (i32.const 320)) (then unreachable))
+                (if (i64.ne (i64.load (i32.const 152)) (i64.const {nanoseconds})) (then unreachable))
+                (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 64)))
+                (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn in_a_deterministic_run_sleep_takes_the_time_that_the_program_sees() {
+    const HOUR: u64 = 3_600_000_000_000;
+    let mut bare = Bare::new(Profile::Deterministic);
+    for (span, flags) in [(HOUR, 0), (HOUR, 1)] {
+        let module = sleeper(span, flags);
+        for (name, wasm) in [("module", module.clone()), ("component", as_component(&module))] {
+            let mut order = bare.order(name, &wasm);
+            order.timeout_ms = 2 * 3_600_000;
+            let (outcome, said) = bare.hear(&order).await;
+            assert_eq!(outcome, Outcome::Exited(0), "{name}");
+            let time = u64::from_le_bytes(said.try_into().unwrap());
+            assert!((span..span + 1_000_000_000).contains(&time), "{name}: {time}");
+            order.timeout_ms = 5_000;
+            let limit = Outcome::LimitReached { limit: Limit::Time, value: 5_000 };
+            assert_eq!(bare.hear(&order).await.0, limit, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_sleeps_leaves_its_worker_alive() {
+    let mut bare = Bare::new(Profile::Usual);
+    let mut order = bare.order("sleeper", &sleeper(50_000_000, 0));
+    let started = Instant::now();
+    assert_eq!(bare.hear(&order).await.0, Outcome::Exited(0));
+    assert!(started.elapsed() >= Duration::from_millis(50));
+    order = bare.order("sleep", &sample("sleep"));
+    order.timeout_ms = 50;
+    let limit = Outcome::LimitReached { limit: Limit::Time, value: 50 };
+    assert_eq!(bare.hear(&order).await.0, limit);
+}
+
+#[tokio::test]
+async fn an_export_is_called_by_its_name_after_what_makes_the_library_ready() {
+    let library = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "\10\00\00\00\04\00\00\00")
+        (func (export "_initialize") (i32.store (i32.const 16) (i32.const 0x2e6b6f)))
+        (func (export "bid") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+        (func (export "with-result") (result i32) (i32.const 1)))"#;
+    let mut bare = Bare::new(Profile::Usual);
+    let mut order = bare.order("library", &wat::parse_str(library).unwrap());
+    order.handler = Some("bid".to_owned());
+    assert_eq!(bare.hear(&order).await, (Outcome::Exited(0), b"ok.\0".to_vec()));
+    let mut why = async |handler: Option<&str>| {
+        order.handler = handler.map(str::to_owned);
+        match bare.hear(&order).await.0 {
+            Outcome::Failed { reason } => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(why(Some("with-result")).await, "it has no handler with-result: its handlers are bid");
+    assert_eq!(why(None).await, "it is not a command: it exports no _start");
+    let mut command = bare.order("hello", &sample("hello"));
+    command.handler = Some("bid".to_owned());
+    assert_eq!(bare.hear(&command).await.0, Outcome::Exited(0), "a command is run as a whole");
 }
 
 /// `cargo test --release -p starfish-compute --lib -- --ignored --nocapture pace`

@@ -139,7 +139,7 @@ pub(crate) fn spec(name: &str, program: &str) -> FunctionSpec {
 
 pub(crate) fn call(name: &str, args: &[&str]) -> CallSpec {
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    CallSpec { name: name.parse().unwrap(), args, request: None }
+    CallSpec { name: name.parse().unwrap(), args, handler: None, request: None }
 }
 
 /// What a call prints, and how it ends.

@@ -1,7 +1,5 @@
 //! `/api/v1/functions`: programs are given names, and called by them.
 
-use std::time::Duration;
-
 use axum::Json as JsonAnswer;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, Request, State};
@@ -28,10 +26,6 @@ use crate::wire::{DeployRequest, Deployed, FunctionLine, InvokeRequest, Rollback
 
 /// How much input of a call goes on at a time.
 const CHUNK: usize = 64 << 10;
-/// Of the input of a call that is refused, so much is still taken, ...
-const MAX_DRAINED: usize = 1 << 20;
-/// ... for so long.
-const DRAIN_FOR: Duration = Duration::from_secs(1);
 
 pub(super) fn routes(state: &Resource) -> Vec<Route> {
     let one = "/api/v1/functions/{name}";
@@ -124,13 +118,8 @@ async fn call(
     };
     let InvokeRequest { args } =
         asked.map_err(|error| ApiError::bad_request("bad-json", error.to_string()))?;
-    let Running { stdin, said } = match state.compute.call(CallSpec { name, args, request: None }).await {
-        Ok(running) => running,
-        Err(error) => {
-            frames.drain().await;
-            return Err(error.into());
-        }
-    };
+    let spec = CallSpec { name, args, handler: None, request: None };
+    let Running { stdin, said } = state.compute.call(spec).await?;
     let feeding = AbortOnDropHandle::new(tokio::spawn(feed(frames, stdin)));
     let frames = stream::unfold(Some((said, feeding)), async |state| {
         let (mut said, feeding) = state?;
@@ -196,21 +185,6 @@ impl Frames {
                 None => return self.decoder.finish().map(|()| None).map_err(Into::into),
             }
         }
-    }
-
-    /// Takes what is on its way, up to a bound: a connection that is closed over unread bytes is reset, and the answer
-    /// may be lost with it.
-    async fn drain(mut self) {
-        let draining = async {
-            let mut left = MAX_DRAINED;
-            while let Some(Ok(bytes)) = self.body.next().await {
-                left = left.saturating_sub(bytes.len());
-                if left == 0 {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(DRAIN_FOR, draining).await;
     }
 }
 

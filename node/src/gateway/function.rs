@@ -72,7 +72,7 @@ async fn answer(
     headers.push((FORWARDED_PREFIX.to_string(), prefix.as_bytes().to_vec()));
     let path = if rest.is_empty() { "/" } else { rest };
     let head = RequestHead { method: parts.method.to_string(), uri: format!("{path}{query}"), headers };
-    let spec = CallSpec { name: name.clone(), args: Vec::new(), request: Some(head) };
+    let spec = CallSpec { name: name.clone(), args: Vec::new(), handler: None, request: Some(head) };
     let Running { stdin, said } = compute.call(spec).await?;
     let feeding = AbortOnDropHandle::new(tokio::spawn(feed(body, stdin)));
     let heard = Answer::hear(name.clone(), said, feeding).await?;
