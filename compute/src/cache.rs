@@ -4,8 +4,10 @@
 //! name. Compiled code is only ever made here, by a process that does nothing else, and is written by the node
 //! itself: the workers that run it can read this folder but not write to it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::{Mutex as SyncMutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
@@ -18,6 +20,11 @@ use crate::task::Digest;
 
 /// What each of the two folders may hold; what was used longest ago goes first.
 const MAX_FOLDER_BYTES: u64 = 2 << 30;
+/// A compiled program that was found in its folder is not looked for again for so long: what was used in that time is not
+/// removed, and the smallest calls take less time than a look.
+const FOUND_FOR: Duration = Duration::from_secs(10);
+/// Programs of which that is remembered.
+const MAX_FOUND: usize = 256;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -26,6 +33,14 @@ pub(crate) struct Programs {
     compiled: PathBuf,
     /// One compilation at a time: it takes a core and much memory.
     compiling: Mutex<()>,
+    /// Compiled programs that were there a moment ago.
+    found: SyncMutex<HashMap<(Digest, Profile), Found>>,
+}
+
+#[derive(Debug)]
+struct Found {
+    artifact: String,
+    at: Instant,
 }
 
 /// Why a program cannot be made ready.
@@ -43,7 +58,7 @@ impl Programs {
     pub(crate) fn open(modules: PathBuf, compiled: PathBuf) -> std::io::Result<Self> {
         std::fs::create_dir_all(&modules)?;
         std::fs::create_dir_all(&compiled)?;
-        Ok(Self { modules, compiled, compiling: Mutex::new(()) })
+        Ok(Self { modules, compiled, compiling: Mutex::new(()), found: SyncMutex::default() })
     }
 
     /// Whether the program is here.
@@ -96,8 +111,21 @@ impl Programs {
         Ok(name)
     }
 
+    /// The name of the compiled form, if it was in the cache folder a moment ago: whoever cannot read it has to
+    /// [`discard`](Self::discard) it.
+    pub(crate) fn lately(&self, module: Digest, profile: Profile) -> Option<String> {
+        let found = self.found();
+        let found = found.get(&(module, profile)).filter(|found| found.at.elapsed() < FOUND_FOR)?;
+        Some(found.artifact.clone())
+    }
+
+    fn found(&self) -> MutexGuard<'_, HashMap<(Digest, Profile), Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Drops a compiled form that turned out to be of no use.
     pub(crate) async fn discard(&self, artifact: &str) {
+        self.found().retain(|_, found| found.artifact != artifact);
         let _ = tokio::fs::remove_file(self.compiled.join(artifact)).await;
     }
 
@@ -105,10 +133,18 @@ impl Programs {
         let name = artifact_name(module, pool.compatibility(profile)?);
         let path = self.compiled.join(&name);
         let there = tokio::fs::try_exists(&path).await.unwrap_or(false);
-        if there {
-            touch(path).await;
+        if !there {
+            return None;
         }
-        there.then_some(name)
+        touch(path).await;
+        let mut found = self.found();
+        if found.len() >= MAX_FOUND {
+            found.retain(|_, found| found.at.elapsed() < FOUND_FOR);
+        }
+        if found.len() < MAX_FOUND {
+            found.insert((module, profile), Found { artifact: name.clone(), at: Instant::now() });
+        }
+        Some(name)
     }
 
     fn module_path(&self, module: Digest) -> PathBuf {

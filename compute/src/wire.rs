@@ -47,6 +47,11 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
         Ok(self.frames.send(encode(message)?).await?)
     }
 
+    /// Sends one message together with the next one. Not cancel-safe either.
+    pub(crate) async fn send_with_next(&mut self, message: &impl Serialize) -> Result<(), WireError> {
+        Ok(self.frames.feed(encode(message)?).await?)
+    }
+
     /// Ends the stream in order, so that what was sent last arrives as well.
     pub(crate) async fn finish(mut self) {
         // Whoever is at the other end may be gone already, and has then seen the end.

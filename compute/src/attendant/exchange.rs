@@ -183,7 +183,7 @@ impl Attendant {
                 }
             }
         });
-        let answered = Answer::hear(name, said, AbortOnDropHandle::new(feeding)).await;
+        let answered = Answer::hear(name, said, Some(AbortOnDropHandle::new(feeding))).await;
         let (head, body) = answered.map_err(|error| in_words(&error))?.into_parts();
         Ok((head, body.map_err(|error| error.to_string()).boxed()))
     }

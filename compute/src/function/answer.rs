@@ -51,7 +51,7 @@ struct Heard {
     name: FunctionName,
     said: mpsc::Receiver<Said>,
     /// It is given its input for as long as somebody takes what it says.
-    _feeding: AbortOnDropHandle<()>,
+    _feeding: Option<AbortOnDropHandle<()>>,
 }
 
 impl std::fmt::Debug for Answer {
@@ -65,7 +65,7 @@ impl Answer {
     pub async fn hear(
         name: FunctionName,
         mut said: mpsc::Receiver<Said>,
-        feeding: AbortOnDropHandle<()>,
+        feeding: Option<AbortOnDropHandle<()>>,
     ) -> Result<Self, AnswerError> {
         let (mut held, mut complaint) = (BytesMut::new(), BytesMut::new());
         let ok = ResponseHead { status: 200, headers: Vec::new() };

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use rand::Rng;
 use starfish_memory::ReadError;
 use tokio::sync::mpsc;
@@ -57,6 +59,13 @@ pub struct Running {
     pub stdin: mpsc::Sender<Bytes>,
     /// What it says; an end without [`Said::Ended`] means that this node stops.
     pub said: mpsc::Receiver<Said>,
+}
+
+/// A call that has begun somewhere.
+pub(super) struct Begun {
+    pub(super) running: Running,
+    /// What carries it on: whoever stays with the call has to drive it.
+    pub(super) driver: BoxFuture<'static, ()>,
 }
 
 /// A call, and the version that it is of.
@@ -116,14 +125,14 @@ impl Functions {
     async fn attend(
         self: Arc<Self>,
         call: Placed,
-        mut running: Running,
+        mut begun: Begun,
         mut stdin: mpsc::Receiver<Bytes>,
         said: mpsc::Sender<Said>,
     ) {
         let mut replay = Replay::default();
         for tries in 1.. {
             let ended = tokio::select! {
-                ended = converse(running, &mut stdin, &mut replay, &said) => ended,
+                ended = converse(begun, &mut stdin, &mut replay, &said) => ended,
                 () = said.closed() => return,
             };
             let Try::Lost { why, has_answered } = ended else { return };
@@ -134,7 +143,7 @@ impl Functions {
                 self.place(&call).await.ok()
             };
             match next {
-                Some(next) => running = next,
+                Some(next) => begun = next,
                 None => {
                     let _ = said.send(Said::Lost(why)).await;
                     return;
@@ -144,7 +153,7 @@ impl Functions {
     }
 
     /// Finds a slot for a call.
-    async fn place(self: &Arc<Self>, call: &Placed) -> Result<Running, CallError> {
+    async fn place(self: &Arc<Self>, call: &Placed) -> Result<Begun, CallError> {
         let busy = || CallError::Busy(call.spec.name.clone());
         let capacity = self.service.board().capacity();
         let fits_here = capacity.slots > 0 && capacity.memory_bytes >= call.version.limits.memory_bytes;
@@ -173,29 +182,30 @@ impl Functions {
         }
     }
 
-    /// Begins a call in a slot of this node.
+    /// Begins a call in a slot of this node. It goes on as far as its driver is driven: a task of its own for that would be
+    /// one more that has to be woken for each word that the program says.
     pub(super) fn begin_here(
         self: &Arc<Self>,
         slot: CallSlot,
         spec: CallSpec,
         id: VersionId,
         version: Version,
-    ) -> Running {
+    ) -> Begun {
         let (service, store) = (Arc::clone(&self.service), Arc::clone(&self.store));
         let stage = Stage { service, store, spec, id, version };
         let (stdin, given) = mpsc::channel(QUEUE);
         let (say, said) = mpsc::channel(QUEUE);
-        self.service.spawn(async move {
+        let driver = async move {
             if let Err(why) = stage.run(given, &say).await {
                 let _ = say.send(Said::Lost(why)).await;
             }
             drop(slot);
-        });
-        Running { stdin, said }
+        };
+        Begun { running: Running { stdin, said }, driver: driver.boxed() }
     }
 
     /// Asks other nodes in turn, until one has a slot for the call within the time.
-    async fn ask_others(self: &Arc<Self>, call: &Placed, patience: Duration) -> Option<Running> {
+    async fn ask_others(self: &Arc<Self>, call: &Placed, patience: Duration) -> Option<Begun> {
         let urgency = if patience.is_zero() { Urgency::Now } else { Urgency::CanWait };
         let deadline = Instant::now() + patience;
         let candidates: Vec<_> = {
@@ -210,7 +220,9 @@ impl Functions {
         for node in order {
             let left = deadline.saturating_duration_since(Instant::now());
             match ask(&self.service, node, &call.spec, call.id, left).await {
-                Ok(Asked::Begins(running)) => return Some(running),
+                Ok(Asked::Begins(running)) => {
+                    return Some(Begun { running, driver: std::future::ready(()).boxed() });
+                }
                 Ok(Asked::Busy) => {}
                 Ok(Asked::Refused(why)) | Err(why) => {
                     debug!(function = %call.spec.name, %node, why, "a node does not take a call");
@@ -223,12 +235,16 @@ impl Functions {
 
 /// Lets one try have its input, and passes on what it says.
 async fn converse(
-    running: Running,
+    begun: Begun,
     stdin: &mut mpsc::Receiver<Bytes>,
     replay: &mut Replay,
     said: &mpsc::Sender<Said>,
 ) -> Try {
-    let Running { stdin: to, said: mut from } = running;
+    let Begun { running: Running { stdin: to, said: mut from }, driver } = begun;
+    let driving = async {
+        driver.await;
+        std::future::pending::<Infallible>().await
+    };
     let feeding = async {
         feed(to, stdin, replay).await;
         std::future::pending::<Infallible>().await
@@ -253,8 +269,11 @@ async fn converse(
         }
     };
     tokio::select! {
-        ended = listening => ended,
+        // Where there is no input, its end is there before the program asks.
+        biased;
         never = feeding => match never {},
+        never = driving => match never {},
+        ended = listening => ended,
     }
 }
 

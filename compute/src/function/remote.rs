@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::placing::Running;
+use super::placing::{Begun, Running};
 use super::protocol::{CALL_PROTOCOL, CallSpec, FromCallee, FromCaller, Said};
 use super::service::Functions;
 use super::version::{Version, VersionId};
@@ -183,7 +183,9 @@ impl Functions {
         };
         let Some(slot) = slot else { return Ok(None) };
         sender.send(&FromCallee::Begins).await?;
-        Ok(Some(self.begin_here(slot, spec, id, version)))
+        let Begun { running, driver } = self.begin_here(slot, spec, id, version);
+        self.service.spawn(driver);
+        Ok(Some(running))
     }
 }
 

@@ -89,6 +89,9 @@ impl Stage {
     /// The compiled program; fetches and compiles it if it was never called here.
     async fn prepare(&self) -> Result<String, String> {
         let (programs, module) = (&self.service.programs, self.version.module);
+        if let Some(artifact) = programs.lately(module, Profile::Usual) {
+            return Ok(artifact);
+        }
         if !programs.has(module).await {
             let program = self.store.fetch(&self.spec.name, self.id, module).await;
             let program = program.map_err(|error| in_words(&error))?;

@@ -35,7 +35,12 @@ pub(super) async fn converse(
     stdin: mpsc::Receiver<Bytes>,
 ) -> RunEnd {
     let lost = |error: WireError| RunEnd::Lost(format!("its worker process died: {error}"));
-    if let Err(error) = orders.send(&begin).await {
+    let has_begun = match stdin.is_closed() && stdin.is_empty() {
+        // The end of its input goes with it.
+        true => orders.send_with_next(&begin).await,
+        false => orders.send(&begin).await,
+    };
+    if let Err(error) = has_begun {
         return lost(error);
     }
     let (ended, window) = (CancellationToken::new(), Semaphore::new(INPUT_WINDOW as usize));

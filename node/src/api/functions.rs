@@ -5,7 +5,7 @@ use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use starfish_compute::SubmitError;
@@ -120,7 +120,11 @@ async fn call(
         asked.map_err(|error| ApiError::bad_request("bad-json", error.to_string()))?;
     let spec = CallSpec { name, args, handler: None, request: None };
     let Running { stdin, said } = state.compute.call(spec).await?;
-    let feeding = AbortOnDropHandle::new(tokio::spawn(feed(frames, stdin)));
+    // Most calls have no input, and its end is here already.
+    let feeding = match frames.next().now_or_never() {
+        Some(Ok(None)) => None,
+        first => Some(AbortOnDropHandle::new(tokio::spawn(feed(first, frames, stdin)))),
+    };
     let frames = stream::unfold(Some((said, feeding)), async |state| {
         let (mut said, feeding) = state?;
         let (bytes, is_last) = encode(said.recv().await?);
@@ -146,9 +150,17 @@ fn encode(said: Said) -> (Bytes, bool) {
 }
 
 /// Gives a call its input. If the body breaks off, its input does not end: the call does, with whoever listens.
-async fn feed(mut frames: Frames, stdin: mpsc::Sender<Bytes>) {
+async fn feed(
+    mut first: Option<Result<Option<Frame>, ApiError>>,
+    mut frames: Frames,
+    stdin: mpsc::Sender<Bytes>,
+) {
     loop {
-        match frames.next().await {
+        let next = match first.take() {
+            Some(next) => next,
+            None => frames.next().await,
+        };
+        match next {
             Ok(Some(Frame { kind: frame::call::STDIN, mut payload })) => {
                 while !payload.is_empty() {
                     let part = payload.split_to(payload.len().min(CHUNK));

@@ -5,7 +5,7 @@
 //! of the answer ([`Answer`]).
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::any;
@@ -74,7 +74,8 @@ async fn answer(
     let head = RequestHead { method: parts.method.to_string(), uri: format!("{path}{query}"), headers };
     let spec = CallSpec { name: name.clone(), args: Vec::new(), handler: None, request: Some(head) };
     let Running { stdin, said } = compute.call(spec).await?;
-    let feeding = AbortOnDropHandle::new(tokio::spawn(feed(body, stdin)));
+    // Without a body its input ends here and now.
+    let feeding = (!body.is_end_stream()).then(|| AbortOnDropHandle::new(tokio::spawn(feed(body, stdin))));
     let heard = Answer::hear(name.clone(), said, feeding).await?;
     respond(&name, heard)
 }
