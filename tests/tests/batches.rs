@@ -57,6 +57,12 @@ fn what_fails_is_named_and_run_again_on_request() {
     wait_until("it has failed again", || node.json(["job", &job])["attempts"] == 2);
     assert_eq!(node.run(["wait", &job]).code, 1);
     assert_eq!(node.ok(["logs", &job]), "good\nbadx\n");
+    let sleep = swarm.scratch().guest("sleep");
+    for (range, words) in [("0..1", "reached its time limit of 100ms"), ("0..3", "3 of 3 tasks failed")] {
+        let mapped = node.run(["map", &sleep, "--timeout", "100ms", "--range", range]);
+        assert_eq!(mapped.code, 1, "however many: {}", mapped.stderr);
+        assert!(mapped.stderr.contains(words), "{}", mapped.stderr);
+    }
     assert_ne!(node.run(["map", &echo]).code, 0, "nothing to map over");
     assert_ne!(node.run(["map", &echo, "--range", "5..5"]).code, 0);
 }

@@ -10,7 +10,7 @@ use starfish_node::compute::{JobId, JobReport, Outcome};
 use starfish_node::wire::{BatchRequest, InputRequest, ItemsRequest, Submitted, TaskLine};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::run::{print_all, status_of};
+use super::run::{KILLED, print_all, status_of};
 use super::task::{self, TaskOptions, millis, parse_duration};
 use super::{Context, failure};
 use crate::output::progress;
@@ -61,6 +61,7 @@ struct BatchOptions {
     /// Run each task on this many different nodes, from 2 to 9, and let count what more than half of them find. They run it
     /// so that each must find the same: with a clock that stands still, and random numbers that follow from the arguments.
     /// A node that finds something else is named (starfish job) and gets no tasks any more (starfish suspects).
+    /// Not with --out: its files would be there before it is known whose count.
     #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u8).range(2..=i64::from(MAX_COPIES)), conflicts_with = "out")]
     verify: Option<u8>,
     /// Run it even if the same was run before and its results are kept.
@@ -207,6 +208,8 @@ impl Map {
             status = listening => status?,
             error = bar => return Err(error),
         };
+        // However many tasks there are, and however they failed.
+        let status = if [0, KILLED].contains(&status) { status } else { failure::FAILED };
         match reduce {
             Some(reduce) if status == 0 => {
                 let mut output = context.client.output(&reduce.to_string(), true).await?;

@@ -14,7 +14,7 @@ use super::task::{self, TaskOptions};
 use crate::shell::{Io, Output};
 
 /// It was ended by `starfish kill`, as by SIGKILL.
-const KILLED: i32 = 137;
+pub(super) const KILLED: i32 = 137;
 /// It was ended for running too long, as by timeout(1).
 const TIMED_OUT: i32 = 124;
 /// It trapped, as by SIGABRT.
