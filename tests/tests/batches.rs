@@ -43,6 +43,21 @@ fn a_program_is_mapped_over_numbers_lines_and_files() {
 }
 
 #[test]
+fn who_waits_is_told_what_for() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    let echo = swarm.scratch().guest("echo");
+    let mapping = node.spawn(["map", &echo, "--range", "0..3", "--verify", "9"]);
+    wait_until("it says what it waits for", || mapping.stderr().contains("waiting: "));
+    let job = node.json(["jobs"])[0]["id"].as_str().unwrap().to_owned();
+    let why = node.json(["job", &job])["why"].as_str().unwrap().to_owned();
+    node.ok(["kill", &job]);
+    let ended = mapping.finish();
+    assert_eq!(ended.code, 137);
+    assert!(ended.stderr.contains(&format!("waiting: {why}")), "{why} is not in {}", ended.stderr);
+}
+
+#[test]
 fn what_fails_is_named_and_run_again_on_request() {
     let swarm = Swarm::start(1);
     let node = swarm.node(0);

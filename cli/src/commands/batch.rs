@@ -1,6 +1,6 @@
 //! Many tasks of one program: `starfish map`, which waits for them, and `starfish submit`, which does not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -20,6 +20,8 @@ use crate::shell::fs::path::VfsPath;
 const MAX_TOLD: usize = 10;
 /// How often the bar is moved.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Where nothing happens for so long, it is told why.
+const TELL_AFTER: Duration = Duration::from_secs(3);
 
 /// What to run, and for what.
 #[derive(Clone, Debug, clap::Args)]
@@ -331,22 +333,32 @@ pub(super) async fn conclude(context: &mut Context, report: &JobReport) -> anyho
     })
 }
 
-/// Moves a bar on standard error; returns only with an error.
+/// Moves a bar on standard error, and says why nothing happens where that is so for a while; returns only with an error.
 async fn show_progress(context: &mut Context, job: JobId) -> anyhow::Error {
     let bar = progress::items("tasks", Some(0));
-    if bar.is_hidden() {
-        return std::future::pending().await;
-    }
+    let every = if bar.is_hidden() { TELL_AFTER } else { LOOK_EVERY };
+    let (mut moved, mut done, mut told) = (Instant::now(), 0, None);
     loop {
-        match context.client.job(&job.to_string()).await {
-            Ok(report) => {
-                let progress = report.progress.unwrap_or_default();
-                bar.set_length(progress.tasks);
-                bar.set_position(progress.done);
-            }
+        let report = match context.client.job(&job.to_string()).await {
+            Ok(report) => report,
             Err(error) => return error.into(),
+        };
+        let progress = report.progress.unwrap_or_default();
+        bar.set_length(progress.tasks);
+        bar.set_position(progress.done);
+        if progress.done > done || report.why.is_none() {
+            (moved, done) = (Instant::now(), progress.done);
+        } else if moved.elapsed() >= TELL_AFTER && report.why != told {
+            told = report.why;
+            let words = format!("waiting: {}", told.as_deref().unwrap_or_default());
+            bar.println(&words);
+            if bar.is_hidden()
+                && let Err(error) = context.io.stderr.line(words).await
+            {
+                return error.into();
+            }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(every).await;
     }
 }
 
