@@ -5,6 +5,7 @@
 
 mod slots;
 mod template;
+mod variables;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +17,7 @@ use starfish_fs::FilesOptions;
 use starfish_memory::MemoryOptions;
 
 pub use self::slots::{Slots, UnknownSlots};
+pub use self::variables::{UnknownVariable, unknown_variables};
 use crate::data_dir::{DataDir, DataDirError, write_private};
 use crate::logs::LogFormat;
 use crate::quantity::{Size, Span};
