@@ -8,12 +8,13 @@ use crate::data_dir::DATA_DIR_ENV;
 /// What they all begin with.
 const PREFIX: &str = "STARFISH_";
 /// Variables that are read by what builds and tests this program.
-const OF_TESTS: [&str; 7] = [
+const OF_TESTS: [&str; 8] = [
     "STARFISH_BENCH_OPEN",
     "STARFISH_MEMORY_TEST_DIR",
     "STARFISH_SAMPLES",
     "STARFISH_SEED",
     "STARFISH_STATIC_BINARY",
+    "STARFISH_TEST_AT_REST",
     "STARFISH_TEST_PROGRAM",
     "STARFISH_TOOLS",
 ];
