@@ -83,13 +83,14 @@ pub struct FilesOptions {
     pub repair_grace: Duration,
     /// Bytes per second that repair moves or makes, at the most. Default 64 MiB.
     pub repair_rate: u64,
-    /// How long from one run to the next that frees what no file refers to. Default one hour.
+    /// How long from one run to the next that frees what no file refers to; zero never runs. Default one hour.
     pub gc_every: Duration,
-    /// Segments and shards that such a run looks at in a second, at the most. Default 100,000.
+    /// Segments and shards that such a run looks at in a second, at the most; 0 never runs. Default 100,000.
     pub gc_rate: u64,
-    /// How long from the beginning of one look for damage on this disk to that of the next. Default one day.
+    /// How long from the beginning of one look for damage on this disk to that of the next; zero never looks. Default one
+    /// day.
     pub scrub_every: Duration,
-    /// Bytes that such a look reads in a second, at the most. Default 4 MiB.
+    /// Bytes that such a look reads in a second, at the most; 0 never looks. Default 4 MiB.
     pub scrub_rate: u64,
     /// Where this node is: shards of short files are spread over zones. Default: nowhere in particular.
     pub zone: String,

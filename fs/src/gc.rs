@@ -20,9 +20,9 @@ pub(crate) const STEP: usize = 512;
 /// How collecting goes about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// The time between two runs.
+    /// The time between two runs; zero never runs.
     pub(crate) every: Duration,
-    /// Items that are looked at in a second.
+    /// Items that are looked at in a second; 0 never runs.
     pub(crate) rate: u64,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Freed {
 
 /// Removes, time and again, what no file of the tree refers to and is older than a while, for as long as it is polled.
 pub(crate) async fn run(store: &Store, tree: &TreeStore, segments: &Segments, pace: Pace) {
-    loop {
+    while !pace.every.is_zero() && pace.rate > 0 {
         tokio::time::sleep(pace.every).await;
         match collect(store, tree, segments, MIN_AGE, pace.rate).await {
             Ok(freed) => tracing::debug!(items = freed.items, bytes = freed.bytes, "freed"),

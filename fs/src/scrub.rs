@@ -23,9 +23,9 @@ const LEAST: u64 = 64 << 10;
 /// How scrubbing goes about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// The least time from the beginning of one round to that of the next.
+    /// The least time from the beginning of one round to that of the next; zero never begins one.
     pub(crate) every: Duration,
-    /// Bytes read in a second.
+    /// Bytes read in a second; 0 never begins a round.
     pub(crate) rate: u64,
 }
 
@@ -59,7 +59,7 @@ async fn restore_one(store: &Store, segments: &Segments, damage: &Damage) -> io:
 
 /// Reads all that is kept, again and again, for as long as it is polled.
 pub(crate) async fn run(store: &Store, pace: Pace) {
-    loop {
+    while !pace.every.is_zero() && pace.rate > 0 {
         let begun = tokio::time::Instant::now();
         for kind in [Kind::Shards, Kind::Whole] {
             if let Err(error) = sweep(store, kind, pace.rate).await {
@@ -103,6 +103,15 @@ fn batch(items: &[(BlobHash, Meta)]) -> (&[(BlobHash, Meta)], u64) {
 mod tests {
     use super::*;
     use crate::index_set::IndexSet;
+    use crate::store::Limits;
+
+    #[tokio::test]
+    async fn with_zero_for_either_nothing_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Limits { quota: u64::MAX, cache: 0 }).await.unwrap();
+        run(&store, Pace { every: Duration::ZERO, rate: 1 }).await;
+        run(&store, Pace { every: Duration::from_secs(1), rate: 0 }).await;
+    }
 
     #[test]
     fn a_step_is_one_long_item_or_some_short_ones() {

@@ -1,7 +1,8 @@
 //! Talking to a running node: typed calls over its Unix socket, for the CLI, the shell and tests.
 //!
 //! A [`Client`] is a data folder and nothing more; each call opens a connection of its own (some tens of
-//! microseconds on a Unix socket) and so survives a restart of the node. Bodies stream both ways.
+//! microseconds on a Unix socket) and so survives a restart of the node. Of files there are many, so [`RemoteVfs`] uses
+//! its connections again. Bodies stream both ways.
 
 mod connection;
 mod docs;
@@ -112,7 +113,7 @@ impl Client {
     }
 
     async fn send(&self, request: Request<RequestBody>) -> Result<Answer, ClientError> {
-        connection::send(&self.dir, request).await
+        connection::send(&self.dir, request, None).await
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod slots;
 mod template;
+mod variables;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +17,7 @@ use starfish_fs::FilesOptions;
 use starfish_memory::MemoryOptions;
 
 pub use self::slots::{Slots, UnknownSlots};
+pub use self::variables::{UnknownVariable, unknown_variables};
 use crate::data_dir::{DataDir, DataDirError, write_private};
 use crate::logs::LogFormat;
 use crate::quantity::{Size, Span};
@@ -83,18 +85,18 @@ pub struct Repair {
 /// How what no file refers to is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Collecting {
-    /// How long from one run to the next.
+    /// How long from one run to the next; 0 never runs.
     pub every: Span,
-    /// Segments and shards that are looked at in a second at the most.
+    /// Segments and shards that are looked at in a second at the most; 0 never runs.
     pub rate: u64,
 }
 
 /// How damage of the disk is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Scrubbing {
-    /// How long from the beginning of one look at everything to that of the next.
+    /// How long from the beginning of one look at everything to that of the next; 0 never looks.
     pub every: Span,
-    /// Bytes per second that are read at the most.
+    /// Bytes per second that are read at the most; 0 never looks.
     pub rate: Size,
 }
 

@@ -48,6 +48,16 @@ fn a_node_is_who_it_was_after_every_kind_of_end() {
 }
 
 #[test]
+fn a_slip_in_a_variable_is_told_of_with_the_name_that_is_near() {
+    let start = Start::default().with_env("STARFISH_STORAGE_QOUTA", "1G").with_env("STARFISH_ZONE", "attic");
+    let swarm = Swarm::start_as([start]);
+    let logs = swarm.node(0).logs();
+    let line = logs.lines().find(|line| line.contains("STARFISH_STORAGE_QOUTA")).unwrap_or_default();
+    assert!(line.contains("WARN") && line.contains("STARFISH_STORAGE_QUOTA"), "{line}");
+    assert!(!logs.contains("STARFISH_ZONE"), "{logs}");
+}
+
+#[test]
 fn a_detached_node_goes_on_until_it_is_told_to_stop() {
     let mut swarm = Swarm::start(0);
     let index = swarm.prepare(Start::default());

@@ -14,10 +14,13 @@ use starfish_node::dht::Multiaddr;
 use starfish_node::dht::ticket::Ticket;
 use starfish_node::logs::{self, LogFormat};
 use starfish_node::wire::{InviteRequest, Status};
-use starfish_node::{Client, DataDir, Layer, Node, NodeConfig, NodeLock, RuntimeInfo, Settings, Slots};
+use starfish_node::{
+    Client, DataDir, Layer, Node, NodeConfig, NodeLock, RuntimeInfo, Settings, Slots, unknown_variables,
+};
 
 use super::Context;
 use super::failure::{NOT_ALLOWED, NotLetIn, TEMPORARY};
+use crate::output::progress::NO_PROGRESS;
 
 /// How long a detached node may take to answer before its start counts as failed.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -102,6 +105,7 @@ impl Up {
         }
         let settings = Settings::load(&dir, self.layer(), |name| std::env::var(name).ok())?;
         logs::init(settings.log_format, std::env::var("RUST_LOG").ok().as_deref())?;
+        warn_of_unknown_variables();
         let join = self.ticket(&dir).await?;
         let worker_program = std::env::current_exe().context("cannot find this program itself")?;
         let config =
@@ -166,6 +170,16 @@ impl Up {
             log_format: self.log_format,
             ..Layer::default()
         }
+    }
+}
+
+/// A slip in a variable's name would otherwise go unnoticed: what is in the environment cannot be refused, as a slip in the
+/// file is.
+fn warn_of_unknown_variables() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for unknown in unknown_variables(names, &[JOIN, NO_PROGRESS]) {
+        let nearest = unknown.nearest.as_deref();
+        tracing::warn!(variable = %unknown.name, nearest, "this variable is not known and is ignored");
     }
 }
 

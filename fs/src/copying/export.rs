@@ -123,6 +123,7 @@ async fn export_item(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result
 }
 
 async fn export_content(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
+    let _place = tracker.place(item.entry.size).await;
     while export_once(item, vfs, tracker).await? == Finish::Misfit {
         tracing::debug!(to = %item.to.display(), "what was there before was something else");
     }

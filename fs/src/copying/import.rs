@@ -99,6 +99,7 @@ async fn import_item(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result
         What::Dir => {}
         What::Other => tracker.skip(item.from.clone()),
         What::File { len } => {
+            let _place = tracker.place(*len).await;
             let content = open(&item.from, *len).await?;
             // The source counts as it is read: a long file shows progress.
             let counted =

@@ -25,7 +25,8 @@ use crate::tree::store::Edits;
 use crate::tree::{Content, DEFAULT_FILE_MODE, Found, Mode, Place};
 use crate::vfs::{Attributes, ByteStream, Entry, VfsError};
 
-/// Segments on their way to disk at once; with what is being cut, this bounds the memory of a write (24 MiB).
+/// Segments on their way to disk at once; with what is being cut, and read meanwhile, this bounds the memory of a write
+/// (28 MiB).
 const SEGMENTS_UNDER_WAY: usize = 4;
 /// Up to this much is cut and hashed in place: less work than handing it to another thread and back.
 const SMALL: usize = 64 * 1024;
@@ -103,8 +104,9 @@ impl Files {
         let store = &self.inner.store;
         let mut intake = Intake { store, segments: Vec::new(), under_way: FuturesUnordered::new() };
         let mut is_first = true;
+        let mut next = next_parts(&mut content).await?;
         loop {
-            let (parts, is_last) = next_parts(&mut content).await?;
+            let (parts, is_last) = next;
             let len: usize = parts.iter().map(Bytes::len).sum();
             if is_first && is_last && len <= MAX_INLINE {
                 let bytes = parts.concat();
@@ -113,16 +115,17 @@ impl Files {
                 return Ok((file, Vec::new()));
             }
             is_first = false;
-            let (back, cut) =
-                digest(digester, parts, len, is_last).await.map_err(|error| failed(at, error))?;
+            // What comes next is read meanwhile.
+            let ahead = async { if is_last { Ok(None) } else { next_parts(&mut content).await.map(Some) } };
+            let (digested, ahead) = tokio::join!(digest(digester, parts, len, is_last), ahead);
+            let (back, cut) = digested.map_err(|error| failed(at, error))?;
             digester = back;
             for (hash, bytes) in cut {
                 landing.add(hash);
                 intake.add(hash, bytes).await.map_err(|error| failed(at, error))?;
             }
-            if is_last {
-                break;
-            }
+            let Some(parts) = ahead? else { break };
+            next = parts;
         }
         let manifest =
             intake.finish(digester.hasher.finalize().into()).await.map_err(|error| failed(at, error))?;

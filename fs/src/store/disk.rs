@@ -33,6 +33,9 @@ const OPTIONS: EngineOptions<2> =
 /// Folders that files are spread over.
 const FOLDERS: usize = 256;
 
+/// Folders that are waited for at once.
+const SYNCS_AT_ONCE: usize = 8;
+
 /// What an item is.
 // On disk: the first byte of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,9 +137,16 @@ impl Disk {
         opened.keyspaces[keyspace].get(key).map_err(|error| engine(EngineError::Failed(error)))
     }
 
-    /// Writes an item, in place of the one of that name. It outlives a crash after [`Disk::flush`].
-    pub(crate) fn write(&self, kind: Kind, hash: &BlobHash, meta: &Meta, bytes: &[u8]) -> io::Result<()> {
-        let was_inline = self.meta(kind, hash)?.map(|old| is_inline(old.stored));
+    /// Writes an item, in place of the one of that name, `old`. It outlives a crash after [`Disk::flush`].
+    pub(crate) fn write(
+        &self,
+        kind: Kind,
+        hash: &BlobHash,
+        old: Option<&Meta>,
+        meta: &Meta,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let was_inline = old.map(|old| is_inline(old.stored));
         let is_inline = is_inline(meta.stored);
         if !is_inline {
             // What is only cached may be lost with a crash: its hash tells.
@@ -199,10 +209,28 @@ impl Disk {
             let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *dirty, vec![false; FOLDERS])
         };
-        for (folder, _) in dirty.iter().enumerate().filter(|(_, is_dirty)| **is_dirty) {
-            File::open(self.dir.join(format!("{folder:02x}")))?.sync_data()?;
+        let folders: Vec<usize> = (0..FOLDERS).filter(|folder| dirty[*folder]).collect();
+        if let Err(error) = self.sync_folders(&folders) {
+            let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+            folders.iter().for_each(|folder| dirty[*folder] = true);
+            return Err(error);
         }
         self.change(Purpose::Free, |opened| opened.database.persist(PersistMode::SyncData)).map_err(engine)
+    }
+
+    /// Each folder is waited for by itself, and the disk does in one go what is asked of it at once.
+    fn sync_folders(&self, folders: &[usize]) -> io::Result<()> {
+        let sync = |part: &[usize]| -> io::Result<()> {
+            part.iter().try_for_each(|folder| File::open(self.dir.join(format!("{folder:02x}")))?.sync_data())
+        };
+        let (first, rest) = folders.split_at(folders.len().div_ceil(SYNCS_AT_ONCE));
+        std::thread::scope(|threads| {
+            let others = rest.chunks(first.len().max(1)).map(|part| threads.spawn(move || sync(part)));
+            let others: Vec<_> = others.collect();
+            let synced = sync(first);
+            let failed = |_| io::Error::other("a thread that waited for the disk has panicked");
+            others.into_iter().fold(synced, |synced, other| synced.and(other.join().map_err(failed)?))
+        })
     }
 
     /// Items of one kind in the order of their hashes, after `after`, until told to stop.

@@ -193,7 +193,7 @@ impl Items {
         meta: &Meta,
         bytes: &[u8],
     ) -> io::Result<()> {
-        self.disk.write(kind, hash, meta, bytes)?;
+        self.disk.write(kind, hash, old.as_ref(), meta, bytes)?;
         self.recount(hash, old.as_ref(), Some(meta));
         if meta.is_cached { self.shrink_cache() } else { Ok(()) }
     }

@@ -1,6 +1,9 @@
-//! One request over one connection to the node's socket.
+//! One request over one connection to the node's socket. Who sends many keeps the connections for the next ones
+//! ([`Kept`]).
 
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt, stream};
@@ -21,6 +24,13 @@ use crate::wire::{Problem, ProblemBody};
 
 /// The largest answer that is held whole: a directory of a hundred thousand entries fits.
 const MAX_ANSWER: usize = 64 << 20;
+
+/// A connection is not used again after this long: the node closes those that are silent for ten seconds.
+const FRESH: Duration = Duration::from_secs(5);
+/// So many requests go over one connection. The node has places for so many at once, and others wait for one.
+const MAX_USES: usize = 16;
+/// Connections that are kept while no request is on them.
+const MAX_KEPT: usize = 64;
 
 pub(super) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -45,12 +55,86 @@ pub(super) struct Answer {
     what: String,
     headers: HeaderMap,
     body: Incoming,
-    /// Drives the connection; dropped with the answer, and then the node sees the client leave.
-    _connection: AbortOnDropHandle<()>,
+    /// Dropped with the answer, and then the node sees the client leave, unless the whole of it was read and it is kept.
+    connection: Connection,
+    kept: Option<Kept>,
+}
+
+/// Connections that wait for the next request. Cheap to clone; the clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept(Arc<Mutex<Vec<(Instant, Connection)>>>);
+
+/// A connection, and what drives it.
+#[derive(Debug)]
+struct Connection {
+    sender: http1::SendRequest<RequestBody>,
+    uses: usize,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Kept {
+    /// One over which a request can be sent now.
+    async fn take(&self) -> Option<Connection> {
+        loop {
+            let (since, mut connection) = self.lock().pop()?;
+            if since.elapsed() < FRESH && connection.sender.ready().await.is_ok() {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn put(&self, connection: Connection) {
+        let mut kept = self.lock();
+        if kept.len() < MAX_KEPT && connection.uses < MAX_USES {
+            kept.push((Instant::now(), connection));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Connection)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Sends `request` and waits for the head of the answer; anything but a success is an error.
-pub(super) async fn send(dir: &DataDir, mut request: Request<RequestBody>) -> Result<Answer, ClientError> {
+pub(super) async fn send(
+    dir: &DataDir,
+    mut request: Request<RequestBody>,
+    kept: Option<&Kept>,
+) -> Result<Answer, ClientError> {
+    let broken = |source: hyper::Error| ClientError::Interrupted {
+        data_dir: dir.path().to_owned(),
+        source: source.into(),
+    };
+    let what = format!("{} {}", request.method(), request.uri().path());
+    request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+    let (connection, response) = loop {
+        let known = match kept {
+            Some(kept) => kept.take().await,
+            None => None,
+        };
+        let is_new = known.is_none();
+        let mut connection = match known {
+            Some(connection) => connection,
+            None => connect(dir).await?,
+        };
+        connection.uses += 1;
+        match connection.sender.try_send_request(request).await {
+            Ok(response) => break (connection, response),
+            Err(mut error) => match error.take_message() {
+                // It was closed before anything went over it: the node was started anew, perhaps.
+                Some(unsent) if !is_new => request = unsent,
+                _ => return Err(broken(error.into_error())),
+            },
+        }
+    };
+    let (head, body) = response.into_parts();
+    let (dir, headers) = (dir.clone(), head.headers);
+    let kept = kept.filter(|_| head.status.is_success()).cloned();
+    let answer = Answer { dir, what, headers, body, connection, kept };
+    if head.status.is_success() { Ok(answer) } else { Err(answer.refusal(head.status).await) }
+}
+
+async fn connect(dir: &DataDir) -> Result<Connection, ClientError> {
     let data_dir = || dir.path().to_owned();
     let stream = socket::connect(dir).await.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -60,16 +144,12 @@ pub(super) async fn send(dir: &DataDir, mut request: Request<RequestBody>) -> Re
     })?;
     let broken =
         |source: hyper::Error| ClientError::Interrupted { data_dir: data_dir(), source: source.into() };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let connection = AbortOnDropHandle::new(tokio::spawn(async move {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let driver = AbortOnDropHandle::new(tokio::spawn(async move {
         // What goes wrong is also told to the request.
         let _ = connection.await;
     }));
-    let what = format!("{} {}", request.method(), request.uri().path());
-    request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
-    let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-    let answer = Answer { dir: dir.clone(), what, headers: head.headers, body, _connection: connection };
-    if head.status.is_success() { Ok(answer) } else { Err(answer.refusal(head.status).await) }
+    Ok(Connection { sender, uses: 0, _driver: driver })
 }
 
 impl Answer {
@@ -112,7 +192,12 @@ impl Answer {
     /// The body as it comes, the trailers last.
     pub(super) fn frames(self) -> impl Stream<Item = Result<Frame<Bytes>, ClientError>> + Send + 'static {
         stream::try_unfold(self, async |mut answer| match answer.body.frame().await {
-            None => Ok(None),
+            None => {
+                if let Some(kept) = answer.kept {
+                    kept.put(answer.connection);
+                }
+                Ok(None)
+            }
             Some(Ok(frame)) => Ok(Some((frame, answer))),
             Some(Err(error)) => Err(answer.interrupted(error)),
         })
@@ -127,5 +212,67 @@ impl Answer {
             Ok(body) => ClientError::Refused(Box::new(Problem { status: status.as_u16(), body })),
             Err(error) => error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::routing::get;
+    use axum::serve::Listener;
+    use tokio::net::unix::SocketAddr;
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::api::serve::serve;
+
+    /// Counts those who come.
+    struct Counting(UnixListener, Arc<AtomicUsize>);
+
+    impl Listener for Counting {
+        type Io = UnixStream;
+        type Addr = SocketAddr;
+
+        async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+            let accepted = Listener::accept(&mut self.0).await;
+            self.1.fetch_add(1, Ordering::Relaxed);
+            accepted
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            self.0.local_addr()
+        }
+    }
+
+    async fn ask(dir: &DataDir, kept: &Kept) -> Result<Bytes, ClientError> {
+        send(dir, super::super::request(http::Method::GET, "/", empty()), Some(kept)).await?.bytes().await
+    }
+
+    #[tokio::test]
+    async fn many_requests_share_few_connections_and_outlive_a_restart() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::new(temp.path());
+        dir.create().unwrap();
+        let (kept, accepted) = (Kept::default(), Arc::new(AtomicUsize::new(0)));
+        let start = || {
+            let (listener, stop) = (socket::listen(&dir).unwrap(), CancellationToken::new());
+            let router = Router::new().route("/", get(async || "here"));
+            let listener = Counting(listener, Arc::clone(&accepted));
+            (tokio::spawn(serve(listener, router, stop.clone())), stop)
+        };
+        let (served, stop) = start();
+        for _ in 0..2 * MAX_USES + 1 {
+            assert_eq!(ask(&dir, &kept).await.unwrap(), "here");
+        }
+        assert_eq!(accepted.load(Ordering::Relaxed), 3);
+        stop.cancel();
+        served.await.unwrap();
+        let (served, stop) = start();
+        assert_eq!(ask(&dir, &kept).await.unwrap(), "here");
+        stop.cancel();
+        served.await.unwrap();
     }
 }

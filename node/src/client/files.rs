@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::header::TE;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{Attributes, ByteStream, Entry, Parents, Removal, Vfs, VfsError};
 
-use super::connection::{empty, streamed};
-use super::{Client, ClientError, request};
+use super::connection::{self, Answer, Kept, RequestBody, empty, streamed};
+use super::{Client, ClientError, json_request, request};
 use crate::percent;
 use crate::wire::{
     AttributesRequest, ERROR_TRAILER, FromTo, MkdirRequest, RemoveRequest, SymlinkRequest, WireVfsError,
@@ -23,12 +23,15 @@ use crate::wire::{
 
 /// The tree, over the API. Errors are those that the node met, variant by variant.
 #[derive(Clone, Debug)]
-pub struct RemoteVfs(Client);
+pub struct RemoteVfs {
+    client: Client,
+    kept: Kept,
+}
 
 impl Client {
     /// The swarm's files.
     pub fn files(&self) -> RemoteVfs {
-        RemoteVfs(self.clone())
+        RemoteVfs { client: self.clone(), kept: Kept::default() }
     }
 }
 
@@ -47,7 +50,7 @@ impl Vfs for RemoteVfs {
         let mut request = request(Method::GET, &query, empty());
         // For errors that come after the first bytes.
         request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-        let answer = self.0.send(request).await.map_err(vfs_error)?;
+        let answer = self.send(request).await.map_err(vfs_error)?;
         let chunks = answer.frames().map(|frame| match frame.map_err(vfs_error)?.into_data() {
             Ok(bytes) => Ok(bytes),
             Err(trailers) => match trailers.trailers_ref().and_then(broken_off) {
@@ -73,7 +76,7 @@ impl Vfs for RemoteVfs {
         }
         let failure = Failure::default();
         let body = streamed(failure.watch(content));
-        let written = async { self.0.send(request(Method::PUT, &query, body)).await?.json().await };
+        let written = async { self.send(request(Method::PUT, &query, body)).await?.json().await };
         written.await.map_err(|error| failure.take().unwrap_or_else(|| vfs_error(error)))
     }
 
@@ -107,7 +110,8 @@ impl Vfs for RemoteVfs {
 
 impl RemoteVfs {
     async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, VfsError> {
-        self.0.get(path).await.map_err(vfs_error)
+        let got = async { self.send(request(Method::GET, path, empty())).await?.json().await };
+        got.await.map_err(vfs_error)
     }
 
     async fn post<A: DeserializeOwned>(
@@ -115,11 +119,19 @@ impl RemoteVfs {
         verb: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<A, VfsError> {
-        self.0.post(&format!("/api/v1/fs/{verb}"), body).await.map_err(vfs_error)
+        let path = format!("/api/v1/fs/{verb}");
+        let posted = async { self.send(json_request(&path, body)?).await?.json().await };
+        posted.await.map_err(vfs_error)
     }
 
     async fn order(&self, verb: &str, body: &(impl Serialize + Sync)) -> Result<(), VfsError> {
-        self.0.order(&format!("/api/v1/fs/{verb}"), body).await.map_err(vfs_error)
+        let path = format!("/api/v1/fs/{verb}");
+        let ordered = async { self.send(json_request(&path, body)?).await?.done().await };
+        ordered.await.map_err(vfs_error)
+    }
+
+    async fn send(&self, request: Request<RequestBody>) -> Result<Answer, ClientError> {
+        connection::send(&self.client.dir, request, Some(&self.kept)).await
     }
 }
 

@@ -51,11 +51,13 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 # Bytes per second that are moved or made anew when members come and go.
 #repair.rate = "64M"
 
-# How often what no file and no version refers to is freed, and how many segments and shards are looked at in a second for it.
+# How often what no file and no version refers to is freed, and how many segments and shards are looked at in a second for
+# it. With 0 for either, this node never frees anything.
 #gc.every = "1h"
 #gc.rate = 100000
 
-# How often all that this node keeps is held against its hashes, and how many bytes per second are read for it.
+# How often all that this node keeps is held against its hashes, and how many bytes per second are read for it. With 0 for
+# either, this node only notices damage when something is read.
 #scrub.every = "1d"
 #scrub.rate = "4M"
 
