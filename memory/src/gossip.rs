@@ -148,7 +148,12 @@ fn weight(cell: &Cell) -> usize {
 pub(crate) async fn publish(open: OpenOutbox, network: Network) {
     let shared = open.0.shared();
     loop {
-        for message in pack(&shared.outbox.take().await) {
+        let news = shared.outbox.take().await;
+        // Messages are signed, which is not cheap. Who comes later compares notes.
+        if network.connected().is_empty() {
+            continue;
+        }
+        for message in pack(&news) {
             match network.publish(TOPIC, message).await {
                 Ok(()) => shared.counters.gossip_sent.add(1),
                 Err(error) => {
