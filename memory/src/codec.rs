@@ -228,6 +228,21 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
     Ok(Cell { space, key: key.into(), field, stamp, content, expires_ms })
 }
 
+/// The value in a record, if it is one, lies there and is live.
+pub(crate) fn plain_value(record: &[u8], now_ms: u64) -> Result<Option<&[u8]>, MalformedCell> {
+    match postcard::take_from_bytes::<Record<'_>>(record) {
+        Ok((Record::V1 { value: Some(value), .. }, _)) if value.len() > MAX_VALUE => {
+            Err(MalformedCell::TooLarge)
+        }
+        Ok((Record::V1 { expires_ms, value, .. }, [])) => {
+            let is_over = expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms);
+            Ok(value.filter(|_| !is_over))
+        }
+        Ok((Record::Large { .. } | Record::Kept { .. }, [])) => Ok(None),
+        Ok(_) | Err(_) => Err(MalformedCell::Record),
+    }
+}
+
 /// The stamp of a cell that was encoded here.
 pub(crate) fn stamp(record: &[u8]) -> Result<Stamp, MalformedCell> {
     let (record, _) = postcard::take_from_bytes::<Record<'_>>(record).map_err(|_| MalformedCell::Record)?;

@@ -47,6 +47,10 @@ impl Due {
                         save_at = Instant::now() + SALVAGE_EVERY;
                     }
                 }
+                if shared.store.is_unsynced() {
+                    // A writer that has much to do thinks of it by itself.
+                    let _ = writer.try_send(Work::Sync);
+                }
                 if Instant::now() >= reap_at {
                     // While there is more, it goes on at once.
                     let has_more = reap(&shared, &writer);

@@ -33,6 +33,11 @@ const MAX_NEW: u64 = 16 << 20;
 /// What is kept of the journal at most, so that reading it again takes a fraction of a second. The engine takes no less.
 const MAX_JOURNALS: u64 = 64 << 20;
 
+/// What is new is read again in no time if it is less than this.
+const WORTH_SETTLING: u64 = 2 << 20;
+/// How long a stop waits until what is new is in tables. So much takes a fraction of it.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+
 /// How long a database that is still open elsewhere is waited for: a node that was told to stop may be at its last read.
 const LOCKED_FOR: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -162,6 +167,25 @@ impl<const N: usize> Engine<N> {
         outcome.map_err(|error| {
             self.is_broken.store(true, Ordering::Release);
             EngineError::Failed(error)
+        })
+    }
+
+    /// Before the database is closed: brings what is new into tables, if it is much, so that the next start has not to read it again
+    /// from the journal. What is not done in time stays there.
+    pub fn settle(&self) -> Result<(), EngineError> {
+        self.write(Purpose::Add, |opened| {
+            if opened.database.write_buffer_size() < WORTH_SETTLING {
+                return Ok(());
+            }
+            for keyspace in &opened.keyspaces {
+                keyspace.rotate_memtable()?;
+            }
+            let start = Instant::now();
+            let is_settled = || opened.keyspaces.iter().all(|keyspace| keyspace.sealed_memtable_count() == 0);
+            while !is_settled() && start.elapsed() < SETTLES_WITHIN {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
         })
     }
 
@@ -325,6 +349,29 @@ mod tests {
         put(&engine, "after").unwrap();
         assert!(has(&engine, "before") && has(&engine, "after"));
         assert!(!engine.mend().unwrap(), "there is nothing left to mend");
+    }
+
+    #[test]
+    fn what_is_new_is_in_tables_when_it_has_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        put(&engine, "small").unwrap();
+        engine.settle().unwrap();
+        let new = |engine: &Engine<1>| engine.read().unwrap().database.write_buffer_size();
+        assert!(new(&engine) > 0, "a little is not worth it");
+        let large = vec![0; usize::try_from(WORTH_SETTLING).unwrap()];
+        engine.write(Purpose::Add, |opened| opened.keyspaces[0].insert("large", large.as_slice())).unwrap();
+        engine.settle().unwrap();
+        // It is told a moment after.
+        let start = Instant::now();
+        while new(&engine) > 0 {
+            assert!(start.elapsed() < PATIENCE, "it is not in tables");
+            std::thread::yield_now();
+        }
+        drop(engine);
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        assert_eq!(new(&engine), 0, "nothing is read again");
+        assert!(has(&engine, "small") && has(&engine, "large"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use starfish_dht::{Network, PeerId, Subscription, gossip::MAX_MESSAGE};
 use tokio::{
     sync::{Notify, Semaphore},
@@ -38,6 +39,8 @@ const MAX_NOTED: usize = 8;
 /// Batches that are fetched at once because of notes, and wait for it. Of more, comparing notes finds them.
 const MAX_FETCHED: usize = 4;
 const MAX_NOTES: usize = 64;
+/// Messages whose cells are with the writer at once, so that those of a flood share commits.
+const MAX_MERGED: usize = 16;
 /// A batch that weighs more is surely too large for a message.
 const MAX_WEIGHT: usize = 4 * MAX_MESSAGE;
 
@@ -145,7 +148,12 @@ fn weight(cell: &Cell) -> usize {
 pub(crate) async fn publish(open: OpenOutbox, network: Network) {
     let shared = open.0.shared();
     loop {
-        for message in pack(&shared.outbox.take().await) {
+        let news = shared.outbox.take().await;
+        // Messages are signed, which is not cheap. Who comes later compares notes.
+        if network.connected().is_empty() {
+            continue;
+        }
+        for message in pack(&news) {
             match network.publish(TOPIC, message).await {
                 Ok(()) => shared.counters.gossip_sent.add(1),
                 Err(error) => {
@@ -159,9 +167,20 @@ pub(crate) async fn publish(open: OpenOutbox, network: Network) {
 
 /// Merges what others publish, until the network stops.
 pub(crate) async fn receive(memory: Memory, network: Network, mut deltas: Subscription) {
-    let mut fetching = JoinSet::new();
+    let (mut fetching, mut merging) = (JoinSet::new(), FuturesUnordered::new());
     let places = Arc::new(Semaphore::new(MAX_FETCHED));
-    while let Some(delta) = deltas.next().await {
+    loop {
+        let delta = tokio::select! {
+            biased;
+            Some(merged) = merging.next() => {
+                if let Err(error) = merged {
+                    tracing::error!(%error, "a delta could not be stored");
+                }
+                continue;
+            }
+            delta = deltas.next(), if merging.len() < MAX_MERGED => delta,
+        };
+        let Some(delta) = delta else { break };
         memory.shared().counters.gossip_received.add(1);
         while fetching.try_join_next().is_some() {}
         if let Some((&NOTE, digests)) = delta.data.split_first() {
@@ -177,20 +196,21 @@ pub(crate) async fn receive(memory: Memory, network: Network, mut deltas: Subscr
             }
             continue;
         }
-        if let Err(error) = merge(&memory, &delta.author, &delta.data).await {
-            tracing::error!(%error, "a delta could not be stored");
+        let cells = read(&memory, &delta.author, &delta.data);
+        if !cells.is_empty() {
+            merging.push(memory.merge(cells));
         }
     }
 }
 
-async fn merge(memory: &Memory, author: &PeerId, message: &[u8]) -> Result<(), crate::WriteError> {
+/// The cells of a message that are let in.
+fn read(memory: &Memory, author: &PeerId, message: &[u8]) -> Vec<Cell> {
     let shared = memory.shared();
     let Some((&VERSION, page)) = message.split_first() else {
         shared.counters.refused_malformed.add(1);
-        return Ok(());
+        return Vec::new();
     };
-    let cells = intake::admit(shared, page, author, Authorship::Own);
-    if cells.is_empty() { Ok(()) } else { memory.merge(cells).await }
+    intake::admit(shared, page, author, Authorship::Own)
 }
 
 /// Fetches a batch from its author; if that cannot be, others are asked what they have.

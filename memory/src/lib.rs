@@ -74,10 +74,10 @@ pub use document::{
     patch::merge_patch,
     pointer::{MAX_POINTER, Pointer, PointerError},
 };
-pub use memory::{Memory, MemoryOptions, Observer};
+pub use memory::{Durability, Memory, MemoryOptions, Observer};
 pub use space::{
-    Batch, Change, Condition, Entry, KeyKind, KeyRange, KeyValue, Lifetime, MAX_BATCH_BYTES, MAX_BATCH_CELLS,
-    MAX_MEMBER, Outcome, Space,
+    Batch, Change, Condition, Entry, Glance, KeyKind, KeyRange, KeyValue, Lifetime, MAX_BATCH_BYTES,
+    MAX_BATCH_CELLS, MAX_MEMBER, Outcome, Put, Space,
 };
 pub use stats::{MemoryStats, Offender};
 pub use store::{ReadError, StoreError};

@@ -32,7 +32,7 @@ use crate::{
     sync::{JoinError, MemorySync},
     versions::Policies,
     watch::Watchers,
-    writer::{self, Job, LocalJob, RemoteJob, Removal, View, Work, WriteError},
+    writer::{self, EachJob, Job, LocalJob, RemoteJob, Removal, View, Work, WriteError},
 };
 
 /// Told of cells as they change, to keep an index of them.
@@ -60,6 +60,17 @@ pub struct MemoryOptions {
     pub linger: Duration,
 }
 
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is on the disk: it outlives a power failure.
+    #[default]
+    OnDisk,
+    /// Once the system has it, and about a second before it is on the disk: it outlives the end of this process, whatever that
+    /// is, but not a power failure.
+    EverySecond,
+}
+
 impl Default for MemoryOptions {
     fn default() -> Self {
         Self { horizon: Duration::from_secs(30 * 24 * 3600), linger: Duration::from_secs(30) }
@@ -73,6 +84,7 @@ impl Default for MemoryOptions {
 #[derive(Clone, Debug)]
 pub struct Memory {
     inner: Arc<Inner>,
+    durability: Durability,
 }
 
 #[derive(Debug)]
@@ -137,9 +149,15 @@ impl Memory {
         });
         let writer = Some(writer.map_err(StoreError::Thread)?);
         let due = Some(Due::start(shared.clone(), jobs.clone()).map_err(StoreError::Thread)?);
-        let memory = Self { inner: Arc::new(Inner { shared, due, jobs: Some(jobs), writer }) };
+        let inner = Arc::new(Inner { shared, due, jobs: Some(jobs), writer });
+        let memory = Self { inner, durability: Durability::default() };
         memory.load_settings().map_err(|source| StoreError::Damaged { path: dir.into(), source })?;
         Ok(memory)
+    }
+
+    /// The same memory, in which what is written through this handle, and through spaces it gives, is acknowledged then.
+    pub fn with_durability(&self, durability: Durability) -> Self {
+        Self { inner: Arc::clone(&self.inner), durability }
     }
 
     /// Notes that what was in `dir` is lost and must come back from other nodes. To be called before the memory is opened
@@ -209,7 +227,14 @@ impl Memory {
         F: FnOnce(&View<'_>) -> Result<(Vec<Draft>, T), WriteError> + Send + 'static,
         T: Send + 'static,
     {
-        let (job, answer) = LocalJob::new(update);
+        let (job, answer) = LocalJob::new(update, self.durability);
+        self.submit(Box::new(job)).await?;
+        answer.await.map_err(|_| WriteError::Stopped)?
+    }
+
+    /// Commits drafts that have nothing to do with each other, in their order.
+    pub(crate) async fn write_each(&self, drafts: Vec<Draft>) -> Result<(), WriteError> {
+        let (job, answer) = EachJob::new(drafts, self.durability);
         self.submit(Box::new(job)).await?;
         answer.await.map_err(|_| WriteError::Stopped)?
     }
@@ -227,7 +252,7 @@ impl Memory {
         F: FnOnce(&View<'_>) -> Result<(Vec<Draft>, T), WriteError> + Send + 'static,
         T: Send + 'static,
     {
-        let (job, answer) = LocalJob::new(update);
+        let (job, answer) = LocalJob::new(update, self.durability);
         self.ask(Work::Job(Box::new(job)))?;
         answer.blocking_recv().map_err(|_| WriteError::Stopped)?
     }
@@ -326,7 +351,9 @@ impl Shared {
         cells.iter().for_each(|cell| self.policies.note(cell));
         cells.iter().for_each(|cell| self.watchers.note(&cell.space, &cell.key, &cell.field));
         if local {
-            let skipped = self.outbox.offer(cells);
+            // What has one stamp was written together, and is told so.
+            let skipped =
+                cells.chunk_by(|a, b| a.stamp == b.stamp).map(|cells| self.outbox.offer(cells)).sum();
             self.counters.gossip_skipped.add(skipped);
         }
     }

@@ -1,6 +1,7 @@
 //! Spaces: named sets of keys, and what can be done with a key.
 
 mod fields;
+mod glance;
 mod keys;
 mod members;
 mod register;
@@ -25,6 +26,7 @@ use crate::{
     writer::WriteError,
 };
 
+pub use glance::{Glance, Put};
 pub use keys::{KeyKind, KeyRange};
 pub use members::MAX_MEMBER;
 pub use register::{Change, Condition, Entry, Lifetime, Outcome};

@@ -11,9 +11,11 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use fjall::{PersistMode, Readable, UserKey, UserValue};
 
 use crate::{
@@ -24,6 +26,7 @@ use crate::{
     counter::{self, KeyState},
     engine::{Engine, EngineError, EngineOptions, Purpose},
     index::{Index, Known},
+    memory::Durability,
     names::Names,
     salvage::{self, Damage},
     value::BlobName,
@@ -34,6 +37,9 @@ const WORKERS: usize = 2;
 
 /// Blocks kept in memory. Small, since an idle node is to stay small; the page cache keeps the rest.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long what was acknowledged before it was on the disk may go on to be written beside it before it is brought there.
+const SYNC_EVERY: Duration = Duration::from_millis(500);
 
 /// Why the store of a node cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -226,6 +232,8 @@ pub(crate) struct Store {
     pub(crate) engine: StoreEngine,
     pub(crate) names: Names,
     pub(crate) damage: Arc<Damage>,
+    /// Since when something was acknowledged that is not on the disk.
+    unsynced: Mutex<Option<Instant>>,
 }
 
 /// How many keyspaces there are, and the position of each.
@@ -258,7 +266,8 @@ impl Store {
     }
 
     fn open_engine(path: &Path) -> Result<Self, ReadError> {
-        Ok(Self { engine: Engine::open(path, OPTIONS)?, names: Names::default(), damage: Arc::default() })
+        let engine = Engine::open(path, OPTIONS)?;
+        Ok(Self { engine, names: Names::default(), damage: Arc::default(), unsynced: Mutex::default() })
     }
 
     /// Makes good what a failed write has left; says whether anything had to be.
@@ -305,11 +314,16 @@ impl Store {
         Ok(index)
     }
 
-    /// Writes all of `changes` or none, and returns when they are on the disk.
-    pub(crate) fn write(&self, changes: &[Change]) -> Result<(), EngineError> {
+    /// Writes all of `changes` or none, and returns when they are as durable as is asked for.
+    pub(crate) fn write(&self, changes: &[Change], durability: Durability) -> Result<(), EngineError> {
+        let is_late = self.unsynced().is_some_and(|since| since.elapsed() >= SYNC_EVERY);
+        let mode = match durability {
+            Durability::EverySecond if !is_late => PersistMode::Buffer,
+            Durability::EverySecond | Durability::OnDisk => PersistMode::SyncData,
+        };
         self.engine.write(Purpose::Add, |opened| {
             let [cells, _, due, blobs, batches] = &opened.keyspaces;
-            let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
+            let mut batch = opened.database.batch().durability(Some(mode));
             for Change { encoded, entry, blob, batch: mates, before } in changes {
                 if let Before::Marked { entry: old, blob: old_blob, stamp: old_stamp } = before {
                     if Some(*old_stamp) != *mates {
@@ -338,6 +352,10 @@ impl Store {
             }
             batch.commit()
         })?;
+        match mode {
+            PersistMode::Buffer => _ = self.unsynced().get_or_insert_with(Instant::now),
+            PersistMode::SyncData | PersistMode::SyncAll => *self.unsynced() = None,
+        }
         for change in changes.iter().filter(|change| matches!(change.before, Before::Nothing)) {
             self.names.note(codec::split_digest(&change.entry.digest).0, &change.encoded.address);
         }
@@ -346,6 +364,24 @@ impl Store {
             self.write_names();
         }
         Ok(())
+    }
+
+    /// Whether something was acknowledged that is not on the disk.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.unsynced().is_some()
+    }
+
+    /// Brings that to the disk. Only the writer does.
+    pub(crate) fn sync(&self) -> Result<(), EngineError> {
+        if self.is_unsynced() {
+            self.engine.write(Purpose::Free, |opened| opened.database.persist(PersistMode::SyncData))?;
+            *self.unsynced() = None;
+        }
+        Ok(())
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes which cells there are, as far as it is not on the disk yet.
@@ -485,6 +521,18 @@ impl Store {
             self.damage.check_one(address)?;
         }
         Ok(cell)
+    }
+
+    /// The value at `address`, if there is one that lies in the cell and is live; what else is there is not told.
+    pub(crate) fn plain_value(&self, address: &[u8], now_ms: u64) -> Result<Option<Bytes>, ReadError> {
+        let value = self.noted((|| {
+            let Some(record) = self.engine.read()?.keyspaces[CELLS].get(address)? else { return Ok(None) };
+            Ok(codec::plain_value(&record, now_ms)?.map(Bytes::copy_from_slice))
+        })())?;
+        if value.is_none() {
+            self.damage.check_one(address)?;
+        }
+        Ok(value)
     }
 
     fn read_cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {

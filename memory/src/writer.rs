@@ -19,7 +19,7 @@ use crate::{
     codec::{self, Digest, Encoded, MalformedCell},
     counter::{IncrementError, KeyState},
     engine::EngineError,
-    memory::Shared,
+    memory::{Durability, Shared},
     store::{Before, Change, IndexEntry, ReadError, Taken},
     value::{BlobName, MAX_LARGE},
     versions,
@@ -116,6 +116,9 @@ pub(crate) trait Job: Send {
     /// Whether the cells are this node's own, and so go out by gossip.
     fn is_local(&self) -> bool;
 
+    /// When it may be answered.
+    fn durability(&self) -> Durability;
+
     /// Answers who waits.
     fn finish(self: Box<Self>);
 }
@@ -128,6 +131,8 @@ pub(crate) enum Work {
     Purge(Vec<(Vec<u8>, Digest)>, Removal),
     /// To save what is sound of a damaged store.
     Salvage,
+    /// To bring to the disk what was acknowledged before it was there.
+    Sync,
 }
 
 /// Why cells are taken out.
@@ -145,14 +150,15 @@ type Answer<T> = Result<(Stamp, T), WriteError>;
 /// A write of this node: `update` decides, on what it sees in the view, what is written and what is answered.
 pub(crate) struct LocalJob<F, T> {
     update: Option<F>,
+    durability: Durability,
     outcome: Answer<T>,
     reply: oneshot::Sender<Answer<T>>,
 }
 
 impl<F, T> LocalJob<F, T> {
-    pub(crate) fn new(update: F) -> (Self, oneshot::Receiver<Answer<T>>) {
+    pub(crate) fn new(update: F, durability: Durability) -> (Self, oneshot::Receiver<Answer<T>>) {
         let (reply, answer) = oneshot::channel();
-        (Self { update: Some(update), outcome: Err(WriteError::Stopped), reply }, answer)
+        (Self { update: Some(update), durability, outcome: Err(WriteError::Stopped), reply }, answer)
     }
 }
 
@@ -194,8 +200,70 @@ where
         true
     }
 
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
     fn finish(self: Box<Self>) {
         // Nobody waits any more if the caller was cancelled; the write stands all the same.
+        let _ = self.reply.send(self.outcome);
+    }
+}
+
+/// Writes of this node that only share the way: each has a stamp of its own, so others may see some of them before all. No
+/// two are of one field.
+pub(crate) struct EachJob {
+    drafts: Vec<Draft>,
+    durability: Durability,
+    outcome: Result<(), WriteError>,
+    reply: oneshot::Sender<Result<(), WriteError>>,
+}
+
+impl EachJob {
+    pub(crate) fn new(
+        drafts: Vec<Draft>,
+        durability: Durability,
+    ) -> (Self, oneshot::Receiver<Result<(), WriteError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { drafts, durability, outcome: Ok(()), reply }, answer)
+    }
+
+    fn cells(&mut self, view: &View<'_>) -> Result<Vec<Cell>, ReadError> {
+        let Shared { clock, author, .. } = view.shared;
+        let mut cells = Vec::with_capacity(self.drafts.len());
+        for draft in self.drafts.drain(..) {
+            let kept = versions::beside(view, *author, std::slice::from_ref(&draft))?;
+            let stamp = Stamp { time: clock.tick(), author: *author };
+            cells.push(draft.stamped(stamp));
+            cells.extend(kept.into_iter().map(|kept| kept.stamped(stamp)));
+        }
+        Ok(cells)
+    }
+}
+
+impl Job for EachJob {
+    fn prepare(&mut self, view: &View<'_>) -> Vec<Cell> {
+        self.cells(view).unwrap_or_else(|error| {
+            self.outcome = Err(error.into());
+            Vec::new()
+        })
+    }
+
+    fn fail(&mut self, error: WriteError) {
+        if self.outcome.is_ok() {
+            self.outcome = Err(error);
+        }
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn finish(self: Box<Self>) {
         let _ = self.reply.send(self.outcome);
     }
 }
@@ -227,6 +295,11 @@ impl Job for RemoteJob {
         false
     }
 
+    fn durability(&self) -> Durability {
+        // Whoever was told that the whole swarm has them was told of disks.
+        Durability::OnDisk
+    }
+
     fn finish(self: Box<Self>) {
         let _ = self.reply.send(self.outcome);
     }
@@ -242,6 +315,7 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
             slots: BTreeMap::new(),
             jobs: Vec::new(),
             leftovers: Vec::new(),
+            durability: Durability::EverySecond,
             cells: 0,
             bytes: 0,
         };
@@ -258,10 +332,21 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
         match next {
             Some(Work::Purge(cells, removal)) => take_out(shared, cells, removal),
             Some(Work::Salvage) => salvage(shared),
+            Some(Work::Sync) => sync(shared),
             Some(Work::Job(_)) | None => {}
         }
     }
     shared.store.write_names();
+    sync(shared);
+    if let Err(error) = shared.store.engine.settle() {
+        tracing::debug!(%error, "the next start will read some of the journal again");
+    }
+}
+
+fn sync(shared: &Shared) {
+    if let Err(error) = shared.store.sync() {
+        tracing::error!(%error, "what was acknowledged within the last second did not reach the disk");
+    }
 }
 
 fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>, removal: Removal) {
@@ -353,7 +438,9 @@ impl Slot {
     }
 }
 
-type Slots = BTreeMap<Vec<u8>, Slot>;
+/// In the order in which they are to be written, so that the engine finds their places side by side. They are large, so they do not lie
+/// in the tree.
+type Slots = BTreeMap<Vec<u8>, Box<Slot>>;
 
 /// The memory as a job sees it: the disk, and over it what earlier jobs of the group will write.
 pub(crate) struct View<'a> {
@@ -384,7 +471,7 @@ impl View<'_> {
         field: &[u8],
     ) -> Result<Option<Cell>, ReadError> {
         let address = codec::address(space, key, field);
-        match self.slots.get(&address) {
+        match self.slots.get(&address).map(Box::as_ref) {
             Some(Slot { current: Current::Read(cell), .. }) => Ok(cell.clone()),
             Some(_) | None => self.shared.store.cell(&address),
         }
@@ -436,6 +523,8 @@ struct Group<'a> {
     jobs: Vec<(Box<dyn Job>, Vec<Cell>)>,
     /// Where bytes lie of which no version will speak any more, and whether this node wrote what took their place.
     leftovers: Vec<(BlobName, bool)>,
+    /// The strictest that a job asks for.
+    durability: Durability,
     cells: usize,
     bytes: usize,
 }
@@ -446,6 +535,9 @@ impl Group<'_> {
     }
 
     fn add(&mut self, mut job: Box<dyn Job>) {
+        if job.durability() == Durability::OnDisk {
+            self.durability = Durability::OnDisk;
+        }
         let cells = job.prepare(&View { shared: self.shared, slots: &self.slots });
         let won = match self.load(cells) {
             Ok(cells) => {
@@ -468,7 +560,7 @@ impl Group<'_> {
             let entry = IndexEntry::of(&cell, &encoded);
             match self.slots.entry(encoded.address.clone()) {
                 Entry::Vacant(vacant) => {
-                    vacant.insert(Slot::load(self.shared, &cell, &encoded, &entry)?);
+                    vacant.insert(Box::new(Slot::load(self.shared, &cell, &encoded, &entry)?));
                 }
                 Entry::Occupied(mut occupied) => occupied.get_mut().reload(self.shared, &cell, &encoded)?,
             }
@@ -503,11 +595,11 @@ impl Group<'_> {
 
     /// Returns the cells of which it is unknown whether they reached the disk.
     fn commit(self) -> Vec<Cell> {
-        let Self { shared, slots, mut jobs, leftovers, cells: _, bytes: _ } = self;
+        let Self { shared, slots, mut jobs, leftovers, durability, cells: _, bytes: _ } = self;
         let batches = batches_of(&jobs);
-        let change = |slot: Slot| {
+        let change = |slot: Box<Slot>| {
             let Slot { stored: before, current: Current::Read(Some(current)), next: Some((encoded, entry)) } =
-                slot
+                *slot
             else {
                 return None;
             };
@@ -516,7 +608,7 @@ impl Group<'_> {
         };
         let mut doubtful = Vec::new();
         let changes: Vec<Change> = slots.into_values().filter_map(change).collect();
-        match if changes.is_empty() { Ok(()) } else { shared.store.write(&changes) } {
+        match if changes.is_empty() { Ok(()) } else { shared.store.write(&changes, durability) } {
             Ok(()) => {
                 shared.index.put(changes.iter().map(Change::known));
                 for (name, is_local) in leftovers {

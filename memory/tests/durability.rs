@@ -1,6 +1,6 @@
 //! What is on disk when it is acknowledged: after a clean end, after `kill -9`, and when files were damaged.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,9 +9,10 @@ use std::{
 };
 
 use starfish_dht::PeerId;
-use starfish_memory::{Memory, StoreError};
+use starfish_memory::{Durability, Memory, StoreError};
 
 const CHILD_DIR: &str = "STARFISH_MEMORY_TEST_DIR";
+const CHILD_EARLY: &str = "STARFISH_MEMORY_TEST_EARLY";
 
 #[tokio::test]
 async fn everything_is_there_again_after_a_restart() -> anyhow::Result<()> {
@@ -53,7 +54,11 @@ async fn a_store_in_use_says_so() -> anyhow::Result<()> {
 #[ignore = "the child of kill_9_loses_nothing_that_was_acknowledged"]
 async fn child_that_writes_until_it_is_killed() -> anyhow::Result<()> {
     let Some(dir) = std::env::var_os(CHILD_DIR) else { return Ok(()) };
-    let memory = Memory::open(Path::new(&dir), &PeerId::random())?;
+    let durability = match std::env::var_os(CHILD_EARLY) {
+        Some(_) => Durability::EverySecond,
+        None => Durability::OnDisk,
+    };
+    let memory = Memory::open(Path::new(&dir), &PeerId::random())?.with_durability(durability);
     let writers = (0..8).map(|writer| {
         let space = memory.space("app").unwrap();
         tokio::spawn(async move {
@@ -70,11 +75,22 @@ async fn child_that_writes_until_it_is_killed() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn kill_9_loses_nothing_that_was_acknowledged() -> anyhow::Result<()> {
+    kill_amid_writes(&[]).await
+}
+
+#[tokio::test]
+async fn kill_9_loses_nothing_either_of_what_is_acknowledged_before_it_is_on_the_disk() -> anyhow::Result<()>
+{
+    kill_amid_writes(&[(CHILD_EARLY, "1")]).await
+}
+
+async fn kill_amid_writes(environment: &[(&str, &str)]) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     for round in 1..=3 {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--exact", "child_that_writes_until_it_is_killed", "--ignored", "--nocapture"])
             .env(CHILD_DIR, dir.path())
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use starfish_dht::PeerId;
 use starfish_memory::{
-    BlobError, Change, Condition, Event, KeyKind, KeyRange, Lifetime, Memory, Space, WriteError,
+    BlobError, Change, Condition, Event, Glance, KeyKind, KeyRange, Lifetime, MAX_BATCH_CELLS, MAX_KEY,
+    Memory, Put, Space, WriteError,
 };
 use tempfile::TempDir;
 
@@ -123,6 +124,63 @@ async fn a_set_has_members() -> anyhow::Result<()> {
     assert_eq!(space.kind(b"s").await?, Some(KeyKind::Members));
     assert!(space.delete(b"s").await?);
     assert!(space.members(b"s").await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn more_members_than_a_batch_takes_come_and_go_in_several() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let members: Vec<Bytes> = (0..MAX_BATCH_CELLS + 10).map(|number| number.to_string().into()).collect();
+    assert_eq!(space.add_members(b"s", members.clone()).await?, members.len());
+    assert_eq!(space.add_members(b"s", members.clone()).await?, 0);
+    assert_eq!(space.members(b"s").await?.len(), members.len());
+    assert_eq!(space.remove_members(b"s", members.clone()).await?, members.len());
+    assert_eq!(space.kind(b"s").await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_key_holds_is_seen_behind_much_that_is_gone() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let fields: Vec<Bytes> = (0..200).map(|number| format!("f{number:03}").into()).collect();
+    space.set_fields(b"h", fields.iter().map(|field| (field.clone(), "v".into())).collect()).await?;
+    space.delete_fields(b"h", fields).await?;
+    assert_eq!(space.kind(b"h").await?, None);
+    space.add_members(b"h", bytes(&["m"])).await?;
+    assert_eq!(space.kind(b"h").await?, Some(KeyKind::Members));
+    space.set_fields(b"h", vec![("z".into(), "v".into())]).await?;
+    assert_eq!(space.kind(b"h").await?, Some(KeyKind::Fields));
+    Ok(())
+}
+
+#[tokio::test]
+async fn writes_that_share_the_way_stand_by_themselves() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let put = |key: &'static str, ttl| Put { key: key.into(), value: "v".into(), ttl };
+    space.put_each(vec![put("a", None), put("b", Some(Duration::from_secs(60))), put("c", None)]).await?;
+    let (a, b) = (space.entry(b"a").await?.unwrap(), space.entry(b"b").await?.unwrap());
+    assert_eq!((a.expires_ms, b.expires_ms.is_some()), (None, true));
+    assert!(a.version < b.version, "each has a version of its own");
+    let long = Bytes::from(vec![b'k'; MAX_KEY + 1]);
+    let refused = space.put_each(vec![put("d", None), Put { key: long, value: "v".into(), ttl: None }]).await;
+    assert!(matches!(refused, Err(WriteError::KeyTooLong { .. })));
+    assert_eq!(space.get(b"d").await?, None, "what cannot be written as a whole is not begun");
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_look_tells_what_is_plain_and_no_more() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    space.set(b"text", "v".into(), None).await?;
+    space.incr(b"count", 1).await?;
+    space.set_fields(b"hash", vec![("f".into(), "v".into())]).await?;
+    space.set(b"gone", "v".into(), None).await?;
+    space.delete(b"gone").await?;
+    assert_eq!(space.glance(b"text"), Glance::Value("v".into()));
+    assert_eq!(space.glance(b"nothing"), Glance::Nothing);
+    for key in ["count", "hash", "gone"] {
+        assert_eq!(space.glance(key.as_bytes()), Glance::More, "{key}");
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Each source is a [`Layer`] of what it says and nothing more; [`Settings::merge`] is pure and decides. A
 //! setting that nobody knows is an error in the file, so that a typing slip is seen at once.
 
+mod redis_sync;
 mod slots;
 mod template;
 mod variables;
@@ -16,6 +17,7 @@ use starfish_dht::Multiaddr;
 use starfish_fs::FilesOptions;
 use starfish_memory::MemoryOptions;
 
+pub use self::redis_sync::{RedisSync, UnknownRedisSync};
 pub use self::slots::{Slots, UnknownSlots};
 pub use self::variables::{UnknownVariable, unknown_variables};
 use crate::data_dir::{DataDir, DataDirError, write_private};
@@ -105,6 +107,8 @@ pub struct Scrubbing {
 pub struct MemorySettings {
     /// The port for Redis clients on 127.0.0.1; 0 opens none.
     pub redis: u16,
+    /// When what Redis clients write is acknowledged.
+    pub redis_sync: RedisSync,
     /// How long deletions are remembered. The same on all nodes, and longer than any two of them are apart.
     pub horizon: Span,
 }
@@ -179,6 +183,7 @@ pub struct ScrubbingLayer {
 #[expect(missing_docs, reason = "the fields are those of `MemorySettings`")]
 pub struct MemoryLayer {
     pub redis: Option<u16>,
+    pub redis_sync: Option<RedisSync>,
     pub horizon: Option<Span>,
 }
 
@@ -273,6 +278,7 @@ impl Settings {
             },
             memory: MemorySettings {
                 redis: memory.redis.unwrap_or(0),
+                redis_sync: memory.redis_sync.unwrap_or_default(),
                 horizon: memory.horizon.unwrap_or(Span(MemoryOptions::default().horizon)),
             },
         }
@@ -335,6 +341,7 @@ impl Layer {
             },
             memory: MemoryLayer {
                 redis: self.memory.redis.or(below.memory.redis),
+                redis_sync: self.memory.redis_sync.or(below.memory.redis_sync),
                 horizon: self.memory.horizon.or(below.memory.horizon),
             },
         }
@@ -373,6 +380,7 @@ impl Layer {
             },
             memory: MemoryLayer {
                 redis: read.one("STARFISH_MEMORY_REDIS")?,
+                redis_sync: read.one("STARFISH_MEMORY_REDIS_SYNC")?,
                 horizon: read.one("STARFISH_MEMORY_HORIZON")?,
             },
         })

@@ -32,8 +32,8 @@ pub use starfish_memory as memory;
 pub use self::client::{Client, ClientError};
 pub use self::config::{
     Collecting, CollectingLayer, ConfigError, DEFAULT_API_PORT, DEFAULT_PORT, Layer, MemoryLayer,
-    MemorySettings, Repair, RepairLayer, Scrubbing, ScrubbingLayer, Settings, Slots, Storage, StorageLayer,
-    UnknownSlots, UnknownVariable, unknown_variables,
+    MemorySettings, RedisSync, Repair, RepairLayer, Scrubbing, ScrubbingLayer, Settings, Slots, Storage,
+    StorageLayer, UnknownRedisSync, UnknownSlots, UnknownVariable, unknown_variables,
 };
 pub use self::data_dir::{DATA_DIR_ENV, DataDir, DataDirError};
 pub use self::lifecycle::{Node, NodeConfig, StartError};

@@ -133,7 +133,7 @@ impl Node {
         dir.create()?;
         let lock = NodeLock::acquire(&dir)?;
         // Before all else, so that a port in use is known at once.
-        let doors = Doors::open(&dir, settings.api_port, settings.memory.redis).await?;
+        let doors = Doors::open(&dir, settings.api_port, settings.memory).await?;
         let was_member = dir.membership().exists();
         let Member { network, credentials, memory, ledger, port } =
             enter(&dir, &settings, join.as_ref()).await?;

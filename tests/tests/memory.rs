@@ -165,6 +165,40 @@ fn a_watch_shows_what_is_there_and_then_what_happens_elsewhere() {
 }
 
 #[test]
+fn a_watch_goes_on_where_another_stopped() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    node.ok(["mem", "set", "k", "first"]);
+    let mut first = node.spawn(["mem", "watch", "--cursors"]);
+    wait_until("all is told", || first.stdout().contains("\"live\":true"));
+    node.ok(["mem", "set", "k", "two\nlines"]);
+    wait_until("a change is told", || first.stdout().contains(r#""value":"two\nlines""#));
+    first.interrupt();
+    let told = first.finish();
+    let cursor = told.text().lines().last().unwrap().split("\"cursor\":\"").nth(1).unwrap().to_owned();
+    let cursor = cursor.trim_end_matches("\"}").to_owned();
+
+    node.ok(["mem", "set", "k", "third"]);
+    let mut second = node.spawn(["mem", "watch", "--from", &cursor]);
+    wait_until("what came in between is told", || second.stdout().contains("third"));
+    assert!(!second.stdout().contains("lines"), "what was told before is not");
+    second.interrupt();
+    assert_eq!(second.finish().code, INTERRUPTED);
+    assert_ne!(node.run(["mem", "watch", "--from", "nonsense"]).code, 0);
+}
+
+#[test]
+fn many_members_come_in_several_commits() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    let members: Vec<String> = (0..5000).map(|number| number.to_string()).collect();
+    let words = ["mem", "sadd", "set"].into_iter().chain(members.iter().map(String::as_str));
+    assert_eq!(node.ok(words.clone()), "5000\n");
+    assert_eq!(node.ok(words), "0\n");
+    assert_eq!(node.ok(["mem", "smembers", "set"]).lines().count(), 5000);
+}
+
+#[test]
 fn a_space_that_keeps_versions_shows_what_was_and_what_both_halves_wrote() {
     let swarm = Swarm::start(2);
     let (one, other) = (swarm.node(0), swarm.node(1));

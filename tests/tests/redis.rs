@@ -32,6 +32,14 @@ for protocol in (2, 3):
     for number in range(300):
         pipeline.set(f"key:{number}", number).incrby("sum", number).get(f"key:{number}")
     assert pipeline.execute()[-3:] == [True, 44850, b"299"]
+    pipeline = client.pipeline(transaction=False)
+    pipeline.set("a", "1").set("b", "2").set("a", "3").get("a").get("b").hset("h", "f", "1").set("h", "x").get("h")
+    pipeline.get("nothing").set("c", "5").get("nothing").set("d", "6").get("nothing").delete("c", "d")
+    pipeline.delete("a", "h").get("a").set("a", "4", ex=100).ttl("a").delete("a", "b")
+    answers = pipeline.execute()
+    assert answers[:3] == [True] * 3 and answers[3:8] == [b"3", b"2", 1, True, b"x"], answers
+    assert answers[8:14] == [None, True, None, True, None, 2], "each answer has its place: " + str(answers)
+    assert answers[14:17] == [2, None, True] and 0 < answers[17] <= 100, answers
     assert len(list(client.scan_iter("key:*", count=7))) == 300
     assert client.mget("key:7", "nothing") == [b"7", None]
     try:
@@ -85,7 +93,12 @@ struct Ports {
 impl Ports {
     fn open() -> Self {
         let ports = [free_port(), free_port()];
-        let starts = ports.map(|port| Start::default().with_env("STARFISH_MEMORY_REDIS", &port.to_string()));
+        // One of each kind.
+        let start = |(port, sync): (u16, &str)| {
+            let start = Start::default().with_env("STARFISH_MEMORY_REDIS", &port.to_string());
+            start.with_env("STARFISH_MEMORY_REDIS_SYNC", sync)
+        };
+        let starts = [(ports[0], "always"), (ports[1], "everysec")].map(start);
         Self { swarm: Swarm::start_as(starts), ports }
     }
 
@@ -200,15 +213,19 @@ fn redis_benchmark_finds_no_fault() {
         return;
     }
     let ports = Ports::open();
-    let password = token(ports.node(0));
-    let mut benchmark = ports.program("redis-benchmark", 0);
-    benchmark.args(["-a", &password, "-n", "3000", "-r", "500", "-P", "16", "-e", "-q"]);
-    benchmark.args(["-t", "ping,set,get,incr,sadd,hset,mset"]);
-    let told = run(&mut benchmark);
-    println!("{}", told.replace('\r', "\n"));
-    assert!(told.contains("MSET") && !told.contains("Error"), "{told}");
-    let size = ports.ask(0, &["DBSIZE"]);
-    wait_until("the other node has all keys", || ports.ask(1, &["DBSIZE"]) == size);
+    for node in 0..2 {
+        let password = token(ports.node(node));
+        let mut benchmark = ports.program("redis-benchmark", node);
+        benchmark.args(["-a", &password, "-n", "3000", "-r", "500", "-P", "16", "-e", "-q"]);
+        benchmark.args(["-t", "ping,set,get,incr,sadd,hset,mset"]);
+        let told = run(&mut benchmark);
+        println!("{}", told.replace('\r', "\n"));
+        assert!(told.contains("MSET") && !told.contains("Error"), "{told}");
+    }
+    wait_until("both nodes have all keys", || {
+        let sizes = [0, 1].map(|node| ports.ask(node, &["DBSIZE"]));
+        sizes[0] == sizes[1]
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod held;
 mod past;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use starfish_node::client::{Precondition, RemoteLifetime, RemoteSpace, RemoteValue};
-use starfish_node::wire::{Base64, KeyKindBody, WatchEvent, WriteBody};
+use starfish_node::wire::{Base64, KeyKindBody, WriteBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
@@ -163,11 +164,19 @@ enum Action {
     Batch,
     /// Print what the keys that begin with PREFIX hold, and then every change, a JSON document a line: of plain values and
     /// counters {"key", "value"}, of hashes {"key", "field", "value"}, of sets {"key", "member"}; with "deleted" or "removed"
-    /// what is gone. Of a value over 16 KiB its size is told. If the node goes away, the status is 5.
+    /// what is gone. Of a value over 16 KiB its size is told; what is no text is in base64, as "value_base64" and so on. If the node
+    /// goes away, the status is 5.
     Watch {
         /// What the keys begin with.
         #[arg(default_value = "")]
         prefix: String,
+        /// With each change the "cursor" behind it, and {"live": true} with one when all that there was has been told.
+        #[arg(long)]
+        cursors: bool,
+        /// Only what came behind this cursor of this node. If that is too long ago, or was before the node's last start, it begins with
+        /// {"lagged": true} and what there is.
+        #[arg(long, value_name = "CURSOR")]
+        from: Option<String>,
     },
 }
 
@@ -252,7 +261,9 @@ impl Mem {
                 context.print(value).await?;
             }
             Action::Batch => batch(&mut context, &space).await?,
-            Action::Watch { prefix } => watch(&mut context, &self.space, &prefix).await?,
+            Action::Watch { prefix, cursors, from } => {
+                watch::run(&mut context, &space, &prefix, cursors, from.as_deref()).await?;
+            }
             Action::Past(past) => return past.run(&mut context, &space).await,
             Action::Held(held) => return held.run(&mut context, &space).await,
         }
@@ -479,53 +490,4 @@ fn readable(bytes: &[u8]) -> String {
         Ok(text) if !text.contains(char::is_control) => text.to_owned(),
         _ => bytes.escape_ascii().to_string(),
     }
-}
-
-/// One line of `mem watch`.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Line {
-    Set { key: String, value: String },
-    Large { key: String, bytes: u64 },
-    Deleted { key: String, deleted: bool },
-    Field { key: String, field: String, value: String },
-    LargeField { key: String, field: String, bytes: u64 },
-    FieldDeleted { key: String, field: String, deleted: bool },
-    Member { key: String, member: String },
-    MemberRemoved { key: String, member: String, removed: bool },
-    Lagged { lagged: bool },
-}
-
-async fn watch(context: &mut Context, space: &str, prefix: &str) -> anyhow::Result<()> {
-    let mut watch = context.client.space(space).watch(prefix.as_bytes()).await?;
-    while let Some(event) = watch.next().await? {
-        let line = match event {
-            WatchEvent::Value { key, value } => Line::Set { key: readable(&key), value: readable(&value) },
-            WatchEvent::Large { key, bytes } => Line::Large { key: readable(&key), bytes },
-            WatchEvent::Deleted { key } => Line::Deleted { key: readable(&key), deleted: true },
-            WatchEvent::Field { key, field, value } => {
-                Line::Field { key: readable(&key), field: readable(&field), value: readable(&value) }
-            }
-            WatchEvent::LargeField { key, field, bytes } => {
-                Line::LargeField { key: readable(&key), field: readable(&field), bytes }
-            }
-            WatchEvent::FieldDeleted { key, field } => {
-                Line::FieldDeleted { key: readable(&key), field: readable(&field), deleted: true }
-            }
-            WatchEvent::Member { key, member } => {
-                Line::Member { key: readable(&key), member: readable(&member) }
-            }
-            WatchEvent::MemberRemoved { key, member } => {
-                Line::MemberRemoved { key: readable(&key), member: readable(&member), removed: true }
-            }
-            WatchEvent::Live => continue,
-            WatchEvent::Lagged => Line::Lagged { lagged: true },
-        };
-        context.print(serde_json::to_string(&line)?).await?;
-        context.io.stdout.flush().await?;
-    }
-    // A watch has no end of its own: who counts on it must not take this for one.
-    let data_dir = context.client.data_dir().path().to_owned();
-    Err(starfish_node::ClientError::Interrupted { data_dir, source: "the node ended the watch".into() }
-        .into())
 }

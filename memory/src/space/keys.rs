@@ -11,7 +11,16 @@ use super::{
     is_users,
     members::{MEMBERS, is_live_member},
 };
-use crate::{cell::Cell, clock::now_ms, codec, counter::KeyState, store::ReadError};
+use crate::{
+    cell::Cell,
+    clock::now_ms,
+    codec,
+    counter::{self, KeyState},
+    store::ReadError,
+};
+
+/// Cells that are looked at where the caller is, rather than on a thread that may wait for the disk.
+const LOOKED_AT_ONCE: usize = 64;
 
 /// Which keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,34 +123,71 @@ impl Space {
 
     /// What `key` holds; `None` if there is no such key.
     pub async fn kind(&self, key: &[u8]) -> Result<Option<KeyKind>, ReadError> {
+        // The way to another thread and back takes longer than a look at a few cells.
+        if let Some(kind) = self.kind_among(key, LOOKED_AT_ONCE)? {
+            return Ok(kind);
+        }
         let (space, key) = (self.clone(), key.to_vec());
-        blocking(move || {
-            // Three looks, however much the key holds: each kind stands by itself.
-            if space.memory.shared().store.key_state(&space.name, &key)?.value(now_ms()).is_some() {
-                return Ok(Some(KeyKind::Value));
-            }
-            if space.has_live(&key, &FIRST_FIELD, is_live_field)? {
-                return Ok(Some(KeyKind::Fields));
-            }
-            let members = space.has_live(&key, &MEMBERS, is_live_member)?;
-            Ok(members.then_some(KeyKind::Members))
-        })
-        .await
+        blocking(move || Ok(space.kind_among(&key, usize::MAX)?.flatten())).await
     }
 
-    /// Whether one of the cells of `key` with such fields is there; `from` is the first of these fields.
-    fn has_live(&self, key: &[u8], from: &[u8], is_live: fn(&Cell, u64) -> bool) -> Result<bool, ReadError> {
+    /// The same by three looks, at so many cells each: what is live of one kind may lie behind much that is dead. `None` if that does
+    /// not tell.
+    fn kind_among(&self, key: &[u8], max: usize) -> Result<Option<Option<KeyKind>>, ReadError> {
+        let prefix = codec::key_prefix(&self.name, key);
+        let (mut state, mut has_more) = (KeyState::default(), false);
+        for cell in self.memory.shared().store.scan(&prefix, &prefix) {
+            let cell = cell?;
+            // Those that decide the value come first.
+            if !counter::decides_value(&cell.field) {
+                has_more = true;
+                break;
+            }
+            state.take(cell);
+        }
+        if state.value(now_ms()).is_some() {
+            return Ok(Some(Some(KeyKind::Value)));
+        }
+        if !has_more {
+            return Ok(Some(None));
+        }
+        let looks = [
+            (&FIRST_FIELD[..], is_live_field as fn(&Cell, u64) -> bool, KeyKind::Fields),
+            (&MEMBERS[..], is_live_member, KeyKind::Members),
+        ];
+        for (from, is_live, kind) in looks {
+            match self.has_live(key, from, is_live, max)? {
+                Some(true) => return Ok(Some(Some(kind))),
+                Some(false) => {}
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(None))
+    }
+
+    /// Whether one of the cells of `key` with such fields is there; `from` is the first of these fields. `None` if the first
+    /// `max` are not and there are more.
+    fn has_live(
+        &self,
+        key: &[u8],
+        from: &[u8],
+        is_live: fn(&Cell, u64) -> bool,
+        max: usize,
+    ) -> Result<Option<bool>, ReadError> {
         let (start, prefix) = (codec::address(&self.name, key, from), codec::key_prefix(&self.name, key));
-        for cell in self.memory.shared().store.scan(&start, &prefix) {
+        for (n, cell) in self.memory.shared().store.scan(&start, &prefix).enumerate() {
             let cell = cell?;
             if is_users(&cell.field) != is_users(from) {
                 break;
             }
             if is_live(&cell, now_ms()) {
-                return Ok(true);
+                return Ok(Some(true));
+            }
+            if n >= max {
+                return Ok(None);
             }
         }
-        Ok(false)
+        Ok(Some(false))
     }
 
     /// Visits keys in order until told to stop.

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Space, blocking, check_names};
+use super::{MAX_BATCH_BYTES, MAX_BATCH_CELLS, Space, blocking, check_names};
 use crate::{
     cell::{Cell, Content, MAX_FIELD, RESERVED_FIELD},
     clock::now_ms,
@@ -48,11 +48,16 @@ impl Space {
         Ok(cell.is_some_and(|cell| cell.is_live(now_ms())))
     }
 
-    /// Adds members to `key`, all at once; returns how many are new.
+    /// Adds members to `key`; returns how many are new. As many as a batch takes ([`MAX_BATCH_CELLS`]) are there all at once, more
+    /// of them come in several.
     pub async fn add_members(&self, key: &[u8], members: Vec<Bytes>) -> Result<usize, WriteError> {
+        let mut added = 0;
         let fields = checked(key, &members)?;
-        let cells = fields.into_iter().map(|field| (field, Content::Value(Bytes::new())));
-        self.change_cells(key, cells).await.map(|changed| changed.added)
+        for some in fields.chunks(at_once(key, &fields)) {
+            let cells = some.iter().map(|field| (field.clone(), Content::Value(Bytes::new())));
+            added += self.change_cells(key, cells).await?.added;
+        }
+        Ok(added)
     }
 
     /// Adds members to `key` and removes others, all or none; returns how many were new, and how many there were of those
@@ -69,12 +74,22 @@ impl Space {
         self.change_cells(key, added.chain(removed)).await.map(|changed| (changed.added, changed.removed))
     }
 
-    /// Removes members of `key`; returns how many there were.
+    /// Removes members of `key`; returns how many there were. They go as they come with [`Space::add_members`].
     pub async fn remove_members(&self, key: &[u8], members: Vec<Bytes>) -> Result<usize, WriteError> {
+        let mut removed = 0;
         let fields = checked(key, &members)?;
-        let cells = fields.into_iter().map(|field| (field, Content::Tombstone));
-        self.change_cells(key, cells).await.map(|changed| changed.removed)
+        for some in fields.chunks(at_once(key, &fields)) {
+            let cells = some.iter().map(|field| (field.clone(), Content::Tombstone));
+            removed += self.change_cells(key, cells).await?.removed;
+        }
+        Ok(removed)
     }
+}
+
+/// How many of these fields one batch takes.
+fn at_once(key: &[u8], fields: &[Bytes]) -> usize {
+    let longest = fields.iter().map(Bytes::len).max().unwrap_or(0);
+    (MAX_BATCH_BYTES / (key.len() + longest).max(1)).clamp(1, MAX_BATCH_CELLS)
 }
 
 fn checked(key: &[u8], members: &[Bytes]) -> Result<Vec<Bytes>, WriteError> {

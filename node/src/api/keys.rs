@@ -222,10 +222,17 @@ async fn change_members(
     segments: Segments,
     Json(request): Json<MembersRequest>,
 ) -> Result<axum::Json<MembersChanged>, ApiError> {
-    let names = |names: Vec<NameBody>| names.into_iter().map(|NameBody(member)| member).collect();
+    let names =
+        |names: Vec<NameBody>| names.into_iter().map(|NameBody(member)| member).collect::<Vec<Bytes>>();
     let (add, remove) = (names(request.add), names(request.remove));
     let space = space(&state, &segments)?;
-    let (added, removed) = space.change_members(segments.bytes(2), add, remove).await?;
+    let key = segments.bytes(2);
+    // Only of both together all or none is promised.
+    let (added, removed) = match (add.is_empty(), remove.is_empty()) {
+        (_, true) => (space.add_members(key, add).await?, 0),
+        (true, false) => (0, space.remove_members(key, remove).await?),
+        (false, false) => space.change_members(key, add, remove).await?,
+    };
     Ok(axum::Json(MembersChanged { added: added as u64, removed: removed as u64 }))
 }
 

@@ -233,7 +233,7 @@ impl RemoteSpace {
         }
     }
 
-    /// Adds members, all at once; says how many are new.
+    /// Adds members; says how many are new. Up to 4,096 are there all at once.
     pub async fn add_members(
         &self,
         key: &[u8],
@@ -243,7 +243,7 @@ impl RemoteSpace {
         self.change_members(key, &request).await.map(|changed| changed.added)
     }
 
-    /// Removes members, all at once; says how many there were.
+    /// Removes members; says how many there were. Up to 4,096 go all at once.
     pub async fn remove_members(
         &self,
         key: &[u8],
@@ -312,9 +312,23 @@ impl RemoteSpace {
 
     /// The keys that begin with `prefix` as they are, and then every change.
     pub async fn watch(&self, prefix: &[u8]) -> Result<RemoteWatch, ClientError> {
-        let path = format!("/api/v1/watch/{}?prefix={}", self.name, percent::encode(prefix));
+        self.watch_from(prefix, None).await
+    }
+
+    /// Goes on behind a cursor of another watch of this node, if there is one.
+    pub async fn watch_from(&self, prefix: &[u8], cursor: Option<&str>) -> Result<RemoteWatch, ClientError> {
+        let mut path = format!("/api/v1/watch/{}?prefix={}", self.name, percent::encode(prefix));
+        if let Some(cursor) = cursor {
+            path = format!("{path}&cursor={}", percent::encode(cursor.as_bytes()));
+        }
         let answer = self.client.send(request(Method::GET, &path, empty())).await?;
-        Ok(RemoteWatch { what: path, chunks: answer.chunks().boxed(), buffer: BytesMut::new() })
+        Ok(RemoteWatch {
+            what: path,
+            chunks: answer.chunks().boxed(),
+            buffer: BytesMut::new(),
+            cursor: None,
+            event: None,
+        })
     }
 
     fn field_at(&self, key: &[u8], field: &[u8]) -> String {
@@ -434,6 +448,9 @@ pub struct RemoteWatch {
     what: String,
     chunks: BoxStream<'static, Result<Bytes, ClientError>>,
     buffer: BytesMut,
+    cursor: Option<String>,
+    /// One whose end has not been read.
+    event: Option<WatchEvent>,
 }
 
 impl RemoteWatch {
@@ -441,11 +458,16 @@ impl RemoteWatch {
     pub async fn next(&mut self) -> Result<Option<WatchEvent>, ClientError> {
         loop {
             while let Some(line) = self.line() {
-                // Each of our events is one line; the others are comments and separators.
+                // Each of our events is one line of data and perhaps its cursor; the others are comments.
                 if let Some(json) = line.strip_prefix(b"data:") {
-                    return serde_json::from_slice(json)
-                        .map(Some)
-                        .map_err(|error| self.nonsense(error.into()));
+                    let event = serde_json::from_slice(json);
+                    self.event = Some(event.map_err(|error| self.nonsense(error.into()))?);
+                } else if let Some(cursor) = line.strip_prefix(b"id:") {
+                    self.cursor = Some(String::from_utf8_lossy(cursor).trim().to_owned());
+                } else if line.is_empty()
+                    && let Some(event) = self.event.take()
+                {
+                    return Ok(Some(event));
                 }
             }
             if self.buffer.len() > MAX_EVENT_LINE {
@@ -456,6 +478,11 @@ impl RemoteWatch {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// Where another watch of this node goes on behind the last event; `None` while it is told what there is.
+    pub fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
     }
 
     fn line(&mut self) -> Option<BytesMut> {

@@ -64,6 +64,10 @@ pub(super) const TEMPLATE: &str = r##"# Settings of this starfish node. Each one
 # The port for Redis clients on 127.0.0.1, for instance 6379; 0 opens none. The password is the token in `api.token`.
 #memory.redis = 0
 
+# When what Redis clients write is acknowledged: "always" is once it is on the disk; "everysec" is about a second before that, which is
+# faster, but a power failure takes what was written within that second.
+#memory.redis_sync = "always"
+
 # How long deletions of keys are remembered, such as "30d": the same on all nodes, and longer than any two of them are apart.
 #memory.horizon = "30d"
 "##;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use prometheus_client::registry::Unit;
+use starfish_memory::Durability;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::StartError;
@@ -13,6 +14,7 @@ use super::stock::Stock;
 use crate::api::guard::{Guard, Token};
 use crate::api::serve::serve;
 use crate::api::{self, Services};
+use crate::config::MemorySettings;
 use crate::control::Control;
 use crate::data_dir::DataDir;
 use crate::metrics::Metrics;
@@ -24,24 +26,27 @@ pub(super) struct Doors {
     unix: UnixListener,
     tcp: TcpListener,
     redis: Option<redis::Port>,
+    /// Of what comes through that port.
+    durability: Durability,
     address: SocketAddr,
     token: Token,
 }
 
 impl Doors {
     /// Binds all. The caller holds the folder's lock.
-    pub(super) async fn open(dir: &DataDir, port: u16, redis_port: u16) -> Result<Self, StartError> {
+    pub(super) async fn open(dir: &DataDir, port: u16, memory: MemorySettings) -> Result<Self, StartError> {
         let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let failed = |source| StartError::Api { address: wanted.to_string(), source };
         let tcp = TcpListener::bind(wanted).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        let redis = redis::Port::bind(redis_port)
+        let redis = redis::Port::bind(memory.redis)
             .await
-            .map_err(|source| StartError::Redis { port: redis_port, source })?;
+            .map_err(|source| StartError::Redis { port: memory.redis, source })?;
+        let durability = memory.redis_sync.into();
         let token = Token::load_or_create(dir).map_err(StartError::Folder)?;
         let unix = socket::listen(dir)
             .map_err(|source| StartError::Api { address: DataDir::SOCKET.to_owned(), source })?;
-        Ok(Self { unix, tcp, redis, address, token })
+        Ok(Self { unix, tcp, redis, durability, address, token })
     }
 
     /// Where the TCP door is, as bound.
@@ -51,12 +56,12 @@ impl Doors {
 
     /// Opens all.
     pub(super) fn serve(self, control: &Arc<Control>, stock: &Stock) {
-        let Self { unix, tcp, redis, address, token } = self;
+        let Self { unix, tcp, redis, durability, address, token } = self;
         let services = Services { control: control.clone(), metrics: Arc::new(metrics(control, stock)) };
         let stopping = || control.tasks.stopping().clone();
         let over_unix = api::router(&services, Guard::Socket);
         if let Some(redis) = redis {
-            let (memory, network) = (control.memory.clone(), control.network.clone());
+            let (memory, network) = (control.memory.with_durability(durability), control.network.clone());
             control.tasks.spawn("redis", redis.serve(memory, network, token.clone(), stopping()));
         }
         let over_tcp = api::router(&services, Guard::Tcp { port: address.port(), token });

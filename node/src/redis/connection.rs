@@ -216,7 +216,7 @@ impl Connection {
 
     /// Waits for all answers, in order.
     async fn finish(&mut self) -> Result<(), End> {
-        while let Some(reply) = self.pipeline.next().await {
+        while let Some(reply) = self.pipeline.next(&self.engine).await {
             self.push(reply).await?;
         }
         Ok(())

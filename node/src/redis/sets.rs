@@ -9,6 +9,9 @@ use super::keys::require;
 use super::refusal::Refusal;
 use super::reply::Reply;
 
+/// As many members, however long, are one batch.
+const MAX_AT_ONCE: usize = 2000;
+
 /// A command of members.
 #[derive(Debug)]
 pub(super) enum Sets {
@@ -46,6 +49,14 @@ impl Sets {
         match self {
             Self::Add { key, .. } | Self::Remove { key, .. } => Access::writes(key, Some(KeyKind::Members)),
             Self::Members(key) | Self::IsMember { key, .. } | Self::Len(key) => Access::reads(key),
+        }
+    }
+
+    /// Whether it takes more than one job for the writer: then nothing may be begun behind it before it is done.
+    pub(super) fn takes_steps(&self) -> bool {
+        match self {
+            Self::Add { members, .. } | Self::Remove { members, .. } => members.len() > MAX_AT_ONCE,
+            Self::Members(_) | Self::IsMember { .. } | Self::Len(_) => false,
         }
     }
 

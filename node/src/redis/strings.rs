@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use starfish_memory::{Change, Condition, Entry, KeyKind, Lifetime, MAX_LARGE, MAX_VALUE, Memory, Space};
+use starfish_memory::{
+    Change, Condition, Entry, KeyKind, Lifetime, MAX_KEY, MAX_LARGE, MAX_VALUE, Memory, Put, Space,
+};
 
 use super::args::Args;
 use super::clock;
@@ -92,6 +94,18 @@ impl Strings {
         let (key, by) = (args.next()?, args.next()?);
         let by = float(&by).ok_or(Refusal::NotAFloat)?;
         Ok(Command::Strings(Self::IncrByFloat { key, by }))
+    }
+
+    /// The write that it is, if nothing depends on what was there before and one cell takes it.
+    pub(super) fn into_put(self) -> Result<Put, Self> {
+        match self {
+            Self::Set { key, value, how }
+                if how.is_plain() && key.len() <= MAX_KEY && value.len() <= MAX_VALUE =>
+            {
+                Ok(Put { key, value, ttl: how.ttl() })
+            }
+            other => Err(other),
+        }
     }
 
     pub(super) fn access(&self) -> Access {
@@ -188,6 +202,16 @@ impl How {
         Ok(how)
     }
 
+    /// How long the value counts from now on, if it does not last or stay as it was.
+    fn ttl(self) -> Option<Duration> {
+        match self.lifetime? {
+            Lifetime::For(time) => Some(time),
+            // A time that is over makes it a value that is over.
+            Lifetime::Until(ms) => Some(Duration::from_millis(ms.saturating_sub(clock::now_ms()))),
+            Lifetime::Forever | Lifetime::Keep => None,
+        }
+    }
+
     /// Whether nothing depends on what was there before.
     fn is_plain(self) -> bool {
         let Self { lifetime, condition, gives_before } = self;
@@ -198,13 +222,7 @@ impl How {
 async fn set(memory: &Memory, space: &Space, key: &[u8], value: Bytes, how: How) -> Result<Reply, Refusal> {
     let How { lifetime, condition, gives_before } = how;
     if how.is_plain() {
-        let ttl = match lifetime {
-            Some(Lifetime::For(time)) => Some(time),
-            // A time that is over makes it a value that is over.
-            Some(Lifetime::Until(ms)) => Some(Duration::from_millis(ms.saturating_sub(clock::now_ms()))),
-            _ => None,
-        };
-        space.set(key, value, ttl).await?;
+        space.set(key, value, how.ttl()).await?;
         return Ok(Reply::OK);
     }
     let outcome = space.put(key, value, lifetime.unwrap_or_default(), condition).await?;
