@@ -82,7 +82,16 @@ async fn deploy(compute: &Compute, program: &bytes::Bytes) -> anyhow::Result<Fun
     let (env, grants, reach, limits) = (Vec::new(), Vec::new(), Vec::new(), Limits::default());
     let module = Module::Bytes(program.clone());
     compute
-        .deploy(FunctionSpec { name: name.clone(), module, env, grants, reach, limits, http: None })
+        .deploy(FunctionSpec {
+            name: name.clone(),
+            module,
+            env,
+            grants,
+            reach,
+            limits,
+            http: None,
+            replicas: None,
+        })
         .await?;
     Ok(name)
 }

@@ -89,6 +89,7 @@ fn tick(engine: &Engine, shared: &Shared, reports: &Reports, parent: u32) {
         }
         std::thread::sleep(TICK);
         engine.increment_epoch();
+        reports.nudge();
         if std::os::unix::process::parent_id() != parent {
             end_process();
         }

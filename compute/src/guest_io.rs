@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError};
@@ -63,22 +65,94 @@ impl InputStream for GuestInput {
     }
 }
 
-/// The pipe to the node. Writing to it blocks the process: it has one guest, and that one has to wait.
+/// What is printed within so long after something else may wait for more of it.
+const HOLD_FOR: Duration = Duration::from_millis(5);
+/// So much may wait. As a message that is less than `PIPE_BUF`: where a pipe has room for anything, it has room for that.
+const MAX_HELD: usize = 3 << 10;
+
+/// The pipe to the node. What is printed in small pieces is sent in larger ones, the first at once. Writing to it blocks the process: it has one guest, and that one has to wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Reports {
-    pipe: Arc<Mutex<File>>,
+    pipe: Arc<Mutex<Pipe>>,
+}
+
+#[derive(Debug)]
+struct Pipe {
+    file: File,
+    held: Vec<u8>,
+    kind: OutputKind,
+    said: Option<Instant>,
+}
+
+impl Pipe {
+    fn send(&mut self, report: &FromWorker) -> std::io::Result<()> {
+        let body = encode(report).map_err(std::io::Error::other)?;
+        let length = u32::try_from(body.len()).map_err(std::io::Error::other)?;
+        self.file.write_all(&[&length.to_be_bytes(), &body[..]].concat())
+    }
+
+    /// Sends what is held.
+    fn release(&mut self) -> std::io::Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let held = Bytes::from(std::mem::take(&mut self.held));
+        self.say(self.kind, held)
+    }
+
+    fn say(&mut self, kind: OutputKind, bytes: Bytes) -> std::io::Result<()> {
+        self.said = Some(Instant::now());
+        self.send(&match kind {
+            OutputKind::Stdout => FromWorker::Stdout(Chunk(bytes)),
+            OutputKind::Stderr => FromWorker::Stderr(Chunk(bytes)),
+        })
+    }
+
+    fn has_room(&self) -> bool {
+        let mut wanted = [PollFd::new(&self.file, PollFlags::OUT)];
+        poll(&mut wanted, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
 }
 
 impl Reports {
     pub(crate) fn new(pipe: File) -> Self {
+        let pipe = Pipe { file: pipe, held: Vec::new(), kind: OutputKind::Stdout, said: None };
         Self { pipe: Arc::new(Mutex::new(pipe)) }
     }
 
+    /// Sends a report, and before it what was printed before.
     pub(crate) fn send(&self, report: &FromWorker) -> std::io::Result<()> {
-        let body = encode(report).map_err(std::io::Error::other)?;
-        let length = u32::try_from(body.len()).map_err(std::io::Error::other)?;
-        let message = [&length.to_be_bytes(), &body[..]].concat();
-        self.pipe.lock().unwrap_or_else(PoisonError::into_inner).write_all(&message)
+        let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        pipe.release()?;
+        pipe.send(report)
+    }
+
+    /// Sends what is printed, now or with what is printed next.
+    fn print(&self, kind: OutputKind, bytes: Bytes) -> std::io::Result<()> {
+        let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        if pipe.kind != kind || pipe.held.len() + bytes.len() > MAX_HELD {
+            pipe.release()?;
+        }
+        let is_quiet = pipe.said.is_none_or(|said| said.elapsed() >= HOLD_FOR);
+        if bytes.len() > MAX_HELD || (is_quiet && pipe.held.is_empty()) {
+            return pipe.say(kind, bytes);
+        }
+        pipe.kind = kind;
+        pipe.held.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    /// Sends what is held, if nobody has to wait for that: the clock must not stop for a node that does not listen.
+    pub(crate) fn nudge(&self) {
+        let mut pipe = match self.pipe.try_lock() {
+            Ok(pipe) => pipe,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if !pipe.held.is_empty() && pipe.has_room() {
+            // The guest hears of an error when it prints again.
+            let _ = pipe.release();
+        }
     }
 }
 
@@ -106,7 +180,7 @@ impl OutputBudget {
 }
 
 /// Which stream an output is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputKind {
     Stdout,
     Stderr,
@@ -164,12 +238,8 @@ impl OutputStream for GuestOutput {
             }
         };
         for start in (0..allowed).step_by(CHUNK) {
-            let chunk = Chunk(bytes.slice(start..allowed.min(start + CHUNK)));
-            let report = match self.kind {
-                OutputKind::Stdout => FromWorker::Stdout(chunk),
-                OutputKind::Stderr => FromWorker::Stderr(chunk),
-            };
-            reports.send(&report).map_err(|error| StreamError::Trap(error.into()))?;
+            let chunk = bytes.slice(start..allowed.min(start + CHUNK));
+            reports.print(self.kind, chunk).map_err(|error| StreamError::Trap(error.into()))?;
         }
         if allowed < bytes.len() { Err(StreamError::Trap(OutputSpent.into())) } else { Ok(()) }
     }
@@ -180,5 +250,46 @@ impl OutputStream for GuestOutput {
 
     fn check_write(&mut self) -> Result<usize, StreamError> {
         Ok(CHUNK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::wire::Receiver;
+
+    #[tokio::test]
+    async fn small_pieces_come_whole_in_order_and_in_few_messages() {
+        let (reading, writing) = std::io::pipe().unwrap();
+        let reports = Reports::new(File::from(OwnedFd::from(writing)));
+        let budget = OutputBudget::new(1 << 20);
+        let mut stdout = GuestOutput { kind: OutputKind::Stdout, sink: Sink::Node(reports.clone()), budget };
+        let mut stderr = GuestOutput { kind: OutputKind::Stderr, ..stdout.clone() };
+        for number in 0..1000 {
+            stdout.write(format!("{number}\n").into()).unwrap();
+        }
+        stderr.write("but".into()).unwrap();
+        reports.nudge();
+        stdout.write("end".into()).unwrap();
+        reports.send(&FromWorker::SeriesOver).unwrap();
+        drop((stdout, stderr, reports));
+        let reading = tokio::fs::File::from_std(File::from(OwnedFd::from(reading)));
+        let mut receiver = Receiver::<_, FromWorker>::new(reading);
+        let (mut said, mut messages) = (Vec::new(), 0);
+        while let Ok(report) = receiver.expect().await {
+            messages += 1;
+            match report {
+                FromWorker::Stdout(Chunk(bytes)) => said.extend_from_slice(&bytes),
+                FromWorker::Stderr(Chunk(bytes)) => {
+                    said.extend_from_slice(&[b"<", &bytes[..], b">"].concat())
+                }
+                other => assert!(matches!(other, FromWorker::SeriesOver)),
+            }
+        }
+        let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(String::from_utf8(said).unwrap(), expected + "<but>end");
+        assert!(messages < 50, "{messages} messages");
     }
 }

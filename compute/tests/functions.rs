@@ -201,3 +201,22 @@ async fn a_call_that_nobody_hears_any_more_ends() {
     .await;
     nodes.wait_idle(1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_calls_of_a_function_with_one_replica_run_on_one_node() {
+    let nodes = Nodes::start(&[1, 1, 1]).await;
+    nodes.deploy("shout", "upper").await;
+    nodes.wait_known(&[1, 2]).await;
+    nodes.deploy_as(FunctionSpec { replicas: Some(1), ..spec("single", "echo") }).await;
+    let compiled = |node: usize| {
+        let folder = nodes.dir.path().join(node.to_string()).join("compiled");
+        std::fs::read_dir(folder).unwrap().count()
+    };
+    // The node that it is deployed on compiles it, to see whether it can be run.
+    let before: Vec<_> = (0..3).map(compiled).collect();
+    for _ in 0..10 {
+        assert_eq!(called(&nodes.computes[0], call("single", &["x"]), &[]).await.0, "x\n");
+    }
+    let more = (0..3).filter(|node| compiled(*node) > before[*node]).count();
+    assert!(more <= 1, "{more} nodes more have compiled it");
+}

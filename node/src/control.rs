@@ -121,6 +121,7 @@ impl Control {
             memory_lost: self.memory.stats().lost,
             slots: capacity.slots,
             slots_free: capacity.free,
+            jail: self.compute.jail(),
             n_alive: peers.iter().filter(|peer| peer.alive).count(),
             n_known: peers.len(),
             has_met_others: self.network.has_met_others(),

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use starfish_compute::jail::JailReport;
 use starfish_dht::{Multiaddr, PeerId};
 use starfish_fs::path::VfsPath;
 
@@ -84,6 +85,9 @@ pub struct Status {
     pub slots: u32,
     /// Of those, how many are free.
     pub slots_free: u32,
+    /// What confines the processes that run tasks, once one was started.
+    #[serde(default)]
+    pub jail: Option<JailReport>,
     /// How many other members are alive.
     pub n_alive: usize,
     /// How many other members are known.

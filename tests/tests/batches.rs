@@ -58,6 +58,17 @@ fn who_waits_is_told_what_for() {
 }
 
 #[test]
+fn a_task_that_was_left_alone_is_waited_for_like_any_job() {
+    let swarm = Swarm::start(2);
+    let [here, there] = [swarm.node(0), swarm.node(1)];
+    let exit = swarm.scratch().guest("exit");
+    let job = here.ok(["run", "--detach", &exit]);
+    let ended = here.run(["wait", job.trim()]);
+    assert_eq!(there.run(["wait", job.trim()]).code, ended.code);
+    assert_eq!(ended.code, here.run(["run", &exit]).code);
+}
+
+#[test]
 fn what_fails_is_named_and_run_again_on_request() {
     let swarm = Swarm::start(1);
     let node = swarm.node(0);

@@ -27,6 +27,9 @@ pub struct Deploy {
     /// A path of its own on every node's HTTP port, beside /fn/NAME.
     #[arg(long, value_name = "/PATH")]
     http: Option<String>,
+    /// How many nodes run its calls, as long as so many are there, or `auto`: any node that has time.
+    #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = parse_replicas)]
+    replicas: Replicas,
     /// Its name.
     name: String,
     /// The program.
@@ -75,6 +78,18 @@ pub struct Undeploy {
     name: String,
 }
 
+/// How many nodes run the calls of a function, if that is bounded.
+#[derive(Clone, Copy, Debug)]
+struct Replicas(Option<u16>);
+
+fn parse_replicas(text: &str) -> Result<Replicas, String> {
+    match text.parse::<u16>() {
+        Ok(number) if number > 0 => Ok(Replicas(Some(number))),
+        _ if text == "auto" => Ok(Replicas(None)),
+        _ => Err("neither a number of nodes nor `auto`".to_owned()),
+    }
+}
+
 impl Deploy {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         let (program, bytes) = task::find_program(&context, &self.program).await?;
@@ -85,6 +100,7 @@ impl Deploy {
             reach: self.allowance.reach(),
             limits: self.allowance.limits(),
             http: self.http.as_deref().map(|path| context.cwd.resolve(path)).transpose()?,
+            replicas: self.replicas.0,
         };
         let deployed = context.client.deploy(&self.name, &function, bytes).await;
         let version = deployed.with_context(|| format!("{} was not deployed", self.name))?;

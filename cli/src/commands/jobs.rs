@@ -306,6 +306,9 @@ fn describe(report: &JobReport) -> Table {
             if !report.workers.is_empty() {
                 row("at work", report.workers.iter().map(human::peer).collect::<Vec<_>>().join(", "));
             }
+            if progress.done > 0 {
+                row("output", format!("starfish logs {:.8}", report.id.to_string()));
+            }
             if let Some(verified) = &report.verified {
                 row("verified", compared(verified));
                 for (node, Outvoted { tasks, example }) in &verified.outvoted {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use starfish_node::compute::jail::{Bar, JailReport};
 use starfish_node::fs::Shortfall;
 use starfish_node::wire;
 
@@ -37,6 +38,17 @@ pub struct Workers {
     json: bool,
 }
 
+/// How far this machine's kernel confines the processes that run tasks.
+fn bars(jail: JailReport) -> String {
+    let word = |bar| match bar {
+        Bar::Full => "on",
+        Bar::Partial => "on as far as this kernel has it",
+        Bar::Absent => "not there",
+    };
+    let JailReport { seccomp, landlock, limits } = jail;
+    format!("seccomp {}, landlock {}, limits {}", word(seccomp), word(landlock), word(limits))
+}
+
 impl Status {
     pub(super) async fn run(self, mut context: Context) -> anyhow::Result<i32> {
         if self.quiet {
@@ -65,6 +77,10 @@ impl Status {
         table.row(["memory".to_owned(), memory]);
         table.row(["files".to_owned(), files(&context.client.shortfall().await?)]);
         table.row(["tasks".to_owned(), format!("{} of {} slots free", status.slots_free, status.slots)]);
+        table.row([
+            "jail".to_owned(),
+            status.jail.map_or_else(|| "no task has run here yet".to_owned(), bars),
+        ]);
         let up = human::duration(Duration::from_millis(status.uptime_ms));
         let resident =
             status.resident_bytes.map_or_else(String::new, |n| format!(", {} of memory", human::bytes(n)));

@@ -79,6 +79,11 @@ impl KeptBatch {
         Self::of(generation, Seats::new(0, &RangeSet::new(), 1, 0))
     }
 
+    /// Lets go of what nobody asks for any more.
+    pub(super) fn clear(&mut self) {
+        self.items = None;
+    }
+
     fn of(generation: u32, desk: Seats) -> Self {
         let (copies, items, complete_since, lonely_since) = (1, None, None, None);
         Self { generation, copies, desk, items, complete_since, lonely_since, is_ending: false }

@@ -21,11 +21,15 @@ impl Batches {
     /// A line for each batch.
     pub(crate) fn summaries(&self) -> Vec<JobSummary> {
         let docket = self.docket();
+        let desks = self.desks().lock();
         let summary = |(id, known): (&JobId, &Known)| JobSummary {
             id: *id,
             name: known.card.name.clone(),
             keeper: docket.keeper(id).unwrap_or(known.card.submitter),
-            phase: phase(known),
+            phase: match desks.get(id) {
+                Some(kept) if known.end.is_none() && !kept.desk.workers().is_empty() => Phase::Running,
+                _ => phase(known),
+            },
             by: None,
             submitted_ms: known.card.submitted_ms,
             progress: Some(known.progress()),

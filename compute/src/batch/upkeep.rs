@@ -52,7 +52,7 @@ impl Batches {
 
     fn look_after_desks(self: &Arc<Self>) {
         let (mine, now, unix_ms) = (self.docket().mine(), self.now(), self.unix_ms());
-        self.desks.lock().retain(|job, kept| mine.contains(job) || kept.is_ending || !self.is_known(job));
+        self.leave_desks(&mine);
         for job in mine {
             let standing = self.docket().standing(&job, unix_ms);
             match standing {
@@ -61,6 +61,30 @@ impl Batches {
                 Standing::Waits(_) | Standing::Ended => {}
             }
         }
+    }
+
+    /// Leaves the desks of batches that others keep now. Those of what has ended stay, without what is on them: when it is begun
+    /// anew, this node knows that nobody is at work on it.
+    fn leave_desks(&self, mine: &[JobId]) {
+        let all: Vec<_> = self.desks.lock().keys().copied().collect();
+        let (mut ended, mut left) = (BTreeSet::new(), BTreeSet::new());
+        {
+            // Not with the desks in hand: others take them after the docket.
+            let docket = self.docket();
+            for job in all {
+                match docket.get(&job) {
+                    Some(known) if known.end.is_some() => drop(ended.insert(job)),
+                    Some(_) if !mine.contains(&job) => drop(left.insert(job)),
+                    _ => {}
+                }
+            }
+        }
+        self.desks.lock().retain(|job, kept| {
+            if ended.contains(job) {
+                kept.clear();
+            }
+            kept.is_ending || !left.contains(job)
+        });
     }
 
     pub(super) fn is_known(&self, job: &JobId) -> bool {
@@ -119,7 +143,7 @@ impl Batches {
                 warn!(%job, %error, "cannot write down that a job has ended");
             }
             // Its end is known by now; if it could not be written, this is tried again.
-            this.desks.lock().remove(&job);
+            this.desks.lock().insert(job, KeptBatch::ending(generation));
         });
     }
 

@@ -3,8 +3,11 @@
 //! Two random choices keep the fullest node within `log log n` of the mean (Mitzenmacher, "The Power of Two Choices in
 //! Randomized Load Balancing", 2001), although what is known of the others' slots is some seconds old.
 
+use std::collections::BTreeSet;
+
 use starfish_dht::PeerId;
 
+use super::version::FunctionName;
 use crate::notice::Capacity;
 
 /// Nodes that are asked for one call in a row.
@@ -48,6 +51,18 @@ pub fn order(
         chosen.push(candidates.swap_remove(if is_freer { other } else { one }).node);
     }
     chosen
+}
+
+/// The nodes that run the calls of a function which is to have so many: those of `able` that come first in its rendezvous
+/// order, so that all nodes name the same, and few change when one comes or goes.
+pub fn homes(name: &FunctionName, able: impl IntoIterator<Item = PeerId>, replicas: u16) -> BTreeSet<PeerId> {
+    let score = |node: &PeerId| {
+        let what = [name.as_str().as_bytes(), b"\0", &node.to_bytes()].concat();
+        *blake3::hash(&what).as_bytes()
+    };
+    let mut able: Vec<_> = able.into_iter().collect();
+    able.sort_by_cached_key(|node| std::cmp::Reverse(score(node)));
+    able.into_iter().take(usize::from(replicas)).collect()
 }
 
 #[cfg(test)]
@@ -102,5 +117,17 @@ mod tests {
             least >= 45,
             "with one random choice the fullest would have fewer than 30 of 50 left: {least}"
         );
+    }
+
+    #[test]
+    fn a_function_has_the_same_few_homes_on_every_node_and_moves_little() {
+        let name = "f".parse().unwrap();
+        let mut nodes: Vec<_> = (0..20).map(|_| PeerId::random()).collect();
+        let before = homes(&name, nodes.clone(), 3);
+        nodes.reverse();
+        assert_eq!((before.len(), &homes(&name, nodes.clone(), 3)), (3, &before));
+        nodes.retain(|node| Some(node) != before.first());
+        assert_eq!(homes(&name, nodes.clone(), 3).intersection(&before).count(), 2, "one is replaced");
+        assert_eq!(homes(&name, nodes, 100).len(), 19);
     }
 }

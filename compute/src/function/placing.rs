@@ -3,6 +3,7 @@
 //! A call whose node is lost before it has answered anything is given to another, with its input from the beginning, as
 //! far as that is kept. One that has begun to answer may have had effects, and is not tried again.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rand::Rng;
+use starfish_dht::PeerId;
 use starfish_memory::ReadError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -156,7 +158,9 @@ impl Functions {
     async fn place(self: &Arc<Self>, call: &Placed) -> Result<Begun, CallError> {
         let busy = || CallError::Busy(call.spec.name.clone());
         let capacity = self.service.board().capacity();
-        let fits_here = capacity.slots > 0 && capacity.memory_bytes >= call.version.limits.memory_bytes;
+        let fits_here = capacity.slots > 0
+            && capacity.memory_bytes >= call.version.limits.memory_bytes
+            && self.homes(call).is_none_or(|homes| homes.contains(&self.service.me));
         if fits_here && let Some(slot) = self.slot(Duration::ZERO).await {
             return Ok(self.begin_here(slot, call.spec.clone(), call.id, call.version.clone()));
         }
@@ -204,15 +208,29 @@ impl Functions {
         Begun { running: Running { stdin, said }, driver: driver.boxed() }
     }
 
+    /// The nodes that may run a call, where its function is to have so many.
+    fn homes(&self, call: &Placed) -> Option<BTreeSet<PeerId>> {
+        let replicas = call.version.replicas?;
+        let (board, needed) = (self.service.board(), call.version.limits.memory_bytes);
+        let nodes = std::iter::once(self.service.me).chain(board.peers());
+        let is_able = |node: &PeerId| {
+            let capacity = board.capacity_of(*node);
+            capacity.is_some_and(|capacity| capacity.slots > 0 && capacity.memory_bytes >= needed)
+        };
+        Some(choice::homes(&call.spec.name, nodes.filter(is_able), replicas))
+    }
+
     /// Asks other nodes in turn, until one has a slot for the call within the time.
     async fn ask_others(self: &Arc<Self>, call: &Placed, patience: Duration) -> Option<Begun> {
         let urgency = if patience.is_zero() { Urgency::Now } else { Urgency::CanWait };
         let deadline = Instant::now() + patience;
+        let homes = self.homes(call);
         let candidates: Vec<_> = {
             let board = self.service.board();
             let known =
                 board.peers().filter_map(|node| Some(Candidate { node, capacity: board.capacity_of(node)? }));
-            known.filter(|candidate| self.service.may_compute(&candidate.node)).collect()
+            let is_home = |node: &PeerId| homes.as_ref().is_none_or(|homes| homes.contains(node));
+            known.filter(|known| self.service.may_compute(&known.node) && is_home(&known.node)).collect()
         };
         let memory_bytes = call.version.limits.memory_bytes;
         let order =

@@ -54,6 +54,8 @@ pub struct FunctionSpec {
     pub limits: Limits,
     /// A path on the HTTP port of its own.
     pub http: Option<VfsPath>,
+    /// How many nodes are to run its calls; as many as there are, if that is not said.
+    pub replicas: Option<u16>,
 }
 
 /// Why a function was not deployed.
@@ -214,7 +216,7 @@ impl Functions {
 
     /// Checks that calls of a function could be run, and makes a record of it.
     async fn take_in(&self, spec: FunctionSpec) -> Result<(Version, Bytes), DeployError> {
-        let FunctionSpec { name, module, env, grants, reach, limits, http } = spec;
+        let FunctionSpec { name, module, env, grants, reach, limits, http, replicas } = spec;
         let task = TaskSpec {
             env: env.clone(),
             grants: grants.clone(),
@@ -234,7 +236,7 @@ impl Functions {
         pool.check(artifact, reach.clone()).await.map_err(|error| refused(error.into()))?;
         let program = programs.get(module).await.map_err(|error| DeployError::Compile(in_words(&error)))?;
         let (bytes, by, at_ms) = (program.len() as u64, self.service.me, crate::runner::unix_ms());
-        let version = Version { module, bytes, env, grants, reach, limits, http, by, at_ms };
+        let version = Version { module, bytes, env, grants, reach, limits, http, replicas, by, at_ms };
         if encode(&version).map_err(FunctionStoreError::from)?.len() > MAX_RECORD_BYTES {
             return Err(DeployError::TooLong);
         }

@@ -152,6 +152,8 @@ pub struct Version {
     pub limits: Limits,
     /// The path on a node's HTTP port that is its own, beside `/fn/NAME`.
     pub http: Option<VfsPath>,
+    /// How many nodes run its calls; as many as there are, if that is not said.
+    pub replicas: Option<u16>,
     /// Where it was deployed.
     pub by: PeerId,
     /// When, in milliseconds since the Unix epoch by that node's clock.
@@ -266,6 +268,7 @@ mod tests {
             reach: Vec::new(),
             limits: Limits::default(),
             http: http.map(|path| VfsPath::parse(path).unwrap()),
+            replicas: None,
             by: PeerId::random(),
             at_ms: 0,
         }

@@ -134,6 +134,7 @@ pub(crate) fn spec(name: &str, program: &str) -> FunctionSpec {
         reach: Vec::new(),
         limits: Limits::default(),
         http: None,
+        replicas: None,
     }
 }
 

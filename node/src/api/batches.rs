@@ -1,6 +1,7 @@
 //! `/api/v1/batches`, and what batches have beyond other jobs: the ends of their tasks, their own end, another try.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json as JsonAnswer;
 use axum::body::Body;
@@ -25,6 +26,9 @@ use crate::wire::{BatchRequest, Submitted, TaskLine};
 
 /// All lines of a list, with their ends.
 const MAX_LINES_BYTES: usize = 65 << 20;
+
+/// How often the end of a job is looked for that only its keeper knows.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) fn routes(state: &Resource) -> Vec<Route> {
     vec![
@@ -99,14 +103,29 @@ async fn tasks(
 }
 
 async fn end(State(state): State<Resource>, segments: Segments) -> Result<JsonAnswer<JobReport>, ApiError> {
-    let job = find(&state, &segments)?;
+    let summary = state.compute.find(segments.text(1)?)?;
+    let job = summary.id;
+    let ending = async {
+        match summary.progress {
+            Some(_) => state.compute.wait(job).await.map(drop).map_err(ApiError::from),
+            None => wait_for_the_only(&state, job).await,
+        }
+    };
     tokio::select! {
-        end = state.compute.wait(job) => drop(end?),
+        end = ending => end?,
         () = state.stopping.cancelled() => {
             return Err(ApiError::unavailable("stopping", "this node stops; the job goes on elsewhere"));
         }
     }
     Ok(JsonAnswer(state.compute.job(&job.to_string()).await?))
+}
+
+/// Waits for the end of a job that is one task with streams, which its keeper alone knows.
+async fn wait_for_the_only(state: &Resource, job: JobId) -> Result<(), ApiError> {
+    while state.compute.job(&job.to_string()).await?.outcome.is_none() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
 }
 
 async fn retry(State(state): State<Resource>, segments: Segments) -> Result<JsonAnswer<Submitted>, ApiError> {

@@ -75,7 +75,7 @@ async fn deploy(
         let Json(asked) = Json::<DeployRequest>::from_request(request, &()).await?;
         (asked, None)
     };
-    let DeployRequest { program: path, env, grants, reach, limits, http } = asked;
+    let DeployRequest { program: path, env, grants, reach, limits, http, replicas } = asked;
     let module = match (path, program) {
         (Some(path), None) => Module::Path(path),
         (None, Some(bytes)) => Module::Bytes(bytes),
@@ -85,7 +85,7 @@ async fn deploy(
         }
     };
     let (name_of_it, limits) = (name.clone(), limits.into());
-    let spec = FunctionSpec { name: name_of_it, module, env, grants, reach, limits, http };
+    let spec = FunctionSpec { name: name_of_it, module, env, grants, reach, limits, http, replicas };
     let version = state.compute.deploy(spec).await?;
     Ok((StatusCode::CREATED, JsonAnswer(Deployed { name, version })))
 }

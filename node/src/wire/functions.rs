@@ -31,6 +31,9 @@ pub struct DeployRequest {
     /// A path on the HTTP port of its own.
     #[serde(default)]
     pub http: Option<VfsPath>,
+    /// How many nodes run its calls; if missing, as many as there are.
+    #[serde(default)]
+    pub replicas: Option<u16>,
 }
 
 /// The answer: the version that is the current one now.
