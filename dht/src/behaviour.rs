@@ -37,6 +37,10 @@ const ID_BYTES: usize = 16;
 /// Names in one list. The list must fit into one transmission (libp2p takes lists of 16 KiB, and makes longer ones unless told
 /// not to): one that does not closes the stream, and after five of them two nodes gossip no more until they are connected anew.
 const MAX_IDS: usize = 800;
+/// The most bytes of gossip that may wait to be read. libp2p holds all that has come of a stream against the limit of one
+/// message (gossipsub 0.50, `validate_rpc_limits`): a message with its envelope and topic, and the step of 8 KiB in which it
+/// reads on. With less, long messages that follow each other close the stream as lists that are too long do.
+const MAX_TRANSMIT: usize = MAX_MESSAGE + 1024 + (8 << 10);
 /// How often a connection is checked, and how long an answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(8);
@@ -166,7 +170,7 @@ fn gossip_config() -> Result<gossipsub::Config, gossipsub::ConfigBuilderError> {
     ConfigBuilder::default()
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
-        .max_transmit_size(MAX_MESSAGE + 1024)
+        .max_transmit_size(MAX_TRANSMIT)
         .message_id_fn(message_id)
         .max_control_messages_sent(MAX_IDS)
         .heartbeat_initial_delay(Duration::from_millis(100))

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
+use starfish_dht::gossip::MAX_MESSAGE;
 use starfish_dht::testing::{PATIENCE, TestSwarm, dialable, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -92,6 +93,17 @@ async fn say_until_heard(swarm: &TestSwarm, by: usize, heard: &[watch::Receiver<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gossip_goes_on_after_a_flood_that_was_too_much() {
+    flood(40_000, 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gossip_goes_on_after_a_flood_of_the_longest_messages() {
+    flood(2000, MAX_MESSAGE - 4).await;
+}
+
+/// Says much, and then something that all must hear.
+#[expect(clippy::unwrap_used, reason = "part of two tests")]
+async fn flood(messages: u32, padding: usize) {
     let swarm = TestSwarm::start(3).await;
     let (mut heard, mut listening) = (Vec::new(), JoinSet::new());
     for index in 0..3 {
@@ -107,11 +119,11 @@ async fn gossip_goes_on_after_a_flood_that_was_too_much() {
         });
     }
     say_until_heard(&swarm, 0, &heard).await;
-    let flood = (0..40_000_u32).map(|number| {
+    let flood = (0..messages).map(|number| {
         let network = swarm.network(usize::from(number % 2 == 1)).clone();
         async move {
             // What does not get through is lost, as gossip is.
-            let _ = network.publish("news", [&number.to_le_bytes()[..], &[0; 1000]].concat()).await;
+            let _ = network.publish("news", [&number.to_le_bytes()[..], &vec![0; padding]].concat()).await;
         }
     });
     futures::stream::iter(flood).buffer_unordered(256).collect::<()>().await;
