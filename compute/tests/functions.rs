@@ -204,7 +204,7 @@ async fn a_call_that_nobody_hears_any_more_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_calls_of_a_function_with_one_replica_run_on_one_node() {
-    let nodes = Nodes::start(&[1, 1, 1]).await;
+    let nodes = Nodes::start(&[0, 1, 1]).await;
     nodes.deploy("shout", "upper").await;
     nodes.wait_known(&[1, 2]).await;
     nodes.deploy_as(FunctionSpec { replicas: Some(1), ..spec("single", "echo") }).await;

@@ -101,12 +101,12 @@ fn functions_answer_http_requests_at_their_name_and_at_a_path_of_their_own() {
     for node in [here, there] {
         let answer = node.request("PUT", "/fn/shop/deep/path?with=query").json("and a body").send();
         assert_eq!(answer.status, 201, "{answer:?}");
-        // It is streamed, so it comes in chunks.
-        assert!(answer.body.contains("/deep/path?with=query\r\n"), "{answer:?}");
+        // It is streamed, so it comes in chunks, of whatever length.
+        assert!(answer.body.contains("/deep/path?with=query"), "{answer:?}");
         assert!(answer.body.contains("and a body"), "{answer:?}");
         let answer = node.request("GET", "/shop/cart?id=1").send();
         assert_eq!(answer.status, 201, "{answer:?}");
-        assert!(answer.body.contains("/cart?id=1\r\n"), "{answer:?}");
+        assert!(answer.body.contains("/cart?id=1"), "{answer:?}");
         let answer = node.request("POST", "/fn/shout").json("loud").send();
         assert_eq!((answer.status, answer.body.as_str()), (200, "LOUD"));
     }
