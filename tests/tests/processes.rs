@@ -154,6 +154,9 @@ fn a_process_outlives_a_restart_tells_others_and_fails_without_a_trace() {
     let why = wait_for("it says why", || node.json(["ps", "ledger"])["why"].as_str().map(str::to_owned));
     assert_eq!(why, "no function auction");
     assert_eq!(node.json(["ps", "ledger"])["pending"], 1);
+    let waiting = node.spawn(["send", "--wait", "ledger", "sold", "more"]);
+    wait_until("who waits is told why", || waiting.stderr().contains("waiting: no function auction"));
+    drop(waiting);
     node.ok(["kill", "ledger"]);
     assert_eq!(node.run(["ps", "ledger"]).code, 4);
     assert_eq!(node.run(["kill", "ledger"]).code, 4);

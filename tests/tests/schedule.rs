@@ -229,3 +229,29 @@ fn a_function_that_could_call_itself_for_ever_is_not_called() {
     });
     assert!(why.contains("would call itself"), "{why}");
 }
+
+#[test]
+fn what_a_trigger_did_stays_done_when_its_function_goes_and_its_node_restarts() {
+    let swarm = Swarm::start(1);
+    let node = swarm.node(0);
+    let [upper, echo] = ["upper", "echo"].map(|name| swarm.scratch().guest(name));
+    node.ok(["deploy", "upper", &upper]);
+    node.ok(["deploy", "echo", &echo]);
+    node.ok(["on", "add", "--key", "in/*", "first", "upper"]);
+    node.ok(["on", "add", "--key", "later/*", "second", "echo"]);
+    let last = |name: &str| {
+        let all = node.json(["on"]);
+        let all = all.as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|trigger| trigger["name"] == name).map(|trigger| trigger["last"].clone())
+    };
+    node.ok(["mem", "set", "in/a", "word"]);
+    wait_until("it has fired", || last("first").is_some_and(|last| last["job"].is_string()));
+    let job = last("first").unwrap()["job"].clone();
+    node.ok(["undeploy", "upper"]);
+    node.kill9();
+    node.restart();
+    // Whatever the first would do again, it would have done when the second fires.
+    node.ok(["mem", "set", "later/b", "word"]);
+    wait_until("the other fires", || last("second").is_some_and(|last| last["job"].is_string()));
+    assert_eq!(last("first").unwrap()["job"], job);
+}

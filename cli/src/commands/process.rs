@@ -1,22 +1,26 @@
 //! `starfish spawn`, `send` and `ps`: processes, whose state outlives their nodes.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use bytes::Bytes;
 use starfish_node::compute::EventId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Context, failure};
-use crate::output::human;
 use crate::output::table::Table;
+use crate::output::{human, printable};
 
 /// The most that is read of standard input for one event, in bytes: more than any may have, so that the node says what
 /// is wrong.
 const MAX_INPUT: u64 = 64 << 10;
+/// Whoever waits for an answer for so long is told why.
+const TELL_AFTER: Duration = Duration::from_secs(3);
 
 /// Begin a process: state that no node owns, and a function that handles what is sent to it.
 ///
-/// The function's program is run for each event, one after the other, with the handler's name as its argument. It reads the state and the
-/// event, and writes the new state, a reply, and events for other processes. One node at a time does that; if it dies, the next one goes on, and
+/// For each event, one after the other, the function's program is asked: its export of the handler's name is called, or, where it has
+/// none, the program is run with that name as its argument. It reads the state and the event, and writes the new state, a reply, and events for other processes. One node at a time does that; if it dies, the next one goes on, and
 /// every event counts once. `starfish kill NAME` ends a process. What handlers read and write is told in
 /// compute/samples/README.md.
 #[derive(Clone, Debug, clap::Args)]
@@ -92,16 +96,39 @@ impl Send {
             context.print(sent.id).await?;
             return Ok(0);
         }
-        let answer = context.client.event_answer(&self.process, sent.id).await?;
+        let mut watching = context.clone();
+        let answer = tokio::select! {
+            answer = context.client.event_answer(&self.process, sent.id) => answer?,
+            error = self.tell_why(&mut watching) => return Err(error),
+        };
         if let Some(why) = answer.failed {
             let line = format!("error: {} of {}: {why}", self.handler, self.process);
-            context.io.stderr.line(line).await?;
+            context.io.stderr.line(printable::lines(&line)).await?;
             return Ok(failure::FAILED);
         }
         if let Some(reply) = answer.reply {
             context.io.stdout.write_all(&reply.0).await?;
         }
         Ok(0)
+    }
+}
+
+impl Send {
+    /// Says why the event is not handled, where that takes long; returns only with an error.
+    async fn tell_why(&self, context: &mut Context) -> anyhow::Error {
+        let mut told = None;
+        loop {
+            tokio::time::sleep(TELL_AFTER).await;
+            // Whether there is still such a process, the answer says.
+            let Ok(process) = context.client.process(&self.process).await else { continue };
+            if process.why.is_some() && process.why != told {
+                let line = format!("waiting: {}", process.why.as_deref().unwrap_or_default());
+                if let Err(error) = context.io.stderr.line(printable::lines(&line)).await {
+                    return error.into();
+                }
+                told = process.why;
+            }
+        }
     }
 }
 

@@ -125,12 +125,17 @@ impl Batches {
         job: JobId,
         spec: BatchSpec,
     ) -> Result<bool, BatchError> {
-        if !self.store.cells(Some(job)).await?.is_empty() {
+        if self.is_used(job).await? {
             return Ok(false);
         }
         let programs = &self.service.programs;
         let prepared = submit::prepare(spec, self.me(), self.unix_ms(), &self.store, programs).await?;
         self.post(job, prepared, &[]).await
+    }
+
+    /// Whether there is or was a batch of this id, as far as memory goes back.
+    pub(crate) async fn is_used(&self, job: JobId) -> Result<bool, BatchError> {
+        Ok(!self.store.cells(Some(job)).await?.is_empty())
     }
 
     /// Makes a batch everybody's, and keeps it; unless somebody else has made it meanwhile. Some of its tasks may have been
@@ -148,7 +153,7 @@ impl Batches {
             self.discard(job).await;
             return Err(error);
         }
-        if !self.store.cells(Some(job)).await?.is_empty() {
+        if self.is_used(job).await? {
             return Ok(false);
         }
         // Nobody can be at work on it yet, so its desk need not wait for receipts.

@@ -53,8 +53,8 @@ impl Compute {
     }
 
     /// The swarm's processes, by name, and how they go.
-    pub fn processes(&self) -> Vec<ProcessStatus> {
-        self.processes.list()
+    pub async fn processes(&self) -> Vec<ProcessStatus> {
+        self.processes.list().await
     }
 
     /// Ends a process, and forgets its state and all of its events.

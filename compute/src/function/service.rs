@@ -115,8 +115,12 @@ fn check_path(spec: &FunctionSpec, all: &Known) -> Result<(), DeployError> {
     if !may_have(path) {
         return Err(DeployError::Path(path.clone()));
     }
+    let of = |function: &Function| function.current().and_then(|current| current.http.clone());
+    // Two halves of a swarm may both have given it away: then the first name has it ([`version::route`]), and goes on.
+    let is_own = all.get(&spec.name).is_some_and(|function| of(function).as_ref() == Some(path));
     let has_it = |other: &&Function| {
-        other.name != spec.name && other.current().is_some_and(|current| current.http.as_ref() == Some(path))
+        let is_other = if is_own { other.name < spec.name } else { other.name != spec.name };
+        is_other && of(other).as_ref() == Some(path)
     };
     match all.values().find(has_it) {
         Some(other) => Err(DeployError::PathTaken(path.clone(), other.name.clone())),

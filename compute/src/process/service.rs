@@ -236,7 +236,19 @@ impl Processes {
         }
     }
 
-    pub(crate) fn list(&self) -> Vec<ProcessStatus> {
+    /// All processes. Why events wait is known to the owner, and, where the function is gone, to all.
+    pub(crate) async fn list(&self) -> Vec<ProcessStatus> {
+        let mut all = self.list_here();
+        for process in all.iter_mut().filter(|process| process.pending > 0 && process.why.is_none()) {
+            let function = &process.spec.function;
+            if let Ok(false) = self.functions.exists(function).await {
+                process.why = Some(format!("no function {function}"));
+            }
+        }
+        all
+    }
+
+    fn list_here(&self) -> Vec<ProcessStatus> {
         self.hear();
         let stuck = self.stuck().clone();
         let journals = self.journals();

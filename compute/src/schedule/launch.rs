@@ -83,6 +83,10 @@ impl Launch {
         functions: &Functions,
         batches: &Arc<Batches>,
     ) -> Result<bool, LaunchError> {
+        // First: what was launched stays so, whatever has become of its function since.
+        if batches.is_used(job).await? {
+            return Ok(false);
+        }
         let Self { name, function, args, env, items, input, keep, keep_out } = self;
         check(&function, keep_out.as_ref(), functions).await?;
         let (version, program) = functions.current_program(&function).await?;

@@ -50,15 +50,15 @@ pub(super) fn routes(state: &Resource) -> Vec<Route> {
 }
 
 async fn list(State(state): State<Resource>) -> JsonAnswer<Vec<ProcessLine>> {
-    JsonAnswer(state.compute.processes().into_iter().map(Into::into).collect())
+    JsonAnswer(state.compute.processes().await.into_iter().map(Into::into).collect())
 }
 
 async fn one(State(state): State<Resource>, segments: Segments) -> Result<JsonAnswer<ProcessLine>, ApiError> {
-    Ok(JsonAnswer(find(&state, &segments)?.into()))
+    Ok(JsonAnswer(find(&state, &segments).await?.into()))
 }
 
 async fn look(State(state): State<Resource>, segments: Segments) -> Result<Response, ApiError> {
-    let snapshot = find(&state, &segments)?.snapshot.unwrap_or_default();
+    let snapshot = find(&state, &segments).await?.snapshot.unwrap_or_default();
     let mut response = Response::new(snapshot.state.into());
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/octet-stream"));
     Ok(response)
@@ -70,7 +70,7 @@ async fn spawn(
     Json(asked): Json<SpawnRequest>,
 ) -> Result<(StatusCode, JsonAnswer<ProcessLine>), ApiError> {
     state.compute.spawn(segments.parsed(1)?, asked.function).await?;
-    Ok((StatusCode::CREATED, JsonAnswer(find(&state, &segments)?.into())))
+    Ok((StatusCode::CREATED, JsonAnswer(find(&state, &segments).await?.into())))
 }
 
 async fn kill(State(state): State<Resource>, segments: Segments) -> Result<StatusCode, ApiError> {
@@ -109,9 +109,9 @@ async fn answer(
     }
 }
 
-fn find(state: &Resource, segments: &Segments) -> Result<ProcessStatus, ApiError> {
+async fn find(state: &Resource, segments: &Segments) -> Result<ProcessStatus, ApiError> {
     let name = segments.parsed::<ProcessName>(1)?;
-    let found = state.compute.processes().into_iter().find(|process| process.name == name);
+    let found = state.compute.processes().await.into_iter().find(|process| process.name == name);
     Ok(found.ok_or(ProcessError::NotFound(name))?)
 }
 
