@@ -5,16 +5,18 @@
 //! group will have written; so reading and changing a cell (`incr`) needs no lock. When the batch is on disk,
 //! observers, watchers and gossip hear of it in the order of the jobs, and then the jobs are answered.
 
+mod job;
+
 use std::{
     collections::{BTreeMap, HashSet, btree_map::Entry},
     sync::Arc,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::{
     blobs::BlobError,
-    cell::{Cell, Draft, MAX_FIELD, MAX_KEY, SpaceName, Stamp},
+    cell::{Cell, MAX_FIELD, MAX_KEY, SpaceName, Stamp},
     clock::now_ms,
     codec::{self, Digest, Encoded, MalformedCell},
     counter::{IncrementError, KeyState},
@@ -22,8 +24,9 @@ use crate::{
     memory::{Durability, Shared},
     store::{Before, Change, IndexEntry, ReadError, Taken},
     value::{BlobName, MAX_LARGE},
-    versions,
 };
+
+pub(crate) use job::{EachJob, Job, LocalJob, RemoteJob};
 
 /// Jobs that wait for the writer. Beyond this, those who write wait for room.
 pub(crate) const MAX_WAITING: usize = 4096;
@@ -105,24 +108,6 @@ impl WriteError {
     }
 }
 
-/// Something to be committed.
-pub(crate) trait Job: Send {
-    /// The cells to write. A job that fails keeps its error until it is finished, and writes nothing.
-    fn prepare(&mut self, view: &View<'_>) -> Vec<Cell>;
-
-    /// Makes the job fail.
-    fn fail(&mut self, error: WriteError);
-
-    /// Whether the cells are this node's own, and so go out by gossip.
-    fn is_local(&self) -> bool;
-
-    /// When it may be answered.
-    fn durability(&self) -> Durability;
-
-    /// Answers who waits.
-    fn finish(self: Box<Self>);
-}
-
 /// What the writer is asked to do.
 pub(crate) enum Work {
     /// To commit.
@@ -145,166 +130,6 @@ pub(crate) enum Removal {
 }
 
 /// The stamp that a local write got, and what it answers.
-type Answer<T> = Result<(Stamp, T), WriteError>;
-
-/// A write of this node: `update` decides, on what it sees in the view, what is written and what is answered.
-pub(crate) struct LocalJob<F, T> {
-    update: Option<F>,
-    durability: Durability,
-    outcome: Answer<T>,
-    reply: oneshot::Sender<Answer<T>>,
-}
-
-impl<F, T> LocalJob<F, T> {
-    pub(crate) fn new(update: F, durability: Durability) -> (Self, oneshot::Receiver<Answer<T>>) {
-        let (reply, answer) = oneshot::channel();
-        (Self { update: Some(update), durability, outcome: Err(WriteError::Stopped), reply }, answer)
-    }
-}
-
-impl<F, T> Job for LocalJob<F, T>
-where
-    F: FnOnce(&View<'_>) -> Result<(Vec<Draft>, T), WriteError> + Send,
-    T: Send,
-{
-    fn prepare(&mut self, view: &View<'_>) -> Vec<Cell> {
-        let Some(update) = self.update.take() else { return Vec::new() };
-        match update(view) {
-            Ok((drafts, answer)) => {
-                let kept = match versions::beside(view, view.shared.author, &drafts) {
-                    Ok(kept) => kept,
-                    Err(error) => {
-                        self.outcome = Err(error.into());
-                        return Vec::new();
-                    }
-                };
-                let stamp = Stamp { time: view.shared.clock.tick(), author: view.shared.author };
-                self.outcome = Ok((stamp, answer));
-                drafts.into_iter().chain(kept).map(|draft| draft.stamped(stamp)).collect()
-            }
-            Err(error) => {
-                self.outcome = Err(error);
-                Vec::new()
-            }
-        }
-    }
-
-    fn fail(&mut self, error: WriteError) {
-        // A job that had failed before the commit keeps its own reason.
-        if self.outcome.is_ok() {
-            self.outcome = Err(error);
-        }
-    }
-
-    fn is_local(&self) -> bool {
-        true
-    }
-
-    fn durability(&self) -> Durability {
-        self.durability
-    }
-
-    fn finish(self: Box<Self>) {
-        // Nobody waits any more if the caller was cancelled; the write stands all the same.
-        let _ = self.reply.send(self.outcome);
-    }
-}
-
-/// Writes of this node that only share the way: each has a stamp of its own, so others may see some of them before all. No
-/// two are of one field.
-pub(crate) struct EachJob {
-    drafts: Vec<Draft>,
-    durability: Durability,
-    outcome: Result<(), WriteError>,
-    reply: oneshot::Sender<Result<(), WriteError>>,
-}
-
-impl EachJob {
-    pub(crate) fn new(
-        drafts: Vec<Draft>,
-        durability: Durability,
-    ) -> (Self, oneshot::Receiver<Result<(), WriteError>>) {
-        let (reply, answer) = oneshot::channel();
-        (Self { drafts, durability, outcome: Ok(()), reply }, answer)
-    }
-
-    fn cells(&mut self, view: &View<'_>) -> Result<Vec<Cell>, ReadError> {
-        let Shared { clock, author, .. } = view.shared;
-        let mut cells = Vec::with_capacity(self.drafts.len());
-        for draft in self.drafts.drain(..) {
-            let kept = versions::beside(view, *author, std::slice::from_ref(&draft))?;
-            let stamp = Stamp { time: clock.tick(), author: *author };
-            cells.push(draft.stamped(stamp));
-            cells.extend(kept.into_iter().map(|kept| kept.stamped(stamp)));
-        }
-        Ok(cells)
-    }
-}
-
-impl Job for EachJob {
-    fn prepare(&mut self, view: &View<'_>) -> Vec<Cell> {
-        self.cells(view).unwrap_or_else(|error| {
-            self.outcome = Err(error.into());
-            Vec::new()
-        })
-    }
-
-    fn fail(&mut self, error: WriteError) {
-        if self.outcome.is_ok() {
-            self.outcome = Err(error);
-        }
-    }
-
-    fn is_local(&self) -> bool {
-        true
-    }
-
-    fn durability(&self) -> Durability {
-        self.durability
-    }
-
-    fn finish(self: Box<Self>) {
-        let _ = self.reply.send(self.outcome);
-    }
-}
-
-/// Cells that came from a peer and have been checked.
-pub(crate) struct RemoteJob {
-    cells: Vec<Cell>,
-    outcome: Result<(), WriteError>,
-    reply: oneshot::Sender<Result<(), WriteError>>,
-}
-
-impl RemoteJob {
-    pub(crate) fn new(cells: Vec<Cell>) -> (Self, oneshot::Receiver<Result<(), WriteError>>) {
-        let (reply, answer) = oneshot::channel();
-        (Self { cells, outcome: Ok(()), reply }, answer)
-    }
-}
-
-impl Job for RemoteJob {
-    fn prepare(&mut self, _view: &View<'_>) -> Vec<Cell> {
-        std::mem::take(&mut self.cells)
-    }
-
-    fn fail(&mut self, error: WriteError) {
-        self.outcome = Err(error);
-    }
-
-    fn is_local(&self) -> bool {
-        false
-    }
-
-    fn durability(&self) -> Durability {
-        // Whoever was told that the whole swarm has them was told of disks.
-        Durability::OnDisk
-    }
-
-    fn finish(self: Box<Self>) {
-        let _ = self.reply.send(self.outcome);
-    }
-}
-
 /// Commits jobs until nobody can send any more.
 pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
     let mut doubtful = Vec::new();
