@@ -130,6 +130,9 @@ impl Programs {
     }
 
     async fn find(&self, module: Digest, pool: &Pool, profile: Profile) -> Option<String> {
+        if let Some(name) = self.lately(module, profile) {
+            return Some(name);
+        }
         let name = artifact_name(module, pool.compatibility(profile)?);
         let path = self.compiled.join(&name);
         let there = tokio::fs::try_exists(&path).await.unwrap_or(false);

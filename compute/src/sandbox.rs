@@ -215,13 +215,10 @@ impl Sandbox {
         let ended = tokio::time::timeout(patience, act(&mut store)).await;
         let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let cost = Cost { elapsed_us, memory_bytes: store.data().bounds.peak() };
-        let outcome = match ended {
-            _ if store.data().has_overslept() => {
-                Outcome::LimitReached { limit: Limit::Time, value: order.timeout_ms }
-            }
-            Err(_) => Outcome::LimitReached { limit: Limit::Time, value: order.timeout_ms },
-            Ok(Ok(code)) => Outcome::Exited(code),
-            Ok(Err(error)) => explain(&error, order),
+        let outcome = match ended.ok().filter(|_| !store.data().has_overslept()) {
+            None => Outcome::LimitReached { limit: Limit::Time, value: order.timeout_ms },
+            Some(Ok(code)) => Outcome::Exited(code),
+            Some(Err(error)) => explain(&error, order),
         };
         (outcome, cost)
     }

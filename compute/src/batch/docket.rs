@@ -254,6 +254,14 @@ pub(crate) fn score(job: &JobId, peer: &PeerId) -> [u8; 32] {
     *blake3::Hasher::new().update(&job.0).update(&peer.to_bytes()).finalize().as_bytes()
 }
 
+/// Nodes in the rendezvous order of an id, the first first: the same for whoever knows the same nodes, and one that goes changes
+/// no other's place before it.
+pub(crate) fn rendezvous(id: &JobId, nodes: impl IntoIterator<Item = PeerId>) -> Vec<PeerId> {
+    let mut nodes: Vec<_> = nodes.into_iter().collect();
+    nodes.sort_by_cached_key(|peer| std::cmp::Reverse(score(id, peer)));
+    nodes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

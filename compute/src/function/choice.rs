@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use starfish_dht::PeerId;
 
 use super::version::FunctionName;
+use crate::batch::docket::rendezvous;
+use crate::id::half;
 use crate::notice::Capacity;
+use crate::task::JobId;
 
 /// Nodes that are asked for one call in a row.
 pub const MAX_ASKED: usize = 4;
@@ -56,13 +59,8 @@ pub fn order(
 /// The nodes that run the calls of a function which is to have so many: those of `able` that come first in its rendezvous
 /// order, so that all nodes name the same, and few change when one comes or goes.
 pub fn homes(name: &FunctionName, able: impl IntoIterator<Item = PeerId>, replicas: u16) -> BTreeSet<PeerId> {
-    let score = |node: &PeerId| {
-        let what = [name.as_str().as_bytes(), b"\0", &node.to_bytes()].concat();
-        *blake3::hash(&what).as_bytes()
-    };
-    let mut able: Vec<_> = able.into_iter().collect();
-    able.sort_by_cached_key(|node| std::cmp::Reverse(score(node)));
-    able.into_iter().take(usize::from(replicas)).collect()
+    let id = JobId(half(blake3::hash(name.as_str().as_bytes())));
+    rendezvous(&id, able).into_iter().take(usize::from(replicas)).collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::record::{Answer, Event, Field, MAX_DATA, ProcessName, Snapshot, Spec}
 use super::store::{SPACE, Store};
 use crate::arrived::Arrived;
 use crate::batch::Batches;
-use crate::batch::docket::score;
+use crate::batch::docket::rendezvous;
 use crate::compute::StartError;
 use crate::function::Functions;
 use crate::function::version::FunctionName;
@@ -342,9 +342,7 @@ impl Processes {
     pub(super) fn order(&self, name: &ProcessName, tag: u64) -> Vec<PeerId> {
         let what = [name.as_str().as_bytes(), b"\0", &tag.to_be_bytes()].concat();
         let id = JobId(half(blake3::hash(&what)));
-        let mut living: Vec<_> = self.batches.docket().living().iter().copied().collect();
-        living.sort_unstable_by_key(|peer| std::cmp::Reverse(score(&id, peer)));
-        living
+        rendezvous(&id, self.batches.docket().living().iter().copied())
     }
 
     /// Looks at a process.
