@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::run::{KILLED, print_all, status_of};
 use super::task::{self, TaskOptions, millis, parse_duration};
 use super::{Context, failure};
-use crate::output::{printable, progress};
+use crate::output::progress;
 use crate::shell::fs::path::VfsPath;
 
 /// Failed tasks that are told one by one.
@@ -313,10 +313,9 @@ async fn tell_failures(context: &mut Context, job: JobId, with_stderr: bool) -> 
 async fn tell(context: &mut Context, ended: &TaskLine, with_stderr: bool) -> anyhow::Result<()> {
     let item = ended.item.as_ref().map(|item| format!(" ({item})")).unwrap_or_default();
     let stderr = &mut context.io.stderr;
-    let words = format!("error: task {}{item}: {}", ended.task, ended.outcome);
-    stderr.line(printable::lines(&words)).await?;
+    stderr.line(format!("error: task {}{item}: {}", ended.task, ended.outcome)).await?;
     for line in ended.stderr.iter().filter(|_| with_stderr).flat_map(|said| said.lines()) {
-        stderr.line(printable::lines(&format!("  {line}"))).await?;
+        stderr.line(format!("  {line}")).await?;
     }
     Ok(())
 }
@@ -327,8 +326,7 @@ pub(super) async fn conclude(context: &mut Context, report: &JobReport) -> anyho
     if outcome.is_success() {
         return Ok(0);
     }
-    let words = format!("error: {}: {outcome}", report.name);
-    context.io.stderr.line(printable::lines(&words)).await?;
+    context.io.stderr.line(format!("error: {}: {outcome}", report.name)).await?;
     Ok(match outcome {
         Outcome::Failed { .. } => failure::FAILED,
         other => status_of(&other),

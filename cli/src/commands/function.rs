@@ -9,8 +9,8 @@ use super::Context;
 use super::failure::not_run;
 use super::run::{print_all, status_of};
 use super::task::{self, Allowance};
+use crate::output::human;
 use crate::output::table::Table;
-use crate::output::{human, printable};
 use crate::shell::Io;
 
 /// Give a WASM program a name, by which every node can call it.
@@ -121,7 +121,7 @@ impl Call {
         let mut output = context.client.call(name, args.to_vec(), input).await?;
         let outcome = print_all(&mut output, &mut stdout, &mut stderr).await?;
         if !matches!(outcome, Outcome::Exited(_)) {
-            stderr.line(printable::lines(&format!("error: {name}: {outcome}"))).await?;
+            stderr.line(format!("error: {name}: {outcome}")).await?;
         }
         Ok(status_of(&outcome))
     }

@@ -8,8 +8,8 @@ use starfish_node::compute::EventId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Context, failure};
+use crate::output::human;
 use crate::output::table::Table;
-use crate::output::{human, printable};
 
 /// The most that is read of standard input for one event, in bytes: more than any may have, so that the node says what
 /// is wrong.
@@ -103,7 +103,7 @@ impl Send {
         };
         if let Some(why) = answer.failed {
             let line = format!("error: {} of {}: {why}", self.handler, self.process);
-            context.io.stderr.line(printable::lines(&line)).await?;
+            context.io.stderr.line(line).await?;
             return Ok(failure::FAILED);
         }
         if let Some(reply) = answer.reply {
@@ -123,7 +123,7 @@ impl Send {
             let Ok(process) = context.client.process(&self.process).await else { continue };
             if process.why.is_some() && process.why != told {
                 let line = format!("waiting: {}", process.why.as_deref().unwrap_or_default());
-                if let Err(error) = context.io.stderr.line(printable::lines(&line)).await {
+                if let Err(error) = context.io.stderr.line(line).await {
                     return error.into();
                 }
                 told = process.why;

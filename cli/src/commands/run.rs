@@ -11,7 +11,6 @@ use tokio_util::io::ReaderStream;
 use super::Context;
 use super::failure::{NOT_RUN, Unheard, not_run};
 use super::task::{self, TaskOptions};
-use crate::output::printable;
 use crate::shell::{Io, Output};
 
 /// It was ended by `starfish kill`, as by SIGKILL.
@@ -93,7 +92,7 @@ pub(super) async fn attached(
     drop(feeding);
     let status = status_of(&outcome);
     if !matches!(outcome, Outcome::Exited(_)) {
-        stderr.line(printable::lines(&format!("error: {}: {outcome}", task.name))).await?;
+        stderr.line(format!("error: {}: {outcome}", task.name)).await?;
     }
     Ok(status)
 }
