@@ -3,12 +3,16 @@
 //! Used on [`crate::mem_vfs::MemVfs`], on [`crate::Files`], and by the layers above on theirs. A difference from what
 //! is expected panics, as in any test; an unexpected error is returned.
 
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use crate::hash::BlobHash;
+use crate::host::HostFile;
 use crate::path::VfsPath;
 use crate::vfs::{Attributes, Entry, Kind, Parents, Removal, Vfs, VfsError, collect, stream_of};
 
@@ -19,6 +23,7 @@ const MAX: usize = 16 << 20;
 pub async fn check(vfs: &dyn Vfs) -> Result<(), VfsError> {
     files(vfs).await?;
     long_files(vfs).await?;
+    open_files(vfs).await?;
     failed_writes(vfs).await?;
     directories(vfs).await?;
     removals(vfs).await?;
@@ -95,6 +100,53 @@ async fn long_files(vfs: &dyn Vfs) -> Result<(), VfsError> {
         assert_eq!(collect(part, MAX).await?, bytes.slice(middle), "the middle of {len} bytes");
     }
     clear(vfs).await
+}
+
+/// Contents of files that are open on this machine, to the tree and back.
+async fn open_files(vfs: &dyn Vfs) -> Result<(), VfsError> {
+    let failed = |source| VfsError::Io { what: "a file of this machine".into(), source };
+    for len in [0, 1, 65_537, 9 << 20] {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().update(b"open").finalize_xof().fill(&mut bytes);
+        let file = nameless().map_err(failed)?;
+        file.write_all_at(&bytes, 0).map_err(failed)?;
+        let (moved, back) = (AtomicU64::new(0), AtomicU64::new(0));
+        let source = HostFile { file, name: "here".into() };
+        let on_moved = |more| _ = moved.fetch_add(more, Ordering::Relaxed);
+        let attributes = Attributes { mode: Some(0o640), mtime_ms: Some(123_456) };
+        let made = vfs.write_from(&at("/open")?, source, attributes, &on_moved).await?;
+        assert_eq!((made.size, made.hash), (len as u64, Some(BlobHash::of(&bytes).to_string())));
+        assert_eq!((made.mode, made.mtime_ms), (0o640, 123_456));
+        assert_eq!(moved.into_inner(), len as u64, "all that came over was told of");
+
+        let file = nameless().map_err(failed)?;
+        let target = HostFile { file: file.try_clone().map_err(failed)?, name: "there".into() };
+        let from = len as u64 / 3;
+        let on_moved = |more| _ = back.fetch_add(more, Ordering::Relaxed);
+        vfs.read_to(&at("/open")?, from..u64::MAX, target, &on_moved).await?;
+        let mut got = vec![0; len];
+        file.read_exact_at(&mut got, 0).map_err(failed)?;
+        let (before, rest) = got.split_at(len / 3);
+        assert!(before.iter().all(|byte| *byte == 0), "what is before the range is left alone");
+        assert_eq!(rest, &bytes[len / 3..], "{len} bytes");
+        assert_eq!(back.into_inner(), len as u64 - from);
+    }
+    let target = HostFile { file: nameless().map_err(failed)?, name: "there".into() };
+    let none = vfs.read_to(&at("/none")?, 0..1, target, &|_| {}).await;
+    assert!(matches!(none, Err(VfsError::NotFound { .. })));
+    mkdir(vfs, "/open-dir").await?;
+    let source = HostFile { file: nameless().map_err(failed)?, name: "here".into() };
+    let over_dir = vfs.write_from(&at("/open-dir")?, source, Attributes::default(), &|_| {}).await;
+    assert!(matches!(over_dir, Err(VfsError::IsADirectory { .. })));
+    clear(vfs).await
+}
+
+/// An empty file that goes when it is closed.
+fn nameless() -> io::Result<File> {
+    let path = std::env::temp_dir().join(format!("starfish-{:016x}", rand::random::<u64>()));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 async fn failed_writes(vfs: &dyn Vfs) -> Result<(), VfsError> {

@@ -8,6 +8,7 @@
 //! Deliberately absent: any node that owns a name or decides an order. Each node changes its own replica of the
 //! tree's cells, and the rules in `tree` make all of them see the same.
 
+pub mod host;
 pub mod path;
 pub mod vfs;
 

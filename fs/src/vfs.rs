@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
+use crate::host::{self, HostFile, OnMoved};
 use crate::path::{PathError, VfsPath};
 
 /// A file's bytes, in order. An error ends the stream; what came before it was verified.
@@ -136,6 +137,29 @@ pub trait Vfs: Send + Sync + fmt::Debug {
         content: ByteStream,
         attributes: Attributes,
     ) -> Result<Entry, VfsError>;
+
+    /// [`write`](Vfs::write) of what an open file of this machine holds.
+    async fn write_from(
+        &self,
+        path: &VfsPath,
+        source: HostFile,
+        attributes: Attributes,
+        on_moved: OnMoved<'_>,
+    ) -> Result<Entry, VfsError> {
+        host::write_from(self, path, source, attributes, on_moved).await
+    }
+
+    /// [`read`](Vfs::read) to an open file of this machine: the bytes of `range` are written where they stand in the
+    /// content. What was written before an error stays.
+    async fn read_to(
+        &self,
+        path: &VfsPath,
+        range: Range<u64>,
+        target: HostFile,
+        on_moved: OnMoved<'_>,
+    ) -> Result<(), VfsError> {
+        host::read_to(self, path, range, target, on_moved).await
+    }
 
     /// Makes a directory.
     async fn mkdir(&self, path: &VfsPath, parents: Parents) -> Result<Entry, VfsError>;

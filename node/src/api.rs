@@ -15,6 +15,7 @@ mod files;
 mod functions;
 pub(crate) mod guard;
 mod health;
+pub(crate) mod host_files;
 mod jobs;
 mod keys;
 mod memory;
@@ -86,6 +87,7 @@ fn table(services: &Services) -> Vec<Route> {
     table.extend(files::routes(&tree));
     table.extend(files::usage_routes(&control.files));
     table.extend(content::routes(&tree));
+    table.extend(host_files::routes(&tree));
     let memory = memory::Resource { memory, stopping: stopping.clone() };
     table.extend(memory::routes(&memory));
     table.extend(keys::routes(&memory));

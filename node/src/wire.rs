@@ -6,6 +6,7 @@ mod batches;
 mod docs;
 pub mod frame;
 mod functions;
+mod host_files;
 mod jobs;
 mod memory;
 mod problem;
@@ -29,6 +30,7 @@ pub use self::{
         IndexRequest,
     },
     functions::{DeployRequest, Deployed, FunctionLine, InvokeRequest, RollbackRequest, VersionLine},
+    host_files::{ClientFile, CopyLine, ExportRequest, ImportRequest},
     jobs::{LimitsRequest, StdinSource, Submitted, TaskRequest},
     memory::{
         Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, FieldsChanged, FieldsRequest,

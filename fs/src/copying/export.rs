@@ -9,10 +9,10 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::mpsc;
 
 use super::partial::{Finish, KEPT_MODE, Partial, times};
 use super::{AT_ONCE, CopyError, OnProgress, Summary, Tracker, blocking, host};
@@ -21,8 +21,6 @@ use crate::vfs::{ByteStream, Entry, Kind, Vfs};
 
 /// Files up to this length are held whole.
 const SMALL: u64 = 64 << 10;
-/// Parts of a file that may wait to be written.
-const PARTS_AHEAD: usize = 4;
 
 /// Something to be made on the host.
 struct Item {
@@ -143,32 +141,17 @@ async fn export_once(item: &Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Resul
         blocking(move || begin(&to, &entry)).await?
     };
     let offset = file.offset();
-    let mut content = vfs.read(&item.from, offset..u64::MAX).await?;
-    let mut written = offset;
-    tracker.count(|summary| summary.bytes += offset);
-    // What comes is written while more is on its way.
-    let (parts, arriving) = mpsc::channel(PARTS_AHEAD);
-    let writing = blocking(move || write(file, arriving));
-    let reading = async {
-        let parts = parts;
-        while let Some(part) = content.try_next().await? {
-            let len = part.len() as u64;
-            // Who writes no longer says why.
-            if parts.send(part).await.is_err() {
-                break;
-            }
-            written += len;
-            tracker.count(|summary| summary.bytes += len);
-        }
-        Ok::<_, CopyError>(())
+    let written = AtomicU64::new(0);
+    let count = |bytes| {
+        written.fetch_add(bytes, Ordering::Relaxed);
+        tracker.count(|summary| summary.bytes += bytes);
     };
-    let (file, read) = tokio::join!(writing, reading);
-    let file = file?;
-    read?;
+    count(offset);
+    vfs.read_to(&item.from, offset..u64::MAX, file.handle()?, &count).await?;
     let (mode, mtime_ms) = (item.entry.mode, item.entry.mtime_ms);
     let finish = blocking(move || file.finish(mode, mtime_ms)).await?;
     if finish == Finish::Misfit {
-        tracker.count(|summary| summary.bytes = summary.bytes.saturating_sub(written));
+        tracker.count(|summary| summary.bytes = summary.bytes.saturating_sub(written.into_inner()));
     }
     Ok(finish)
 }
@@ -198,13 +181,6 @@ async fn export_small(item: &Item, content: Vec<u8>, tracker: &Tracker<'_>) -> R
 fn begin(to: &Path, entry: &Entry) -> Result<Partial, CopyError> {
     check_replaceable(to)?;
     Partial::begin(to, entry)
-}
-
-fn write(mut file: Partial, mut parts: mpsc::Receiver<Bytes>) -> Result<Partial, CopyError> {
-    while let Some(part) = parts.blocking_recv() {
-        file = file.write(&part)?;
-    }
-    Ok(file)
 }
 
 /// Where a path leads that may be a link; if it is one, with the permissions of what is there.

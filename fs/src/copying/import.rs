@@ -1,21 +1,19 @@
 //! From a folder of the host into the tree.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio_util::io::ReaderStream;
 
 use super::{AT_ONCE, CopyError, OnProgress, Summary, Tracker, blocking, host};
+use crate::host::HostFile;
 use crate::path::VfsPath;
-use crate::vfs::{Attributes, ByteStream, Parents, Removal, Vfs, VfsError, stream_of};
+use crate::vfs::{Attributes, Parents, Removal, Vfs, VfsError, stream_of};
 
-/// Files up to this length are read in one go; longer ones in parts of this length.
-const PART: usize = 1 << 20;
+/// Files up to this length are read in one go.
+const SMALL: u64 = 64 << 10;
 
 /// Something found on the host.
 #[derive(Clone)]
@@ -100,11 +98,7 @@ async fn import_item(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result
         What::Other => tracker.skip(item.from.clone()),
         What::File { len } => {
             let _place = tracker.place(*len).await;
-            let content = open(&item.from, *len).await?;
-            // The source counts as it is read: a long file shows progress.
-            let counted =
-                content.inspect_ok(|part| tracker.count(|summary| summary.bytes += part.len() as u64));
-            write(vfs, &item, counted).await?;
+            import_content(&item, *len, vfs, tracker).await?;
             tracker.count(|summary| summary.files += 1);
         }
         What::Link { target } => {
@@ -113,30 +107,6 @@ async fn import_item(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result
         }
     }
     Ok(())
-}
-
-/// Writes a stream that borrows: its parts go through a channel to one that does not.
-async fn write(
-    vfs: &dyn Vfs,
-    item: &Item,
-    content: impl futures::Stream<Item = Result<Bytes, VfsError>>,
-) -> Result<(), VfsError> {
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let parts =
-        stream::unfold(
-            receiver,
-            |mut receiver| async move { receiver.recv().await.map(|part| (part, receiver)) },
-        );
-    let forward = async move {
-        futures::pin_mut!(content);
-        while let Some(part) = content.next().await {
-            if sender.send(part).await.is_err() {
-                break;
-            }
-        }
-    };
-    let (written, ()) = tokio::join!(vfs.write(&item.to, parts.boxed(), item.attributes), forward);
-    written.map(drop)
 }
 
 async fn link(item: &Item, target: &str, vfs: &dyn Vfs) -> Result<(), CopyError> {
@@ -151,17 +121,27 @@ async fn link(item: &Item, target: &str, vfs: &dyn Vfs) -> Result<(), CopyError>
     Ok(())
 }
 
-async fn open(path: &Path, len: u64) -> Result<ByteStream, CopyError> {
-    if len <= PART as u64 {
-        let bytes = tokio::fs::read(path).await.map_err(|error| host("read", path, error))?;
-        return Ok(stream_of(bytes));
+/// A long file goes over part by part, and counts as it does.
+async fn import_content(
+    item: &Item,
+    len: u64,
+    vfs: &dyn Vfs,
+    tracker: &Tracker<'_>,
+) -> Result<(), CopyError> {
+    let failed = |error| host("read", &item.from, error);
+    let count = |bytes| tracker.count(|summary| summary.bytes += bytes);
+    if len <= SMALL {
+        let bytes = tokio::fs::read(&item.from).await.map_err(failed)?;
+        let len = bytes.len() as u64;
+        vfs.write(&item.to, stream_of(bytes), item.attributes).await?;
+        count(len);
+        return Ok(());
     }
-    let file = tokio::fs::File::open(path).await.map_err(|error| host("read", path, error))?;
-    let path: Arc<Path> = path.into();
-    let parts = ReaderStream::with_capacity(file, PART);
-    Ok(parts
-        .map_err(move |source| VfsError::Io { what: format!("could not read {}", path.display()), source })
-        .boxed())
+    let path = item.from.clone();
+    let file = blocking(move || File::open(&path).map_err(|error| host("read", &path, error))).await?;
+    let source = HostFile { file, name: item.from.display().to_string() };
+    vfs.write_from(&item.to, source, item.attributes, &count).await?;
+    Ok(())
 }
 
 /// Everything in a folder, the folder itself first, parents before children and level by level.

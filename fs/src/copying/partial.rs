@@ -4,12 +4,13 @@
 //! is there. What was there before is not trusted: the whole is held against the content's hash at the end.
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{CopyError, host};
+use crate::host::HostFile;
 use crate::vfs::Entry;
 
 /// Permission bits that are kept.
@@ -34,8 +35,6 @@ struct Resumed {
     hash: String,
     /// Bytes that were there.
     offset: u64,
-    /// Over all bytes, where some were there before.
-    hasher: Option<blake3::Hasher>,
 }
 
 /// What became of a file that is complete.
@@ -73,7 +72,7 @@ impl Partial {
             let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link);
-            let mut file = options.open(&path)?;
+            let file = options.open(&path)?;
             let metadata = file.metadata()?;
             let is_own = metadata.is_file()
                 && metadata.uid() == rustix::process::geteuid().as_raw()
@@ -84,15 +83,12 @@ impl Partial {
             if metadata.len() > size {
                 file.set_len(0)?;
             }
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_reader(&mut file)?;
-            let offset = file.seek(SeekFrom::End(0))?;
-            Ok(Some((file, offset, hasher)))
+            let offset = file.metadata()?.len();
+            Ok(Some((file, offset)))
         };
         let opened = open().map_err(|error| host("make", to, error))?;
-        Ok(opened.map(|(file, offset, hasher)| {
-            let hasher = (offset > 0).then_some(hasher);
-            let resumed = Some(Resumed { hash: hash.to_owned(), offset, hasher });
+        Ok(opened.map(|(file, offset)| {
+            let resumed = Some(Resumed { hash: hash.to_owned(), offset });
             Self { file, path, to: to.to_owned(), resumed, is_finished: false }
         }))
     }
@@ -104,16 +100,20 @@ impl Partial {
 
     pub(super) fn write(mut self, part: &[u8]) -> Result<Self, CopyError> {
         self.file.write_all(part).map_err(|error| host("write", &self.to, error))?;
-        if let Some(Resumed { hasher: Some(hasher), .. }) = &mut self.resumed {
-            hasher.update(part);
-        }
         Ok(self)
+    }
+
+    /// The file, for whoever writes the rest.
+    pub(super) fn handle(&self) -> Result<HostFile, CopyError> {
+        let file = self.file.try_clone().map_err(|error| host("write", &self.to, error))?;
+        Ok(HostFile { file, name: self.to.display().to_string() })
     }
 
     /// Gives the file its attributes and its name.
     pub(super) fn finish(mut self, mode: u32, mtime_ms: u64) -> Result<Finish, CopyError> {
-        if let Some(Resumed { hash, hasher: Some(hasher), .. }) = &self.resumed
-            && !hasher.finalize().to_hex().eq_ignore_ascii_case(hash)
+        if let Some(resumed) = &self.resumed
+            && resumed.offset > 0
+            && !self.is_of(&resumed.hash).map_err(|error| host("read", &self.to, error))?
         {
             self.resumed = None;
             return Ok(Finish::Misfit);
@@ -126,6 +126,15 @@ impl Partial {
         finish().map_err(|error| host("write", &self.to, error))?;
         self.is_finished = true;
         Ok(Finish::Done)
+    }
+
+    /// Whether all of it has this hash.
+    fn is_of(&self, hash: &str) -> io::Result<bool> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(file)?;
+        Ok(hasher.finalize().to_hex().eq_ignore_ascii_case(hash))
     }
 }
 

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,9 +29,35 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a client may take to see that its connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The process at the other end of a connection, as the kernel tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process(pub(crate) i32);
+
+/// What can be told of who is at the other end.
+pub(crate) trait Caller {
+    /// Which process it is; `None` if that cannot be known.
+    fn process(&self) -> Option<Process>;
+}
+
+impl Caller for UnixStream {
+    fn process(&self) -> Option<Process> {
+        // 0 is a process that this one cannot see: of another container.
+        self.peer_cred().ok()?.pid().filter(|pid| *pid > 0).map(Process)
+    }
+}
+
+impl Caller for TcpStream {
+    fn process(&self) -> Option<Process> {
+        None
+    }
+}
+
 /// Answers what comes through `listener` until `stop`; then lets the requests at work end. The caller
 /// limits how long that may take, by dropping the future.
-pub(crate) async fn serve<L: Listener>(mut listener: L, router: Router, stop: CancellationToken) {
+pub(crate) async fn serve<L>(mut listener: L, router: Router, stop: CancellationToken)
+where
+    L: Listener<Io: Caller>,
+{
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -56,10 +85,15 @@ pub(crate) async fn serve<L: Listener>(mut listener: L, router: Router, stop: Ca
 
 async fn connection<I>(io: I, router: Router, stop: CancellationToken)
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Caller + Unpin + Send + 'static,
 {
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(|request| Box::pin(router.call(request)));
+    let (router, process) = (TowerToHyperService::new(router), io.process());
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if let Some(process) = process {
+            request.extensions_mut().insert(process);
+        }
+        Box::pin(router.call(request))
+    });
     let mut served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)

@@ -15,6 +15,8 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ClientError;
@@ -24,6 +26,9 @@ use crate::wire::{Problem, ProblemBody};
 
 /// The largest answer that is held whole: a directory of a hundred thousand entries fits.
 const MAX_ANSWER: usize = 64 << 20;
+
+/// A line of an answer holds a name or two at the most.
+const MAX_LINE: usize = 1 << 20;
 
 /// A connection is not used again after this long: the node closes those that are silent for ten seconds.
 const FRESH: Duration = Duration::from_secs(5);
@@ -187,6 +192,21 @@ impl Answer {
     /// The body as it comes, without trailers.
     pub(super) fn chunks(self) -> impl Stream<Item = Result<Bytes, ClientError>> + Send + 'static {
         self.frames().try_filter_map(async |frame| Ok(frame.into_data().ok()))
+    }
+
+    /// The lines of the body as they come.
+    pub(super) fn lines(self) -> impl Stream<Item = Result<String, ClientError>> + Send + Unpin + 'static {
+        let (data_dir, what) = (self.dir.path().to_owned(), self.what.clone());
+        let reader = StreamReader::new(Box::pin(self.chunks().map_err(io::Error::other)));
+        let lines = FramedRead::new(reader, LinesCodec::new_with_max_length(MAX_LINE));
+        lines.map_err(move |error| match error {
+            LinesCodecError::Io(source) => {
+                ClientError::Interrupted { data_dir: data_dir.clone(), source: source.into() }
+            }
+            LinesCodecError::MaxLineLengthExceeded => {
+                ClientError::Nonsense { what: what.clone(), source: "a line of it is too long".into() }
+            }
+        })
     }
 
     /// The body as it comes, the trailers last.

@@ -2,23 +2,27 @@
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use http::header::TE;
 use http::{HeaderMap, HeaderValue, Method, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use starfish_fs::host::{self, HostFile, OnMoved};
 use starfish_fs::path::VfsPath;
 use starfish_fs::vfs::{Attributes, ByteStream, Entry, Parents, Removal, Vfs, VfsError};
 
 use super::connection::{self, Answer, Kept, RequestBody, empty, streamed};
 use super::{Client, ClientError, json_request, request};
+use crate::api::host_files::NOT_OPENED;
 use crate::percent;
 use crate::wire::{
-    AttributesRequest, ERROR_TRAILER, FromTo, MkdirRequest, RemoveRequest, SymlinkRequest, WireVfsError,
+    AttributesRequest, ClientFile, CopyLine, ERROR_TRAILER, ExportRequest, FromTo, ImportRequest,
+    MkdirRequest, RemoveRequest, SymlinkRequest, WireVfsError,
 };
 
 /// The tree, over the API. Errors are those that the node met, variant by variant.
@@ -80,6 +84,37 @@ impl Vfs for RemoteVfs {
         written.await.map_err(|error| failure.take().unwrap_or_else(|| vfs_error(error)))
     }
 
+    async fn write_from(
+        &self,
+        path: &VfsPath,
+        source: HostFile,
+        attributes: Attributes,
+        on_moved: OnMoved<'_>,
+    ) -> Result<Entry, VfsError> {
+        let Attributes { mode, mtime_ms } = attributes;
+        let request = ImportRequest { path: path.clone(), source: client_file(&source), mode, mtime_ms };
+        match self.copy_files("import", &request, on_moved).await? {
+            Copied::Done(Some(entry)) => Ok(entry),
+            Copied::Done(None) => Err(nonsense("the node does not say what it made")),
+            Copied::NotOpened => host::write_from(self, path, source, attributes, on_moved).await,
+        }
+    }
+
+    async fn read_to(
+        &self,
+        path: &VfsPath,
+        range: Range<u64>,
+        target: HostFile,
+        on_moved: OnMoved<'_>,
+    ) -> Result<(), VfsError> {
+        let (from, to) = (range.start, range.end);
+        let request = ExportRequest { path: path.clone(), from, to, target: client_file(&target) };
+        match self.copy_files("export", &request, on_moved).await? {
+            Copied::Done(_) => Ok(()),
+            Copied::NotOpened => host::read_to(self, path, range, target, on_moved).await,
+        }
+    }
+
     async fn mkdir(&self, path: &VfsPath, parents: Parents) -> Result<Entry, VfsError> {
         let parents = parents == Parents::Create;
         self.post("mkdir", &MkdirRequest { path: path.clone(), parents }).await
@@ -130,9 +165,53 @@ impl RemoteVfs {
         ordered.await.map_err(vfs_error)
     }
 
+    /// Has the node copy between the tree and a file that is open here.
+    async fn copy_files(
+        &self,
+        verb: &str,
+        body: &(impl Serialize + Sync),
+        on_moved: OnMoved<'_>,
+    ) -> Result<Copied, VfsError> {
+        let path = format!("/api/v1/fs/{verb}");
+        let answer = match self.send(json_request(&path, body).map_err(vfs_error)?).await {
+            Err(ClientError::Refused(problem)) if problem.body.code == NOT_OPENED => {
+                return Ok(Copied::NotOpened);
+            }
+            answer => answer.map_err(vfs_error)?,
+        };
+        let mut lines = answer.lines();
+        let mut so_far = 0;
+        while let Some(line) = lines.try_next().await.map_err(vfs_error)? {
+            match serde_json::from_str(&line).map_err(nonsense)? {
+                CopyLine::Moved(all) => {
+                    on_moved(all.saturating_sub(so_far));
+                    so_far = so_far.max(all);
+                }
+                CopyLine::Done(entry) => return Ok(Copied::Done(entry)),
+                CopyLine::Failed(error) => return Err(error.into()),
+            }
+        }
+        Err(nonsense("the node does not say how it ended"))
+    }
+
     async fn send(&self, request: Request<RequestBody>) -> Result<Answer, ClientError> {
         connection::send(&self.client.dir, request, Some(&self.kept)).await
     }
+}
+
+/// What came of a copy.
+enum Copied {
+    Done(Option<Entry>),
+    /// The node cannot open the file that is open here.
+    NotOpened,
+}
+
+fn client_file(file: &HostFile) -> ClientFile {
+    ClientFile { descriptor: file.file.as_raw_fd().unsigned_abs(), name: file.name.clone() }
+}
+
+fn nonsense(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> VfsError {
+    VfsError::Io { what: "asking the node".to_owned(), source: io::Error::other(why) }
 }
 
 fn at(verb: &str, path: &VfsPath) -> String {

@@ -1,19 +1,23 @@
 //! Plain HTTP, as browsers, curl and WebDAV clients speak it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use starfish_node::DataDir;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::common::TestNode;
 
-/// Asks one node over TCP.
+/// Asks one node, over TCP unless told otherwise.
 #[derive(Clone, Debug)]
 pub(crate) struct Browser {
     pub(crate) address: SocketAddr,
+    socket: Option<PathBuf>,
     headers: Vec<(String, String)>,
 }
 
@@ -33,7 +37,13 @@ impl Browser {
 
     /// One that knows nothing.
     pub(crate) fn stranger(node: &TestNode) -> Self {
-        Self { address: node.node.api_address(), headers: vec![] }
+        Self { address: node.node.api_address(), socket: None, headers: vec![] }
+    }
+
+    /// One that comes through the socket of the data folder.
+    pub(crate) fn at_socket(node: &TestNode) -> Self {
+        let socket = Some(node.folder.path().join(DataDir::SOCKET));
+        Self { socket, ..Self::stranger(node).with("content-type", "application/json") }
     }
 
     /// With this header on every request.
@@ -52,21 +62,29 @@ impl Browser {
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let connection = tokio::spawn(connection);
-        let mut request =
-            Request::builder().method(method).uri(path).header("host", self.address.to_string());
+        let host = if self.socket.is_some() { "localhost".to_owned() } else { self.address.to_string() };
+        let mut request = Request::builder().method(method).uri(path).header("host", host);
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        let response = sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        connection.abort();
-        Answer { status: head.status.as_u16(), headers: head.headers, body }
+        let request = request.body(Full::new(body.into())).unwrap();
+        match &self.socket {
+            Some(socket) => exchange(UnixStream::connect(socket).await.unwrap(), request).await,
+            None => exchange(TcpStream::connect(self.address).await.unwrap(), request).await,
+        }
     }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Answer {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    connection.abort();
+    Answer { status: head.status.as_u16(), headers: head.headers, body }
 }
 
 impl Answer {

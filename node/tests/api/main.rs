@@ -13,6 +13,7 @@ mod dav;
 mod docs;
 mod gateway;
 mod guards;
+mod host_files;
 mod node;
 mod redis;
 mod share;
