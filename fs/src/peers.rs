@@ -34,6 +34,8 @@ const MAX_IDLE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How much a peer must at least send within [`PATIENCE`].
 const READ_STEP: usize = 256 * 1024;
+/// How much is asked of a stream at once. It has some packets' worth, as a rule, and clears all that it is given to fill.
+const READ_AT_ONCE: usize = 32 * 1024;
 /// The most that is reserved for what a peer says will come: more than the shards of most segments.
 const MAX_RESERVED: usize = 8 << 20;
 
@@ -259,7 +261,7 @@ async fn read_body<R: AsyncRead + Unpin>(stream: &mut R, len: usize) -> Result<B
         let step = len.min(body.len() + READ_STEP);
         in_time(async {
             while body.len() < step {
-                let left = step - body.len();
+                let left = (step - body.len()).min(READ_AT_ONCE);
                 if stream.read_buf(&mut (&mut body).limit(left)).await? == 0 {
                     return Err(MessageError::Io(io::ErrorKind::UnexpectedEof.into()));
                 }
