@@ -1,7 +1,7 @@
 //! Reads of plain values, in process: what was just written, the same after a restart, and keys that are not there, each beside the
 //! storage engine below.
 
-use std::{hint::black_box, path::Path};
+use std::{hint::black_box, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -12,6 +12,8 @@ use tokio::runtime::Runtime;
 
 const KEYS: u64 = 100_000;
 const VALUE: [u8; 100] = [b'v'; 100];
+/// Tasks that read side by side.
+const TASKS: usize = 2;
 /// Reads that are timed together, as a task of a server does them.
 const AT_ONCE: u64 = 1000;
 
@@ -45,7 +47,7 @@ fn measure(criterion: &mut Criterion) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let (path, author) = (dir.path().join("memory"), PeerId::random());
     let memory = Memory::open(&path, &author).context("a fresh folder")?;
-    let mut group = criterion.benchmark_group("gets, one task");
+    let mut group = criterion.benchmark_group("gets, one task unless said");
     group.throughput(Throughput::Elements(AT_ONCE)).sample_size(10);
     let keys: Vec<String> = (0..AT_ONCE).map(|number| key(number * KEYS / AT_ONCE)).collect();
     let others: Vec<String> = keys.iter().map(|key| format!("{key}-not")).collect();
@@ -63,6 +65,24 @@ fn measure(criterion: &mut Criterion) -> anyhow::Result<()> {
     let memory = Memory::open(&path, &author).context("the same folder")?;
     let space = memory.space("default")?;
     group.bench_function("after a restart", |bencher| bencher.iter(|| runtime.block_on(gets(&space, &keys))));
+
+    let halves: Vec<Arc<[String]>> = keys.chunks(keys.len() / TASKS).map(Arc::from).collect();
+    let side_by_side = async || {
+        let tasks = halves.iter().map(|keys| {
+            let (space, keys) = (space.clone(), Arc::clone(keys));
+            tokio::spawn(async move {
+                // As long as one task alone takes for all, so that what the tasks themselves take does not count.
+                for key in std::iter::repeat_n(&*keys, TASKS).flatten() {
+                    black_box(space.get(key.as_bytes()).await.ok());
+                }
+            })
+        });
+        futures::future::join_all(tasks).await;
+    };
+    group.throughput(Throughput::Elements(AT_ONCE * TASKS as u64));
+    group
+        .bench_function("the same by two tasks", |bencher| bencher.iter(|| runtime.block_on(side_by_side())));
+    group.throughput(Throughput::Elements(AT_ONCE));
 
     let cells = limit(&dir.path().join("limit"))?;
     group.bench_function("limit: the engine", |bencher| {

@@ -9,6 +9,7 @@ use crate::{
     cell::{Content, Draft, MAX_VALUE, REGISTER},
     clock::now_ms,
     codec, counter,
+    store::ReadError,
     writer::WriteError,
 };
 
@@ -37,14 +38,21 @@ pub struct Put {
 impl Space {
     /// Looks at the value of `key`.
     pub fn glance(&self, key: &[u8]) -> Glance {
-        let store = &self.memory.shared().store;
-        // It is the address of the value as well, whose field is empty.
         let prefix = codec::key_prefix(&self.name, key);
-        match store.plain_value(&prefix, now_ms()) {
-            Ok(Some(value)) if counter::parse_integer(&value).is_none() => Glance::Value(value),
-            Ok(None) if store.scan(&prefix, &prefix).next().is_none() => Glance::Nothing,
-            Ok(_) | Err(_) => Glance::More,
+        match self.plain(key) {
+            Ok(Some(value)) => Glance::Value(value),
+            Ok(None) if self.memory.shared().store.scan(&prefix, &prefix).next().is_none() => Glance::Nothing,
+            Ok(None) | Err(_) => Glance::More,
         }
+    }
+
+    /// The value of `key`, if its own cell alone tells it.
+    pub(super) fn plain(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        // The address of the value, whose field is empty.
+        let address = codec::key_prefix(&self.name, key);
+        let value = self.memory.shared().store.plain_value(&address, now_ms())?;
+        // Nodes may have counted on top of an integer.
+        Ok(value.filter(|value| counter::parse_integer(value).is_none()))
     }
 
     /// Does these writes in their order. Each stands by itself, and others may see some of them before all; but they take
