@@ -49,6 +49,16 @@ impl Fingerprints {
         shard.lanes = combine(shard.lanes, digest, u64::wrapping_sub);
     }
 
+    /// Adds what others sum up.
+    pub(crate) fn join(&mut self, others: &Self) {
+        for (ours, theirs) in self.0.iter_mut().zip(&others.0) {
+            ours.cells = ours.cells.wrapping_add(theirs.cells);
+            for (lane, other) in ours.lanes.iter_mut().zip(theirs.lanes) {
+                *lane = lane.wrapping_add(other);
+            }
+        }
+    }
+
     /// One hash over everything: equal on replicas that hold the same cells.
     pub(crate) fn root(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();

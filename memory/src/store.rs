@@ -8,15 +8,17 @@
 //!
 //! Only the writer thread writes. Anyone reads, and sees whole batches only.
 
+mod survey;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use fjall::{PersistMode, Readable, UserKey, UserValue};
+use fjall::{PersistMode, Readable};
 
 use crate::{
     blobs::BlobError,
@@ -249,9 +251,6 @@ const OPTIONS: EngineOptions<KEYSPACES> = EngineOptions {
     cache_bytes: CACHE_BYTES,
 };
 
-/// Cells that are read before they are summed up, beside the reading.
-const SURVEYED_AT_ONCE: usize = 1024;
-
 impl Store {
     /// Opens the store in `path`, which is made if it is not there, and sums up what it holds.
     pub(crate) fn open(path: &Path) -> Result<(Self, Index), StoreError> {
@@ -273,45 +272,6 @@ impl Store {
     /// Makes good what a failed write has left; says whether anything had to be.
     pub(crate) fn mend(&self) -> Result<bool, EngineError> {
         self.engine.mend()
-    }
-
-    /// Sums up what it holds.
-    pub(crate) fn survey(&self) -> Result<Index, ReadError> {
-        self.noted(self.sum_up())
-    }
-
-    fn sum_up(&self) -> Result<Index, ReadError> {
-        let index = Index::default();
-        let opened = self.engine.read()?;
-        std::thread::scope(|scope| {
-            // Reading takes as long as hashing, so they go on side by side.
-            let (sender, cells) = mpsc::sync_channel::<Vec<(UserKey, UserValue)>>(4);
-            let summing = scope.spawn(|| cells.into_iter().try_for_each(|cells| sum_up(&index, &cells)));
-            let (mut some, mut read) = (Vec::with_capacity(SURVEYED_AT_ONCE), Ok(()));
-            for guard in opened.keyspaces[CELLS].iter() {
-                match guard.into_inner() {
-                    Ok(cell) => some.push(cell),
-                    Err(error) => {
-                        read = Err(ReadError::from(error));
-                        break;
-                    }
-                }
-                if some.len() == SURVEYED_AT_ONCE && sender.send(std::mem::take(&mut some)).is_err() {
-                    break;
-                }
-            }
-            // Who does not take it has found a cell that is none, and says so.
-            let _ = sender.send(some);
-            drop(sender);
-            let summed = summing.join().unwrap_or(Err(ReadError::Senseless));
-            read.and(summed)
-        })?;
-        for guard in opened.keyspaces[BATCHES].iter() {
-            let key = guard.key()?;
-            let address = key.get(BATCH_PREFIX..).ok_or(MalformedCell::Address)?;
-            index.unplain(&codec::spot(address));
-        }
-        Ok(index)
     }
 
     /// Writes all of `changes` or none, and returns when they are as durable as is asked for.
@@ -589,17 +549,6 @@ impl Store {
         }
         Ok(state)
     }
-}
-
-/// What is to be known of these cells.
-fn sum_up(index: &Index, cells: &[(UserKey, UserValue)]) -> Result<(), ReadError> {
-    for (address, record) in cells {
-        let summary = codec::summary(record)?;
-        let digest = codec::digest(address, record);
-        let known = Known::new(&IndexEntry::new(digest, &summary), summary.has_blob);
-        index.put([(codec::split_digest(&digest).0, known)]);
-    }
-    Ok(())
 }
 
 /// Bytes of a key among batches before the address.

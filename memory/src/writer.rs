@@ -129,7 +129,6 @@ pub(crate) enum Removal {
     Superseded,
 }
 
-/// The stamp that a local write got, and what it answers.
 /// Commits jobs until nobody can send any more.
 pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
     let mut doubtful = Vec::new();
