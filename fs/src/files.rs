@@ -262,7 +262,7 @@ impl Files {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.inner.desk.set_workers(None);
-        if let Err(error) = self.inner.store.flush().await {
+        if let Err(error) = self.inner.store.close().await {
             tracing::warn!(%error, "the store did not close cleanly");
         }
     }

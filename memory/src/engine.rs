@@ -177,9 +177,7 @@ impl<const N: usize> Engine<N> {
             if opened.database.write_buffer_size() < WORTH_SETTLING {
                 return Ok(());
             }
-            for keyspace in &opened.keyspaces {
-                keyspace.rotate_memtable()?;
-            }
+            opened.relieve()?;
             let start = Instant::now();
             let is_settled = || opened.keyspaces.iter().all(|keyspace| keyspace.sealed_memtable_count() == 0);
             while !is_settled() && start.elapsed() < SETTLES_WITHIN {
@@ -270,7 +268,12 @@ impl<const N: usize> Opened<N> {
                 database.delete_keyspace(database.keyspace(&name, KeyspaceCreateOptions::default)?)?;
             }
         }
-        Self::with_generation(database, options, generation)
+        let opened = Self::with_generation(database, options, generation)?;
+        // Who was killed amid a flood may have had much more in memory than is let be, and all of it is there again.
+        if opened.database.write_buffer_size() > MAX_JOURNALS {
+            opened.relieve()?;
+        }
+        Ok(opened)
     }
 
     /// The keyspaces that are to take the place of these.
@@ -303,6 +306,11 @@ impl<const N: usize> Opened<N> {
         // As many as there are names.
         let keyspaces = keyspaces.try_into().map_err(|_| fjall::Error::Unrecoverable)?;
         Ok(Self { database, keyspaces, generation })
+    }
+
+    /// Begins to bring what is new into tables.
+    fn relieve(&self) -> Result<(), fjall::Error> {
+        self.keyspaces.iter().try_for_each(|keyspace| keyspace.rotate_memtable().map(drop))
     }
 }
 

@@ -58,7 +58,7 @@ async fn fill(dir: &Path) {
         })
         .await
         .unwrap();
-    store.flush().await.unwrap();
+    store.close().await.unwrap();
 }
 
 async fn watch(folder: &Path) {

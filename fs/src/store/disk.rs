@@ -23,8 +23,9 @@ use crate::index_set::IndexSet;
 const MAX_INLINE: usize = 16 * 1024;
 /// Blocks kept in memory; the page cache keeps the rest.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// Threads that flush and compact.
-const WORKERS: usize = 1;
+/// Threads that flush and compact. One alone lets what is new grow without end while it compacts, all of which is in memory, and
+/// read again at start.
+const WORKERS: usize = 2;
 /// The position of each keyspace.
 const INDEX: usize = 0;
 const SMALL: usize = 1;
@@ -216,6 +217,12 @@ impl Disk {
             return Err(error);
         }
         self.change(Purpose::Free, |opened| opened.database.persist(PersistMode::SyncData)).map_err(engine)
+    }
+
+    /// The same, and the next start has little to read again.
+    pub(crate) fn close(&self) -> io::Result<()> {
+        self.flush()?;
+        self.engine.settle().map_err(engine)
     }
 
     /// Each folder is waited for by itself, and the disk does in one go what is asked of it at once.
