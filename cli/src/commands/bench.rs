@@ -12,11 +12,13 @@ mod files;
 mod functions;
 mod memory;
 mod start;
+mod sustained;
 mod swarm;
 mod tasks;
 mod wire;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -42,6 +44,9 @@ pub struct Bench {
     /// The size of the large file, such as 64M or 1G.
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = parse_bytes)]
     size: u64,
+    /// For how long keys are set without a pause, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    sustain: u16,
     /// Also let so many nodes join a swarm, one after the other, and time the last. Each takes some tens of MiB.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=200))]
     join_many: Option<u16>,
@@ -100,6 +105,9 @@ impl Bench {
         if self.wants(Part::Memory) {
             progress.say("shared memory").await?;
             memory::writes(&swarm, root, &mut figures).await?;
+            progress.say("keys without a pause").await?;
+            let lasting = Duration::from_secs(self.sustain.into());
+            sustained::sets(&root.join("sustained"), lasting, &mut figures).await?;
         }
         if self.wants(Part::Compute) {
             progress.say("tasks").await?;

@@ -41,9 +41,14 @@ pub(super) struct Start {
 impl Swarm {
     /// Founds a swarm of one below the folder `root`.
     pub(super) async fn found(root: &Path) -> anyhow::Result<(Self, Start)> {
+        Self::found_with(root, &[]).await
+    }
+
+    /// The same, its founder with these settings.
+    pub(super) async fn found_with(root: &Path, settings: &[(&str, &str)]) -> anyhow::Result<(Self, Start)> {
         let mut swarm = Self { root: root.to_owned(), nodes: Vec::new() };
         let start = Instant::now();
-        swarm.spawn(None, &[]).await?;
+        swarm.spawn(None, settings).await?;
         let ready = start.elapsed();
         Ok((swarm, Start { ready, joined: ready }))
     }
