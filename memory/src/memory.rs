@@ -232,6 +232,14 @@ impl Memory {
         answer.await.map_err(|_| WriteError::Stopped)?
     }
 
+    /// Returns when all that is here outlives a failure of the machine. What came from other nodes does so half a second later
+    /// by itself.
+    pub async fn flush(&self) -> Result<(), WriteError> {
+        let (job, answer) = EachJob::new(Vec::new(), Durability::OnDisk);
+        self.submit(Box::new(job)).await?;
+        answer.await.map_err(|_| WriteError::Stopped)?
+    }
+
     /// Commits drafts that have nothing to do with each other, in their order.
     pub(crate) async fn write_each(&self, drafts: Vec<Draft>) -> Result<(), WriteError> {
         let (job, answer) = EachJob::new(drafts, self.durability);

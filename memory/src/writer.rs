@@ -432,7 +432,13 @@ impl Group<'_> {
         };
         let mut doubtful = Vec::new();
         let changes: Vec<Change> = slots.into_values().filter_map(change).collect();
-        match if changes.is_empty() { Ok(()) } else { shared.store.write(&changes, durability) } {
+        let written = match (changes.is_empty(), durability) {
+            (false, _) => shared.store.write(&changes, durability),
+            // What a job has found there may not be on the disk.
+            (true, Durability::OnDisk) => shared.store.sync(),
+            (true, Durability::EverySecond) => Ok(()),
+        };
+        match written {
             Ok(()) => {
                 shared.index.put(changes.iter().map(Change::known));
                 for (name, is_local) in leftovers {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use starfish_dht::Network;
 
 use crate::durable::Publisher;
@@ -62,6 +63,13 @@ impl Desk for OpenDesk {
 
     fn knows(&self, inode: &Inode, stamp: Stamp) -> bool {
         self.tree.read().knows(*inode, stamp)
+    }
+
+    fn flush(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let flushed = self.tree.flush().await;
+            flushed.inspect_err(|error| tracing::warn!(%error, "the tree is not on the disk")).is_ok()
+        })
     }
 
     fn report(&self) -> Shortfall {

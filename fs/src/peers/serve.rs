@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use starfish_dht::membership::Right;
 use starfish_dht::rpc::{MAX_FRAME, MessageError, read_message};
 use starfish_dht::{Incoming, Network, PeerId, Stream};
@@ -43,6 +44,8 @@ pub(crate) trait Desk: Send + Sync + 'static {
     fn report(&self) -> Shortfall;
     /// Whether this content of an inode, or newer, is in the tree here.
     fn knows(&self, inode: &Inode, stamp: Stamp) -> bool;
+    /// Brings what is known of the tree to the disk; whether it is there.
+    fn flush(&self) -> BoxFuture<'_, bool>;
 }
 
 /// Answers until `stopping`.
@@ -134,8 +137,13 @@ impl Clerk {
                 Ask::Report => send(&mut stream, &self.desk.report()).await?,
                 Ask::Known(cells) => {
                     let cells = bounded(cells)?;
-                    let known = cells.iter().map(|(inode, stamp)| self.desk.knows(inode, *stamp));
-                    send(&mut stream, &known.collect::<Vec<_>>()).await?;
+                    let mut known: Vec<bool> =
+                        cells.iter().map(|(inode, stamp)| self.desk.knows(inode, *stamp)).collect();
+                    // Who asks will tell that they outlive any half of the machines.
+                    if known.contains(&true) && !self.desk.flush().await {
+                        known.fill(false);
+                    }
+                    send(&mut stream, &known).await?;
                 }
             }
         }

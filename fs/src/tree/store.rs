@@ -254,6 +254,11 @@ impl TreeStore {
         self.memory.is_whole()
     }
 
+    /// Returns when all that is here of the tree outlives a failure of the machine.
+    pub(crate) async fn flush(&self) -> Result<(), WriteError> {
+        self.memory.flush().await
+    }
+
     /// Makes changes, in order; what fits a batch is atomic. On return they are on disk and in the tree.
     pub(crate) async fn commit(&self, edits: Edits) -> Result<(), VfsError> {
         for forgotten in edits.1.chunks(MAX_BATCH_CELLS) {

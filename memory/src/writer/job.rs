@@ -195,8 +195,9 @@ impl Job for RemoteJob {
     }
 
     fn durability(&self) -> Durability {
-        // Whoever was told that the whole swarm has them was told of disks.
-        Durability::OnDisk
+        // Their author has them on disk, and they outlive this process. Who is told that the machine keeps them asks for it
+        // (`Memory::flush`).
+        Durability::EverySecond
     }
 
     fn finish(self: Box<Self>) {
