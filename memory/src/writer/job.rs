@@ -204,3 +204,33 @@ impl Job for RemoteJob {
         self.pending.answer();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use starfish_dht::PeerId;
+
+    use super::*;
+    use crate::{Author, Content, Memory, SpaceName};
+
+    #[tokio::test]
+    async fn what_came_from_others_is_there_at_once_and_on_the_disk_after_a_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::open(dir.path(), &PeerId::random()).unwrap();
+        for round in 0..20 {
+            let cell = Cell {
+                space: SpaceName::new("app").unwrap(),
+                key: format!("k{round}").into(),
+                field: Bytes::new(),
+                stamp: Stamp { time: memory.shared().clock.tick(), author: Author::from_bytes([1; 16]) },
+                content: Content::Value("theirs".into()),
+                expires_ms: None,
+            };
+            memory.merge(vec![cell]).await.unwrap();
+            let got = memory.space("app").unwrap().get(format!("k{round}").as_bytes()).await.unwrap();
+            assert_eq!(got.unwrap(), "theirs");
+            memory.flush().await.unwrap();
+            assert!(!memory.shared().store.is_unsynced());
+        }
+    }
+}
