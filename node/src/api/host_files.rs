@@ -6,9 +6,9 @@
 //! open such a file, so nothing can be read or written this way that is not in both their reach. Where that fails,
 //! in another container for instance, the client sends or takes the bytes itself.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::Arc;
 
 use axum::Extension;
@@ -30,7 +30,7 @@ use super::serve::Process;
 use crate::wire::{ClientFile, CopyLine, ExportRequest, ImportRequest};
 
 type Files = State<Arc<dyn Vfs>>;
-type Caller = Option<Extension<Process>>;
+type Client = Option<Extension<Process>>;
 
 /// Why the client's file was not opened; see [`crate::client`], which then sends the bytes itself.
 pub(crate) const NOT_OPENED: &str = "not-opened";
@@ -46,7 +46,7 @@ pub(super) fn routes(files: &Arc<dyn Vfs>) -> Vec<Route> {
             files,
             import,
         )
-        .takes(Content::Json("{path, source: {descriptor, name}, mode, mtime_ms}"))
+        .takes(Content::Json("{path, source: {descriptor, device, inode, name}, mode, mtime_ms}"))
         .gives(lines),
         Route::new(
             Verb::Post,
@@ -55,18 +55,18 @@ pub(super) fn routes(files: &Arc<dyn Vfs>) -> Vec<Route> {
             files,
             export,
         )
-        .takes(Content::Json("{path, from, to, target: {descriptor, name}}"))
+        .takes(Content::Json("{path, from, to, target: {descriptor, device, inode, name}}"))
         .gives(lines),
     ]
 }
 
 async fn import(
     State(files): Files,
-    caller: Caller,
+    client: Client,
     Json(request): Json<ImportRequest>,
 ) -> Result<Response, ApiError> {
     let ImportRequest { path, source, mode, mtime_ms } = request;
-    let source = open(caller, source, OpenOptions::new().read(true)).await?;
+    let source = open(client, source, OpenOptions::new().read(true)).await?;
     let (moved, progress) = watch::channel(0);
     let content =
         content_of(source).inspect_ok(move |part| moved.send_modify(|all| *all += part.len() as u64));
@@ -77,11 +77,11 @@ async fn import(
 
 async fn export(
     State(files): Files,
-    caller: Caller,
+    client: Client,
     Json(request): Json<ExportRequest>,
 ) -> Result<Response, ApiError> {
     let ExportRequest { path, from, to, target } = request;
-    let target = open(caller, target, OpenOptions::new().write(true)).await?;
+    let target = open(client, target, OpenOptions::new().write(true)).await?;
     let (moved, progress) = watch::channel(0);
     let copy = async move {
         let content = files.read(&path, from..to.max(from)).await?;
@@ -91,7 +91,7 @@ async fn export(
 }
 
 /// Opens the client's file anew.
-async fn open(caller: Caller, file: ClientFile, how: &OpenOptions) -> Result<HostFile, ApiError> {
+async fn open(client: Client, file: ClientFile, how: &OpenOptions) -> Result<HostFile, ApiError> {
     let refused = |why: String| {
         ApiError::new(
             StatusCode::CONFLICT,
@@ -100,18 +100,21 @@ async fn open(caller: Caller, file: ClientFile, how: &OpenOptions) -> Result<Hos
         )
         .with_hint("send or take the bytes through `/api/v1/fs/content`")
     };
-    let Some(Extension(Process(pid))) = caller else {
+    let Some(Extension(Process(pid))) = client else {
         return Err(refused("this connection does not tell which process you are".to_owned()));
     };
     let path = format!("/proc/{pid}/fd/{}", file.descriptor);
     let mut how = how.clone();
     // Whoever opens a pipe may have to wait for its other end.
     how.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    let is_meant = move |found: &Metadata| (found.dev(), found.ino()) == (file.device, file.inode);
     let open = move || -> io::Result<File> {
+        let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         if !std::fs::metadata(&path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+            return refused("it is no regular file");
         }
-        how.open(&path)
+        let opened = how.open(&path)?;
+        if is_meant(&opened.metadata()?) { Ok(opened) } else { refused("the descriptor is of another file") }
     };
     let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other).flatten();
     opened

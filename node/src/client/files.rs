@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -92,7 +93,7 @@ impl Vfs for RemoteVfs {
         on_moved: OnMoved<'_>,
     ) -> Result<Entry, VfsError> {
         let Attributes { mode, mtime_ms } = attributes;
-        let request = ImportRequest { path: path.clone(), source: client_file(&source), mode, mtime_ms };
+        let request = ImportRequest { path: path.clone(), source: client_file(&source)?, mode, mtime_ms };
         match self.copy_files("import", &request, on_moved).await? {
             Copied::Done(Some(entry)) => Ok(entry),
             Copied::Done(None) => Err(nonsense("the node does not say what it made")),
@@ -108,7 +109,7 @@ impl Vfs for RemoteVfs {
         on_moved: OnMoved<'_>,
     ) -> Result<(), VfsError> {
         let (from, to) = (range.start, range.end);
-        let request = ExportRequest { path: path.clone(), from, to, target: client_file(&target) };
+        let request = ExportRequest { path: path.clone(), from, to, target: client_file(&target)? };
         match self.copy_files("export", &request, on_moved).await? {
             Copied::Done(_) => Ok(()),
             Copied::NotOpened => host::read_to(self, path, range, target, on_moved).await,
@@ -206,8 +207,15 @@ enum Copied {
     NotOpened,
 }
 
-fn client_file(file: &HostFile) -> ClientFile {
-    ClientFile { descriptor: file.file.as_raw_fd().unsigned_abs(), name: file.name.clone() }
+fn client_file(file: &HostFile) -> Result<ClientFile, VfsError> {
+    let failed = |source| VfsError::Io { what: format!("could not look at {}", file.name), source };
+    let metadata = file.file.metadata().map_err(failed)?;
+    Ok(ClientFile {
+        descriptor: file.file.as_raw_fd().unsigned_abs(),
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        name: file.name.clone(),
+    })
 }
 
 fn nonsense(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> VfsError {

@@ -37,6 +37,10 @@ pub struct ExportRequest {
 pub struct ClientFile {
     /// The number that the client's process has it under.
     pub descriptor: u32,
+    /// The device that it lies on, and its number there: whatever else that descriptor may lead to by now is not meant.
+    pub device: u64,
+    /// See `device`.
+    pub inode: u64,
     /// What the client's user calls it, for errors.
     pub name: String,
 }
