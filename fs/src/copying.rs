@@ -30,6 +30,8 @@ const AT_ONCE: usize = 64;
 const PLACE_BYTES: u64 = 64 << 10;
 /// ... but no more than this: so few long ones are under way that the node's memory does not fill with their segments.
 const MAX_PLACES: u64 = 8;
+/// Files up to this length are held whole: the way to another thread, or another process, takes longer than they do.
+const SMALL: u64 = 64 << 10;
 /// Names of what was passed over that are kept for the summary; the rest is only counted.
 const MAX_NAMED: usize = 100;
 

@@ -19,6 +19,7 @@ pub(crate) mod host_files;
 mod jobs;
 mod keys;
 mod memory;
+mod ndjson;
 mod node;
 mod object;
 mod processes;

@@ -15,12 +15,9 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::partial::{Finish, KEPT_MODE, Partial, times};
-use super::{AT_ONCE, CopyError, OnProgress, Summary, Tracker, blocking, host};
+use super::{AT_ONCE, CopyError, OnProgress, SMALL, Summary, Tracker, blocking, host};
 use crate::path::{VfsPath, check_name};
 use crate::vfs::{ByteStream, Entry, Kind, Vfs};
-
-/// Files up to this length are held whole.
-const SMALL: u64 = 64 << 10;
 
 /// Something to be made on the host.
 struct Item {

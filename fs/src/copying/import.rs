@@ -7,13 +7,10 @@ use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{AT_ONCE, CopyError, OnProgress, Summary, Tracker, blocking, host};
+use super::{AT_ONCE, CopyError, OnProgress, SMALL, Summary, Tracker, blocking, host};
 use crate::host::HostFile;
 use crate::path::VfsPath;
 use crate::vfs::{Attributes, Parents, Removal, Vfs, VfsError, stream_of};
-
-/// Files up to this length are read in one go.
-const SMALL: u64 = 64 << 10;
 
 /// Something found on the host.
 #[derive(Clone)]

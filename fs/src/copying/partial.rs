@@ -80,11 +80,11 @@ impl Partial {
             if !is_own || file.try_lock().is_err() {
                 return Ok(None);
             }
-            if metadata.len() > size {
+            let is_too_long = metadata.len() > size;
+            if is_too_long {
                 file.set_len(0)?;
             }
-            let offset = file.metadata()?.len();
-            Ok(Some((file, offset)))
+            Ok(Some((file, if is_too_long { 0 } else { metadata.len() })))
         };
         let opened = open().map_err(|error| host("make", to, error))?;
         Ok(opened.map(|(file, offset)| {

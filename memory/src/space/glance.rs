@@ -38,19 +38,18 @@ pub struct Put {
 impl Space {
     /// Looks at the value of `key`.
     pub fn glance(&self, key: &[u8]) -> Glance {
+        // It is the address of the value as well, whose field is empty.
         let prefix = codec::key_prefix(&self.name, key);
-        match self.plain(key) {
+        match self.plain(&prefix) {
             Ok(Some(value)) => Glance::Value(value),
             Ok(None) if self.memory.shared().store.scan(&prefix, &prefix).next().is_none() => Glance::Nothing,
             Ok(None) | Err(_) => Glance::More,
         }
     }
 
-    /// The value of `key`, if its own cell alone tells it.
-    pub(super) fn plain(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        // The address of the value, whose field is empty.
-        let address = codec::key_prefix(&self.name, key);
-        let value = self.memory.shared().store.plain_value(&address, now_ms())?;
+    /// The value at `address`, if its cell alone tells what its key is worth.
+    pub(super) fn plain(&self, address: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        let value = self.memory.shared().store.plain_value(address, now_ms())?;
         // Nodes may have counted on top of an integer.
         Ok(value.filter(|value| counter::parse_integer(value).is_none()))
     }

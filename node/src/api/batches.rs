@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json as JsonAnswer;
-use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
 use starfish_compute::JobReport;
 use starfish_compute::batch::{
     BatchError, BatchStoreError, Ended, OutputStream, Results, ResultsError, Said,
@@ -20,6 +19,7 @@ use starfish_compute::task::{JobId, Module, Outcome};
 use super::error::{ApiError, chain};
 use super::extract::{Json, Query, Segments};
 use super::jobs::{Framed, OWNER, Owner, Resource, read_frames};
+use super::ndjson;
 use super::route::{Content, Route, Verb};
 use crate::wire::frame;
 use crate::wire::{BatchRequest, Submitted, TaskLine};
@@ -92,14 +92,9 @@ async fn tasks(
     let results = state.compute.results(job).await?;
     let lines = stream::try_unfold(results, async |mut results| {
         let Some(ended) = results.next().await? else { return Ok::<_, ResultsError>(None) };
-        let mut line = serde_json::to_vec(&line(ended)).unwrap_or_default();
-        line.push(b'\n');
-        Ok(Some((Bytes::from(line), results)))
+        Ok(Some((ndjson::line(&line(ended)), results)))
     });
-    let body = Body::from_stream(owner.over(lines).take_until(state.stopping.cancelled_owned()));
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    Ok(response)
+    Ok(ndjson::answer(owner.over(lines).take_until(state.stopping.cancelled_owned())))
 }
 
 async fn end(State(state): State<Resource>, segments: Segments) -> Result<JsonAnswer<JobReport>, ApiError> {

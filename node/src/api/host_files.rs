@@ -6,25 +6,24 @@
 //! open such a file, so nothing can be read or written this way that is not in both their reach. Where that fails,
 //! in another container for instance, the client sends or takes the bytes itself.
 
+use std::convert::Infallible;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
-use futures::{FutureExt, Stream, TryStreamExt, stream};
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use http::StatusCode;
 use starfish_fs::host::{HostFile, content_of, pour};
 use starfish_fs::vfs::{Attributes, Entry, Vfs, VfsError};
 use tokio::sync::watch;
 
 use super::error::ApiError;
 use super::extract::Json;
+use super::ndjson;
 use super::route::{Content, Route, Verb};
 use super::serve::Process;
 use crate::wire::{ClientFile, CopyLine, ExportRequest, ImportRequest};
@@ -127,16 +126,7 @@ fn answer(
     progress: watch::Receiver<u64>,
     copy: impl Future<Output = Result<Option<Entry>, VfsError>> + Send + 'static,
 ) -> Response {
-    let mut response = Response::new(Body::from_stream(lines(progress, copy)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    response
-}
-
-fn lines(
-    progress: watch::Receiver<u64>,
-    copy: impl Future<Output = Result<Option<Entry>, VfsError>> + Send + 'static,
-) -> impl Stream<Item = serde_json::Result<Bytes>> + Send {
-    stream::unfold(Some((progress, copy.boxed())), async |under_way| {
+    let lines = stream::unfold(Some((progress, copy.boxed())), async |under_way| {
         let (mut progress, mut copy) = under_way?;
         let ended = tokio::select! {
             biased;
@@ -144,19 +134,14 @@ fn lines(
             // An end of the progress is followed by that of the copy.
             Ok(()) = progress.changed() => {
                 let moved = *progress.borrow_and_update();
-                return Some((line(&CopyLine::Moved(moved)), Some((progress, copy))));
+                return Some((ndjson::line(&CopyLine::Moved(moved)), Some((progress, copy))));
             }
         };
         let last = match ended {
             Ok(entry) => CopyLine::Done(entry),
             Err(error) => CopyLine::Failed((&error).into()),
         };
-        Some((line(&last), None))
-    })
-}
-
-fn line(line: &CopyLine) -> serde_json::Result<Bytes> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    Ok(text.into())
+        Some((ndjson::line(&last), None))
+    });
+    ndjson::answer(lines.map(Ok::<_, Infallible>))
 }

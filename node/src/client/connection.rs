@@ -27,9 +27,6 @@ use crate::wire::{Problem, ProblemBody};
 /// The largest answer that is held whole: a directory of a hundred thousand entries fits.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// A line of an answer holds a name or two at the most.
-const MAX_LINE: usize = 1 << 20;
-
 /// A connection is not used again after this long: the node closes those that are silent for ten seconds.
 const FRESH: Duration = Duration::from_secs(5);
 /// So many requests go over one connection. The node has places for so many at once, and others wait for one.
@@ -194,11 +191,14 @@ impl Answer {
         self.frames().try_filter_map(async |frame| Ok(frame.into_data().ok()))
     }
 
-    /// The lines of the body as they come.
-    pub(super) fn lines(self) -> impl Stream<Item = Result<String, ClientError>> + Send + Unpin + 'static {
+    /// The lines of the body as they come, of which none is longer than `max` bytes.
+    pub(super) fn lines(
+        self,
+        max: usize,
+    ) -> impl Stream<Item = Result<String, ClientError>> + Send + Unpin + 'static {
         let (data_dir, what) = (self.dir.path().to_owned(), self.what.clone());
         let reader = StreamReader::new(Box::pin(self.chunks().map_err(io::Error::other)));
-        let lines = FramedRead::new(reader, LinesCodec::new_with_max_length(MAX_LINE));
+        let lines = FramedRead::new(reader, LinesCodec::new_with_max_length(max));
         lines.map_err(move |error| match error {
             LinesCodecError::Io(source) => {
                 ClientError::Interrupted { data_dir: data_dir.clone(), source: source.into() }

@@ -26,6 +26,9 @@ use crate::wire::{
     MkdirRequest, RemoveRequest, SymlinkRequest, WireVfsError,
 };
 
+/// The longest line of a copy: an entry, or an error that names some paths, each with escapes.
+const MAX_COPY_LINE: usize = 1 << 20;
+
 /// The tree, over the API. Errors are those that the node met, variant by variant.
 #[derive(Clone, Debug)]
 pub struct RemoteVfs {
@@ -180,7 +183,7 @@ impl RemoteVfs {
             }
             answer => answer.map_err(vfs_error)?,
         };
-        let mut lines = answer.lines();
+        let mut lines = answer.lines(MAX_COPY_LINE);
         let mut so_far = 0;
         while let Some(line) = lines.try_next().await.map_err(vfs_error)? {
             match serde_json::from_str(&line).map_err(nonsense)? {

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::header::{IF_MATCH, IF_NONE_MATCH};
@@ -322,13 +322,7 @@ impl RemoteSpace {
             path = format!("{path}&cursor={}", percent::encode(cursor.as_bytes()));
         }
         let answer = self.client.send(request(Method::GET, &path, empty())).await?;
-        Ok(RemoteWatch {
-            what: path,
-            chunks: answer.chunks().boxed(),
-            buffer: BytesMut::new(),
-            cursor: None,
-            event: None,
-        })
+        Ok(RemoteWatch { what: path, lines: answer.lines(MAX_EVENT_LINE).boxed(), cursor: None, event: None })
     }
 
     fn field_at(&self, key: &[u8], field: &[u8]) -> String {
@@ -446,8 +440,7 @@ fn if_met(answer: Result<Answer, ClientError>) -> Result<bool, ClientError> {
 #[must_use]
 pub struct RemoteWatch {
     what: String,
-    chunks: BoxStream<'static, Result<Bytes, ClientError>>,
-    buffer: BytesMut,
+    lines: BoxStream<'static, Result<String, ClientError>>,
     cursor: Option<String>,
     /// One whose end has not been read.
     event: Option<WatchEvent>,
@@ -456,40 +449,25 @@ pub struct RemoteWatch {
 impl RemoteWatch {
     /// The next event; `None` when the node stops.
     pub async fn next(&mut self) -> Result<Option<WatchEvent>, ClientError> {
-        loop {
-            while let Some(line) = self.line() {
-                // Each of our events is one line of data and perhaps its cursor; the others are comments.
-                if let Some(json) = line.strip_prefix(b"data:") {
-                    let event = serde_json::from_slice(json);
-                    self.event = Some(event.map_err(|error| self.nonsense(error.into()))?);
-                } else if let Some(cursor) = line.strip_prefix(b"id:") {
-                    self.cursor = Some(String::from_utf8_lossy(cursor).trim().to_owned());
-                } else if line.is_empty()
-                    && let Some(event) = self.event.take()
-                {
-                    return Ok(Some(event));
-                }
-            }
-            if self.buffer.len() > MAX_EVENT_LINE {
-                return Err(self.nonsense("an event is too long".into()));
-            }
-            match self.chunks.try_next().await? {
-                Some(chunk) => self.buffer.extend_from_slice(&chunk),
-                None => return Ok(None),
+        while let Some(line) = self.lines.try_next().await? {
+            // Each of our events is one line of data and perhaps its cursor; the others are comments.
+            if let Some(json) = line.strip_prefix("data:") {
+                let event = serde_json::from_str(json);
+                self.event = Some(event.map_err(|error| self.nonsense(error.into()))?);
+            } else if let Some(cursor) = line.strip_prefix("id:") {
+                self.cursor = Some(cursor.trim().to_owned());
+            } else if line.is_empty()
+                && let Some(event) = self.event.take()
+            {
+                return Ok(Some(event));
             }
         }
+        Ok(None)
     }
 
     /// Where another watch of this node goes on behind the last event; `None` while it is told what there is.
     pub fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()
-    }
-
-    fn line(&mut self) -> Option<BytesMut> {
-        let end = self.buffer.iter().position(|byte| *byte == b'\n')?;
-        let line = self.buffer.split_to(end);
-        self.buffer.advance(1);
-        Some(line)
     }
 
     fn nonsense(&self, source: Box<dyn std::error::Error + Send + Sync>) -> ClientError {

@@ -1,22 +1,18 @@
 //! Whole collections as NDJSON, one document a line, streamed both ways.
 
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use http::header::CONTENT_TYPE;
 use serde_json::Value;
 use starfish_memory::{Collection, Documents, Filter, Find, FindError, MAX_PAGE, Page, new_id};
 
 use super::{MAX_BODY, collection};
 use crate::api::error::ApiError;
 use crate::api::extract::{Query, Segments};
+use crate::api::ndjson;
 use crate::api::route::{Content, Route, Verb};
 use crate::wire::{DocumentCount, DocumentLine};
-
-/// The media type of lines of JSON.
-const NDJSON: &str = "application/x-ndjson";
 
 /// Documents of an import that are written together, and their bytes.
 const BATCH: usize = 64;
@@ -63,7 +59,7 @@ async fn export(
     let mut pages = Box::pin(pages(collection, filter));
     let first = pages.next().await.transpose()?;
     let lines = stream::iter(first.map(Ok)).chain(pages).map_ok(|page| lines_of(&page));
-    Ok(([(CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
+    Ok(ndjson::answer(lines))
 }
 
 fn pages(collection: Collection, filter: Filter) -> impl Stream<Item = Result<Page, FindError>> {
@@ -80,11 +76,7 @@ fn pages(collection: Collection, filter: Filter) -> impl Stream<Item = Result<Pa
 
 fn lines_of(page: &Page) -> Bytes {
     let mut lines = Vec::new();
-    for found in &page.documents {
-        // Writing JSON to memory does not fail.
-        let _ = serde_json::to_writer(&mut lines, found);
-        lines.push(b'\n');
-    }
+    page.documents.iter().for_each(|found| ndjson::push(&mut lines, found));
     lines.into()
 }
 
