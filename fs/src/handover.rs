@@ -10,6 +10,7 @@ use crate::hash::BlobHash;
 use crate::holders::{Handed, Holders};
 use crate::index_set::IndexSet;
 use crate::members::View;
+use crate::mend::owned;
 use crate::peers::wire::Part;
 use crate::place::{order, survives};
 use crate::store::{Kind, Meta, Store};
@@ -106,7 +107,8 @@ fn shares(others: &View, segment: &BlobHash, meta: &Meta, held: &[IndexSet]) -> 
     let all = held.iter().fold(IndexSet::default(), |all, held| all.union(held));
     let ranks = order(segment, &others.alive);
     let rank = |peer: &PeerId| ranks.iter().position(|member| member.peer == *peer);
-    let mut loads: Vec<u16> = held.iter().map(|held| held.len() as u16).collect();
+    // What two hold counts once: one of them may drop it.
+    let mut loads: Vec<u16> = owned(k, held).iter().map(|owned| owned.len() as u16).collect();
     let lost = others.alive.len() / 2;
     let peers: Vec<PeerId> = others.peers().collect();
     let mut shares = vec![IndexSet::default(); peers.len()];

@@ -73,9 +73,9 @@ pub(crate) fn mend(k: u16, held: &[IndexSet]) -> Mend {
     mend
 }
 
-/// Each shard with one owner: of several who hold it the one with the fewest others. With `k` = 1 all shards are
-/// alike, so each holder owns one.
-fn owned(k: u16, held: &[IndexSet]) -> Vec<IndexSet> {
+/// Each shard with one owner, so that all own about as many: of several who hold it one with the fewest others. With `k` = 1
+/// all shards are alike, so each holder owns one.
+pub(crate) fn owned(k: u16, held: &[IndexSet]) -> Vec<IndexSet> {
     if k == 1 {
         return held.iter().map(|held| held.first(1)).collect();
     }
@@ -92,7 +92,27 @@ fn owned(k: u16, held: &[IndexSet]) -> Vec<IndexSet> {
         let others: Vec<usize> = holders().filter(|position| Some(*position) != keeper).collect();
         others.into_iter().for_each(|position| owned[position].remove(index));
     }
+    while even_out(held, &mut owned, &shared) {}
     owned
+}
+
+/// Gives what several hold to those of them who own fewer, as far as one step each does it; says whether it did anything. Without
+/// it a shard could be moved to somebody who holds it already, time and again.
+fn even_out(held: &[IndexSet], owned: &mut [IndexSet], shared: &IndexSet) -> bool {
+    let mut has_moved = false;
+    for index in shared.iter() {
+        let holders = (0..held.len()).filter(|position| held[*position].contains(index));
+        let least = holders.min_by_key(|position| (owned[*position].len(), *position));
+        let owner = (0..owned.len()).find(|position| owned[*position].contains(index));
+        if let (Some(least), Some(owner)) = (least, owner)
+            && owned[least].len() + 1 < owned[owner].len()
+        {
+            owned[owner].remove(index);
+            owned[least].insert(index);
+            has_moved = true;
+        }
+    }
+    has_moved
 }
 
 /// Moves shards from those who have the most to those who have less than the least share; and further, one by one,
@@ -284,6 +304,38 @@ mod tests {
         let mut held = placed(MAX_DATA, 6);
         held.remove(0);
         assert!(mend(MAX_DATA, &held).is_empty(), "3 × 80 are");
+    }
+
+    proptest! {
+        /// A writer gives what is to be made or moved, and nobody drops anything meanwhile.
+        #[test]
+        fn who_only_gives_comes_to_an_end_whatever_is_held_twice(
+            k in prop_oneof![Just(2u16), Just(3), Just(10), Just(60)],
+            holdings in proptest::collection::vec(proptest::collection::vec(0u16..480, 0..130), 1..9),
+        ) {
+            let shards = |indices: Vec<u16>| {
+                indices.into_iter().fold(IndexSet::default(), |mut all, index| {
+                    all.insert(index % (2 * k + 4));
+                    all
+                })
+            };
+            let mut held: Vec<IndexSet> = holdings.into_iter().map(shards).collect();
+            for _ in 0..20 {
+                if health(k, &held).is_durable {
+                    return Ok(());
+                }
+                let before = held.clone();
+                let work = mend(k, &held);
+                for Move { to, shards, .. } in &work.moves {
+                    held[*to] = held[*to].union(shards);
+                }
+                for (to, shards) in &work.makes {
+                    held[*to] = held[*to].union(shards);
+                }
+                prop_assert_ne!(before, held.clone(), "nothing new is given");
+            }
+            prop_assert!(false, "no end");
+        }
     }
 
     #[test]

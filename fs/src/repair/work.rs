@@ -107,7 +107,12 @@ impl Repair {
             return if health.is_durable {
                 Verdict::Well
             } else {
-                Verdict::Wait("members that hold shards are away".into())
+                // Who was started lately does not know yet who is missing.
+                let why = match view.away.is_empty() {
+                    true => "members that hold shards may still come back",
+                    false => "members that hold shards are away",
+                };
+                Verdict::Wait(why.into())
             };
         }
         let mend = mend(k, &held);
