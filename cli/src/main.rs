@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::FromArgMatches;
+use starfish::allocator;
 use starfish::commands::{self, Cli, Context, Verb, failure};
 use starfish::output::error;
 use starfish::shell::builtins;
@@ -16,6 +17,7 @@ const INTERRUPTED: i32 = 130;
 const LINGER: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
+    allocator::bound();
     let words: Vec<OsString> = std::env::args_os().collect();
     // A worker is a process of one thread; it must not even start a runtime.
     if words.get(1).is_some_and(|word| word == "worker") {

@@ -19,8 +19,6 @@ use crate::vfs::{Attributes, ByteStream, Entry, Vfs, VfsError};
 
 /// What is read of a file at a time: as much as is cut at a time.
 const PART: usize = 4 << 20;
-/// Parts that may wait to be written.
-const PARTS_AHEAD: usize = 4;
 
 /// A regular file that is open on this machine.
 #[derive(Debug)]
@@ -62,25 +60,22 @@ pub async fn pour(
     offset: u64,
     on_moved: OnMoved<'_>,
 ) -> Result<(), VfsError> {
-    // What comes is written while more is on its way.
-    let (parts, arriving) = mpsc::channel(PARTS_AHEAD);
-    let writing = tokio::task::spawn_blocking(move || write_parts(&target, offset, arriving));
-    let reading = async move {
-        while let Some(part) = content.try_next().await? {
-            let len = part.len() as u64;
-            // Who writes no longer says why.
-            if parts.send(part).await.is_err() {
-                break;
-            }
-            on_moved(len);
-        }
-        Ok(())
-    };
-    let (written, read) = tokio::join!(writing, reading);
-    let stopped =
-        |error| VfsError::Io { what: "could not write".to_owned(), source: io::Error::other(error) };
-    written.map_err(stopped)??;
-    read
+    let (target, mut offset) = (Arc::new(target), offset);
+    let mut next = content.try_next().await?;
+    while let Some(part) = next {
+        let (len, file) = (part.len() as u64, Arc::clone(&target));
+        // It is written while more is on its way. No thread waits for that: many do this at once, and what they wait for
+        // may need a thread.
+        let writing = tokio::task::spawn_blocking(move || write_part(&file, offset, &part));
+        let (written, read) = tokio::join!(writing, content.try_next());
+        let stopped =
+            |error| VfsError::Io { what: "could not write".to_owned(), source: io::Error::other(error) };
+        written.map_err(stopped)??;
+        on_moved(len);
+        offset += len;
+        next = read?;
+    }
+    Ok(())
 }
 
 /// [`Vfs::write_from`], by a stream.
@@ -138,12 +133,7 @@ fn read_part(file: &File, offset: u64) -> io::Result<Bytes> {
     Ok(part.into())
 }
 
-fn write_parts(target: &HostFile, mut offset: u64, mut parts: mpsc::Receiver<Bytes>) -> Result<(), VfsError> {
-    while let Some(part) = parts.blocking_recv() {
-        let written = target.file.write_all_at(&part, offset);
-        written
-            .map_err(|source| VfsError::Io { what: format!("could not write {}", target.name), source })?;
-        offset += part.len() as u64;
-    }
-    Ok(())
+fn write_part(target: &HostFile, offset: u64, part: &[u8]) -> Result<(), VfsError> {
+    let written = target.file.write_all_at(part, offset);
+    written.map_err(|source| VfsError::Io { what: format!("could not write {}", target.name), source })
 }
