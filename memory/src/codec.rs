@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cell::{Author, Cell, Content, Kept, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceName, Stamp},
+    hot::Plain,
     value::{BlobName, Large},
 };
 
@@ -228,15 +229,14 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
     Ok(Cell { space, key: key.into(), field, stamp, content, expires_ms })
 }
 
-/// The value in a record, if it is one, lies there and is live.
-pub(crate) fn plain_value(record: &[u8], now_ms: u64) -> Result<Option<&[u8]>, MalformedCell> {
+/// The value in a record, if it is one and lies there.
+pub(crate) fn plain(record: &[u8]) -> Result<Option<Plain>, MalformedCell> {
     match postcard::take_from_bytes::<Record<'_>>(record) {
         Ok((Record::V1 { value: Some(value), .. }, _)) if value.len() > MAX_VALUE => {
             Err(MalformedCell::TooLarge)
         }
         Ok((Record::V1 { expires_ms, value, .. }, [])) => {
-            let is_over = expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms);
-            Ok(value.filter(|_| !is_over))
+            Ok(value.map(|value| Plain { value: Bytes::copy_from_slice(value), expires_ms }))
         }
         Ok((Record::Large { .. } | Record::Kept { .. }, [])) => Ok(None),
         Ok(_) | Err(_) => Err(MalformedCell::Record),

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::PartitioningPolicy};
 
 /// Of a small disk this share is left free, ...
 const RESERVE_SHARE: u64 = 50;
@@ -143,6 +143,11 @@ impl<const N: usize> Engine<N> {
         Ok(Self { path: path.to_owned(), options, opened, is_broken: AtomicBool::new(false) })
     }
 
+    /// Where the database lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The database, for one read.
     pub fn read(&self) -> Result<Arc<Opened<N>>, EngineError> {
         self.opened.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(EngineError::Closed)
@@ -263,8 +268,9 @@ impl<const N: usize> Opened<N> {
         let first = options.keyspaces[0];
         let generation = names.iter().filter_map(|name| generation_of(first, name)).min().unwrap_or(0);
         for name in names {
-            let is_old = |base: &&str| generation_of(base, &name).is_some_and(|of| of != generation);
-            if options.keyspaces.iter().any(is_old) {
+            // What an earlier version kept, and nobody knows of any more, goes as well.
+            let is_current = |base: &&str| generation_of(base, &name) == Some(generation);
+            if !options.keyspaces.iter().any(is_current) {
                 database.delete_keyspace(database.keyspace(&name, KeyspaceCreateOptions::default)?)?;
             }
         }
@@ -300,8 +306,7 @@ impl<const N: usize> Opened<N> {
     ) -> Result<Self, fjall::Error> {
         let mut keyspaces = Vec::with_capacity(N);
         for base in options.keyspaces {
-            let options = || KeyspaceCreateOptions::default().max_memtable_size(MAX_NEW);
-            keyspaces.push(database.keyspace(&name_of(base, generation), options)?);
+            keyspaces.push(database.keyspace(&name_of(base, generation), keyspace_options)?);
         }
         // As many as there are names.
         let keyspaces = keyspaces.try_into().map_err(|_| fjall::Error::Unrecoverable)?;
@@ -312,6 +317,14 @@ impl<const N: usize> Opened<N> {
     fn relieve(&self) -> Result<(), fjall::Error> {
         self.keyspaces.iter().try_for_each(|keyspace| keyspace.rotate_memtable().map(drop))
     }
+}
+
+/// A table's filter and index are in parts: whole, those of a large table are more than the cache takes, and each look reads them anew.
+fn keyspace_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MAX_NEW)
+        .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(true))
 }
 
 fn name_of(base: &str, generation: u32) -> String {
@@ -380,6 +393,20 @@ mod tests {
         let engine = Engine::open(folder.path(), OPTIONS).unwrap();
         assert_eq!(new(&engine), 0, "nothing is read again");
         assert!(has(&engine, "small") && has(&engine, "large"));
+    }
+
+    #[test]
+    fn what_an_earlier_version_kept_and_this_one_does_not_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let earlier = EngineOptions { keyspaces: ["things", "more"], workers: 1, cache_bytes: 1 << 20 };
+        let engine = Engine::open(folder.path(), earlier).unwrap();
+        let both =
+            |opened: &Opened<2>| opened.keyspaces.iter().try_for_each(|all| all.insert("key", "value"));
+        engine.write(Purpose::Add, both).unwrap();
+        drop(engine);
+        let engine = Engine::open(folder.path(), OPTIONS).unwrap();
+        assert!(has(&engine, "key"));
+        assert_eq!(engine.read().unwrap().database.list_keyspace_names().len(), 1);
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! write over.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     ops::Bound,
     panic::resume_unwind,
     sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use crate::{
+    addresses::Place,
     codec::{self, Digest, Mark, Spot},
     fingerprint::{Fingerprints, SHARDS},
     store::IndexEntry,
@@ -25,15 +26,23 @@ pub(crate) struct Known {
     pub(crate) is_tombstone: bool,
     /// It is a value that lasts, lies in the cell and was written by itself. To write over another one it must be read.
     pub(crate) is_plain: bool,
+    /// Where the cell's address is told.
+    pub(crate) place: Place,
 }
 
 impl Known {
-    /// Of a version that was written by itself, for all that is known, and whose value may lie elsewhere.
+    /// Of a version that was written by itself, for all that is known, whose value may lie elsewhere, and whose address is told
+    /// nowhere else.
     pub(crate) fn new(entry: &IndexEntry, has_blob: bool) -> Self {
         let (_, mark) = codec::split_digest(&entry.digest);
         // A tombstone is due from the beginning.
         let is_plain = entry.due_ms == 0 && !entry.tombstone && !has_blob;
-        Self { mark, time: entry.time, is_tombstone: entry.tombstone, is_plain }
+        Self { mark, time: entry.time, is_tombstone: entry.tombstone, is_plain, place: Place::NOWHERE }
+    }
+
+    /// The same, with the address told there.
+    pub(crate) fn told_at(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     /// The digest of this version of the cell at `spot`.
@@ -93,13 +102,19 @@ impl Index {
         (0..=u8::MAX).flat_map(|shard| self.read(shard).keys().copied().collect::<Vec<Spot>>()).collect()
     }
 
-    /// Takes note of what the disk holds now in place of what it held.
+    /// Takes note of what the disk holds now in place of what it held. The address of a cell that was there stays told where it was.
     pub(crate) fn put(&self, versions: impl IntoIterator<Item = (Spot, Known)>) {
         let mut tally = self.tally();
         for (spot, known) in versions {
             tally.add(&known.digest(&spot), &known);
-            if let Some(old) = self.write(spot[0]).insert(spot, known) {
-                tally.remove(&old.digest(&spot), &old);
+            match self.write(spot[0]).entry(spot) {
+                Entry::Vacant(vacant) => _ = vacant.insert(known),
+                Entry::Occupied(mut occupied) => {
+                    let place =
+                        if known.place == Place::NOWHERE { occupied.get().place } else { known.place };
+                    let old = occupied.insert(known.told_at(place));
+                    tally.remove(&old.digest(&spot), &old);
+                }
             }
         }
     }
@@ -227,7 +242,7 @@ mod tests {
     use super::*;
 
     fn known(mark: u8, time: u64, is_tombstone: bool) -> Known {
-        Known { mark: [mark; 16], time, is_tombstone, is_plain: true }
+        Known { mark: [mark; 16], time, is_tombstone, is_plain: true, place: Place::NOWHERE }
     }
 
     proptest! {

@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: reads from other nodes, locks and transactions across nodes, and any notion of a quorum.
 
+mod addresses;
 mod answer;
 mod blobs;
 mod cell;
@@ -27,12 +28,12 @@ pub mod engine;
 mod fingerprint;
 mod gossip;
 mod horizon;
+mod hot;
 mod index;
 mod intake;
 mod keeper;
 mod leftovers;
 mod memory;
-mod names;
 mod page;
 mod reconcile;
 mod replica;

@@ -85,8 +85,8 @@ pub(crate) enum ReplicaError {
 
 impl Shared {
     /// Where the cell of this version lies, while there is one.
-    fn address(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ReadError> {
-        self.store.address(&codec::split_digest(digest).0)
+    fn address(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.store.address(&self.index, &codec::split_digest(digest).0)
     }
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn page_of(
     for digest in digests {
         if let Some(known) = shared.index.version(digest)
             && !is_below(known.time, floor)
-            && let Some(address) = shared.address(digest)?
+            && let Some(address) = shared.address(digest)
             && !sent.push(shared, &mut page, &address)?
         {
             break;
@@ -156,7 +156,7 @@ pub(crate) fn page_after(
         }
         for (digest, known) in behind {
             if !is_below(known.time, floor)
-                && let Some(address) = shared.address(&digest)?
+                && let Some(address) = shared.address(&digest)
                 && !sent.push(shared, &mut page, &address)?
             {
                 return Ok(Outgoing { page: page.into_bytes(), served: 0, next: last, sent });
@@ -174,7 +174,7 @@ pub(crate) fn burials(shared: &Shared, digests: &[Digest], floor: u64) -> Result
         if let Some(known) = shared.index.version(digest)
             && !known.is_tombstone
             && known.time <= floor
-            && let Some(address) = shared.address(digest)?
+            && let Some(address) = shared.address(digest)
             && let Some(cell) = shared.store.cell(&address)?
         {
             let stamp = Stamp { time: cell.stamp.time.saturating_add(1), ..cell.stamp };

@@ -21,9 +21,7 @@ use crate::{
     codec::{self, MalformedCell, Spot},
     engine::{EngineError, Opened},
     index::{Index, Known},
-    store::{
-        BATCH_PREFIX, BATCHES, BLOBS, CELLS, DUE, IndexEntry, KEYSPACES, NAMES, ReadError, Store, blob_key,
-    },
+    store::{BATCH_PREFIX, BATCHES, BLOBS, CELLS, DUE, IndexEntry, KEYSPACES, ReadError, Store, blob_key},
 };
 
 /// Cells that are copied with one write.
@@ -130,7 +128,7 @@ impl Store {
     /// the writer does.
     pub(crate) fn salvage(&self, index: &Index) -> Result<u64, EngineError> {
         let spots = index.spots();
-        let addresses = |spot: &Spot| self.names.known_address(&self.engine, spot);
+        let addresses = |spot: &Spot| self.address(index, spot);
         let (saved, n_lost) = self.engine.renew(|old, new| {
             let mut copy = Copy { index, saved: Index::default(), new, batch: new.database.batch(), n: 0 };
             copy.cells(&old.keyspaces, &spots, addresses)?;
@@ -190,9 +188,7 @@ impl Copy<'_> {
     /// Copies a cell if it is the one that the index knows.
     fn cell(&mut self, address: &UserKey, record: &UserValue) -> Result<(), fjall::Error> {
         let Ok((entry, cell)) = read(address, record) else { return Ok(()) };
-        if self.index.version(&entry.digest).is_none() {
-            return Ok(());
-        }
+        let Some(known) = self.index.version(&entry.digest) else { return Ok(()) };
         let keyspaces = &self.new.keyspaces;
         if let Some(key) = entry.due_key() {
             self.batch.insert(&keyspaces[DUE], key, address.clone());
@@ -201,9 +197,8 @@ impl Copy<'_> {
             self.batch.insert(&keyspaces[BLOBS], blob_key(&name, address), []);
         }
         let (spot, _) = codec::split_digest(&entry.digest);
-        self.batch.insert(&keyspaces[NAMES], spot, address.clone());
         self.batch.insert(&keyspaces[CELLS], address.clone(), record.clone());
-        self.saved.put([(spot, Known::new(&entry, cell.blob().is_some()))]);
+        self.saved.put([(spot, Known::new(&entry, cell.blob().is_some()).told_at(known.place))]);
         self.n += 1;
         if self.n.is_multiple_of(COPIED_AT_ONCE) {
             std::mem::replace(&mut self.batch, self.new.database.batch()).commit()?;

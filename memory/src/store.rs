@@ -3,7 +3,7 @@
 //! Four keyspaces change together, in one atomic batch: `cells` (address → record) is the truth, sorted for scans;
 //! `due` (due, kind, digest → address) are those that will not last, sorted by when their time is over; `blobs` (name of a
 //! blob, address) are those whose value lies elsewhere; `batches` (stamp, address) are those that were written together.
-//! `names` (spot → address) follows when there is time. Fingerprints and the newest stamp are not stored but summed up from
+//! Fingerprints and the newest stamp are not stored but summed up from
 //! the cells at start, so they cannot disagree with them.
 //!
 //! Only the writer thread writes. Anyone reads, and sees whole batches only.
@@ -21,15 +21,16 @@ use bytes::Bytes;
 use fjall::{PersistMode, Readable};
 
 use crate::{
+    addresses::{Addresses, Log},
     blobs::BlobError,
     cell::{Cell, Content, SpaceName, Stamp},
     clock::unix_ms,
     codec::{self, Digest, Encoded, MalformedCell, Spot, Summary},
     counter::{self, KeyState},
-    engine::{Engine, EngineError, EngineOptions, Purpose},
+    engine::{Engine, EngineError, EngineOptions, Opened, Purpose},
+    hot::{Hot, Plain},
     index::{Index, Known},
     memory::Durability,
-    names::Names,
     salvage::{self, Damage},
     value::BlobName,
 };
@@ -141,8 +142,8 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// What the index is to know of it.
-    pub(crate) fn known(&self) -> (Spot, Known) {
+    /// What the index is to know of it, but for where its address is told.
+    fn known(&self) -> (Spot, Known) {
         let (spot, _) = codec::split_digest(&self.entry.digest);
         let mut known = Known::new(&self.entry, self.blob.is_some());
         known.is_plain &= self.batch.is_none();
@@ -232,21 +233,21 @@ pub(crate) type StoreEngine = Engine<KEYSPACES>;
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) engine: StoreEngine,
-    pub(crate) names: Names,
+    pub(crate) addresses: Addresses,
+    hot: Hot,
     pub(crate) damage: Arc<Damage>,
     /// Since when something was acknowledged that is not on the disk.
     unsynced: Mutex<Option<Instant>>,
 }
 
 /// How many keyspaces there are, and the position of each.
-pub(crate) const KEYSPACES: usize = 5;
+pub(crate) const KEYSPACES: usize = 4;
 pub(crate) const CELLS: usize = 0;
-pub(crate) const NAMES: usize = 1;
-pub(crate) const DUE: usize = 2;
-pub(crate) const BLOBS: usize = 3;
-pub(crate) const BATCHES: usize = 4;
+pub(crate) const DUE: usize = 1;
+pub(crate) const BLOBS: usize = 2;
+pub(crate) const BATCHES: usize = 3;
 const OPTIONS: EngineOptions<KEYSPACES> = EngineOptions {
-    keyspaces: ["cells", "names", "due", "blobs", "batches"],
+    keyspaces: ["cells", "due", "blobs", "batches"],
     workers: WORKERS,
     cache_bytes: CACHE_BYTES,
 };
@@ -266,12 +267,18 @@ impl Store {
 
     fn open_engine(path: &Path) -> Result<Self, ReadError> {
         let engine = Engine::open(path, OPTIONS)?;
-        Ok(Self { engine, names: Names::default(), damage: Arc::default(), unsynced: Mutex::default() })
+        let addresses = Addresses::new(Log::begin(path));
+        let (hot, damage, unsynced) = (Hot::default(), Arc::default(), Mutex::default());
+        Ok(Self { engine, addresses, hot, damage, unsynced })
     }
 
-    /// Makes good what a failed write has left; says whether anything had to be.
+    /// Makes good what a failed write has left; says whether the cells must be summed up anew.
     pub(crate) fn mend(&self) -> Result<bool, EngineError> {
-        self.engine.mend()
+        let is_opened_anew = self.engine.mend()?;
+        if is_opened_anew {
+            self.hot.forget_all();
+        }
+        Ok(is_opened_anew || self.addresses.are_worn())
     }
 
     /// Writes all of `changes` or none, and returns when they are as durable as is asked for.
@@ -281,8 +288,9 @@ impl Store {
             Durability::EverySecond if !is_late => PersistMode::Buffer,
             Durability::EverySecond | Durability::OnDisk => PersistMode::SyncData,
         };
-        self.engine.write(Purpose::Add, |opened| {
-            let [cells, _, due, blobs, batches] = &opened.keyspaces;
+        let addresses = changes.iter().map(|change| change.encoded.address.as_slice());
+        let write = |opened: &Opened<KEYSPACES>| {
+            let [cells, due, blobs, batches] = &opened.keyspaces;
             let mut batch = opened.database.batch().durability(Some(mode));
             for Change { encoded, entry, blob, batch: mates, before } in changes {
                 if let Before::Marked { entry: old, blob: old_blob, stamp: old_stamp } = before {
@@ -311,18 +319,13 @@ impl Store {
                 batch.insert(cells, encoded.address.as_slice(), encoded.record.as_slice());
             }
             batch.commit()
-        })?;
+        };
+        self.hot.write(addresses.clone(), || self.engine.write(Purpose::Add, write))?;
         match mode {
             PersistMode::Buffer => _ = self.unsynced().get_or_insert_with(Instant::now),
             PersistMode::SyncData | PersistMode::SyncAll => *self.unsynced() = None,
         }
-        for change in changes.iter().filter(|change| matches!(change.before, Before::Nothing)) {
-            self.names.note(codec::split_digest(&change.entry.digest).0, &change.encoded.address);
-        }
-        self.damage.came_back(changes.iter().map(|change| change.encoded.address.as_slice()));
-        if self.names.are_many() {
-            self.write_names();
-        }
+        self.damage.came_back(addresses);
         Ok(())
     }
 
@@ -344,21 +347,26 @@ impl Store {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes which cells there are, as far as it is not on the disk yet.
-    pub(crate) fn write_names(&self) {
-        if let Err(error) = self.names.write(&self.engine) {
-            tracing::debug!(%error, "addresses will be looked for when they are needed");
-        }
+    /// What the index is to know of cells that were written.
+    pub(crate) fn known<'a>(&'a self, changes: &'a [Change]) -> impl Iterator<Item = (Spot, Known)> + 'a {
+        changes.iter().map(|change| {
+            let (spot, known) = change.known();
+            match change.before {
+                Before::Nothing => (spot, known.told_at(self.addresses.push(&change.encoded.address))),
+                Before::Plain | Before::Marked { .. } => (spot, known),
+            }
+        })
     }
 
-    /// The address of the cell at `spot`, while there is one.
-    pub(crate) fn address(&self, spot: &Spot) -> Result<Option<Vec<u8>>, ReadError> {
-        self.noted(self.names.address(&self.engine, spot))
+    /// The address of the cell at `spot`, while `index` knows of it.
+    pub(crate) fn address(&self, index: &Index, spot: &Spot) -> Option<Vec<u8>> {
+        let address = self.addresses.at(index.at(spot)?.place)?;
+        (codec::spot(&address) == *spot).then_some(address)
     }
 
     /// Takes cells out, without a trace.
     pub(crate) fn purge(&self, cells: &[Taken]) -> Result<(), EngineError> {
-        self.engine.write(Purpose::Free, |opened| {
+        let take_out = |opened: &Opened<KEYSPACES>| {
             let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
             for Taken { address, entry, stamp, blob } in cells {
                 batch.remove(&opened.keyspaces[BATCHES], batch_key(stamp, address));
@@ -366,16 +374,15 @@ impl Store {
                     batch.remove(&opened.keyspaces[BLOBS], blob_key(name, address));
                 }
                 batch.remove(&opened.keyspaces[CELLS], address.as_slice());
-                batch.remove(&opened.keyspaces[NAMES], codec::split_digest(&entry.digest).0.as_slice());
                 if let Some(key) = entry.due_key() {
                     batch.remove(&opened.keyspaces[DUE], key);
                 }
             }
             batch.commit()
-        })?;
-        for taken in cells {
-            self.names.forget(&codec::split_digest(&taken.entry.digest).0);
-        }
+        };
+        let addresses = cells.iter().map(|taken| taken.address.as_slice());
+        self.hot.write(addresses.clone(), || self.engine.write(Purpose::Free, take_out))?;
+        addresses.for_each(|address| self.addresses.forget(address));
         Ok(())
     }
 
@@ -485,14 +492,19 @@ impl Store {
 
     /// The value at `address`, if there is one that lies in the cell and is live; what else is there is not told.
     pub(crate) fn plain_value(&self, address: &[u8], now_ms: u64) -> Result<Option<Bytes>, ReadError> {
-        let value = self.noted((|| {
-            let Some(record) = self.engine.read()?.keyspaces[CELLS].get(address)? else { return Ok(None) };
-            Ok(codec::plain_value(&record, now_ms)?.map(Bytes::copy_from_slice))
-        })())?;
-        if value.is_none() {
-            self.damage.check_one(address)?;
-        }
-        Ok(value)
+        let plain = self.hot.get_or::<ReadError>(address, || {
+            let plain = self.noted(self.read_plain(address))?;
+            if plain.is_none() {
+                self.damage.check_one(address)?;
+            }
+            Ok(plain)
+        })?;
+        Ok(plain.filter(|plain| !plain.is_over(now_ms)).map(|plain| plain.value))
+    }
+
+    fn read_plain(&self, address: &[u8]) -> Result<Option<Plain>, ReadError> {
+        let Some(record) = self.engine.read()?.keyspaces[CELLS].get(address)? else { return Ok(None) };
+        Ok(codec::plain(&record)?)
     }
 
     fn read_cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {

@@ -160,7 +160,6 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
             Some(Work::Job(_)) | None => {}
         }
     }
-    shared.store.write_names();
     sync(shared);
     if let Err(error) = shared.store.engine.settle() {
         tracing::debug!(%error, "the next start will read some of the journal again");
@@ -440,7 +439,7 @@ impl Group<'_> {
         };
         match written {
             Ok(()) => {
-                shared.index.put(changes.iter().map(Change::known));
+                shared.index.put(shared.store.known(&changes));
                 for (name, is_local) in leftovers {
                     shared.leftovers.offer([name], is_local);
                 }

@@ -6,6 +6,7 @@ use fjall::{UserKey, UserValue};
 
 use super::{BATCH_PREFIX, BATCHES, CELLS, IndexEntry, ReadError, Store};
 use crate::{
+    addresses::Log,
     codec::{self, MalformedCell},
     index::{Index, Known, Survey},
 };
@@ -16,18 +17,19 @@ const AT_ONCE: usize = 1024;
 const AHEAD: usize = 4;
 
 impl Store {
-    /// Sums up what it holds.
+    /// Sums up what it holds. Where addresses are told is of use only with the index that this gives.
     pub(crate) fn survey(&self) -> Result<Index, ReadError> {
         self.noted(self.sum_up())
     }
 
     fn sum_up(&self) -> Result<Index, ReadError> {
         let opened = self.engine.read()?;
-        let survey = std::thread::scope(|scope| {
+        let (survey, log) = std::thread::scope(|scope| {
             let (sender, cells) = mpsc::sync_channel::<Vec<(UserKey, UserValue)>>(AHEAD);
             let summing = scope.spawn(|| {
-                let mut survey = Survey::default();
-                cells.into_iter().try_for_each(|cells| note(&mut survey, &cells)).map(|()| survey)
+                let (mut survey, mut log) = (Survey::default(), Log::begin(self.engine.path()));
+                let noted = cells.into_iter().try_for_each(|cells| note(&mut survey, &mut log, &cells));
+                noted.map(|()| (survey, log))
             });
             let (mut some, mut read) = (Vec::with_capacity(AT_ONCE), Ok(()));
             for guard in opened.keyspaces[CELLS].iter() {
@@ -49,6 +51,7 @@ impl Store {
             read.and(summed)
         })?;
         let index = survey.finish();
+        self.addresses.become_like(log);
         for guard in opened.keyspaces[BATCHES].iter() {
             let key = guard.key()?;
             let address = key.get(BATCH_PREFIX..).ok_or(MalformedCell::Address)?;
@@ -59,12 +62,12 @@ impl Store {
 }
 
 /// What is to be known of these cells.
-fn note(survey: &mut Survey, cells: &[(UserKey, UserValue)]) -> Result<(), ReadError> {
+fn note(survey: &mut Survey, log: &mut Log, cells: &[(UserKey, UserValue)]) -> Result<(), ReadError> {
     for (address, record) in cells {
         let summary = codec::summary(record)?;
         let digest = codec::digest(address, record);
         let known = Known::new(&IndexEntry::new(digest, &summary), summary.has_blob);
-        survey.note(codec::split_digest(&digest).0, known);
+        survey.note(codec::split_digest(&digest).0, known.told_at(log.push(address)));
     }
     Ok(())
 }

@@ -1,0 +1,177 @@
+//! Plain values that were read lately, in memory: what is read again and again takes no search.
+//!
+//! A reader leaves what it has found. After a commit the writer takes out what was written over, and with it the places of readers that
+//! looked before and have not left their find yet. While a commit is under way nobody looks here: who has seen one of its cells must
+//! not find what was there before another one.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use quick_cache::{
+    Weighter,
+    sync::{Cache, GuardResult},
+};
+
+/// What is kept, in bytes. Many times what is read again and again, and little beside the index of a million cells.
+const MAX_BYTES: u64 = 8 << 20;
+/// How many values these are, if they are short.
+const USUAL: usize = 32 * 1024;
+/// What a value takes besides its own bytes and those of its address.
+const OVERHEAD: usize = 128;
+
+/// A value, and when its time is over.
+#[derive(Clone, Debug)]
+pub(crate) struct Plain {
+    pub(crate) value: Bytes,
+    pub(crate) expires_ms: Option<u64>,
+}
+
+impl Plain {
+    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Weight;
+
+impl Weighter<Vec<u8>, Plain> for Weight {
+    fn weight(&self, address: &Vec<u8>, plain: &Plain) -> u64 {
+        (OVERHEAD + address.len() + plain.value.len()) as u64
+    }
+}
+
+/// What was read lately, by address.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    values: Cache<Vec<u8>, Plain, Weight>,
+    is_written: AtomicBool,
+}
+
+impl Default for Hot {
+    fn default() -> Self {
+        Self { values: Cache::with_weighter(USUAL, MAX_BYTES, Weight), is_written: AtomicBool::new(false) }
+    }
+}
+
+impl Hot {
+    /// The value at `address`, which is looked for with `find` unless it is here.
+    pub(crate) fn get_or<E>(
+        &self,
+        address: &[u8],
+        find: impl FnOnce() -> Result<Option<Plain>, E>,
+    ) -> Result<Option<Plain>, E> {
+        if self.is_written.load(Ordering::SeqCst) {
+            return find();
+        }
+        match self.values.get_value_or_guard(address, Some(Duration::ZERO)) {
+            GuardResult::Value(plain) => Ok(Some(plain)),
+            GuardResult::Guard(place) => {
+                let found = find()?;
+                if let Some(plain) = &found {
+                    // It was written over meanwhile if there is no place any more.
+                    let _ = place.insert(plain.clone());
+                }
+                Ok(found)
+            }
+            // Somebody else is looking.
+            GuardResult::Timeout => find(),
+        }
+    }
+
+    /// Commits what takes the place of what is at these addresses. One does at a time.
+    pub(crate) fn write<'a, T, E>(
+        &self,
+        addresses: impl Iterator<Item = &'a [u8]>,
+        commit: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.is_written.store(true, Ordering::SeqCst);
+        let outcome = commit();
+        match outcome {
+            Ok(_) => addresses.for_each(|address| _ = self.values.remove(address)),
+            // Nobody knows what was written.
+            Err(_) => self.forget_all(),
+        }
+        self.is_written.store(false, Ordering::SeqCst);
+        outcome
+    }
+
+    /// There may be anything now.
+    pub(crate) fn forget_all(&self) {
+        self.values.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(value: &'static str) -> Plain {
+        Plain { value: value.into(), expires_ms: None }
+    }
+
+    /// Writes over `a`, with this outcome.
+    fn write(hot: &Hot, outcome: Result<(), ()>) {
+        assert_eq!(hot.write([b"a".as_slice()].into_iter(), || outcome), outcome);
+    }
+
+    /// What is found at `a` when `there` is what a search finds.
+    fn got(hot: &Hot, there: Option<&'static str>) -> Option<Bytes> {
+        let found = hot.get_or::<()>(b"a", || Ok(there.map(plain)));
+        found.unwrap().map(|plain| plain.value)
+    }
+
+    #[test]
+    fn what_was_found_once_is_found_until_it_is_written_over() {
+        let hot = Hot::default();
+        assert_eq!(got(&hot, None), None, "what is not there is looked for each time");
+        assert_eq!(got(&hot, Some("old")).unwrap(), "old");
+        assert_eq!(got(&hot, Some("new")).unwrap(), "old");
+        write(&hot, Ok(()));
+        assert_eq!(got(&hot, Some("new")).unwrap(), "new");
+        write(&hot, Err(()));
+        assert_eq!(got(&hot, Some("newer")).unwrap(), "newer");
+    }
+
+    #[test]
+    fn while_it_is_written_over_nothing_is_found_but_what_is_there() {
+        let hot = Hot::default();
+        assert_eq!(got(&hot, Some("old")).unwrap(), "old");
+        let seen = hot.write::<_, ()>([b"a".as_slice()].into_iter(), || Ok(got(&hot, Some("new"))));
+        assert_eq!(seen.unwrap().unwrap(), "new");
+    }
+
+    #[test]
+    fn who_looked_before_a_write_leaves_nothing_old() {
+        for outcome in [Ok(()), Err(())] {
+            let hot = Hot::default();
+            let found = hot.get_or::<()>(b"a", || {
+                write(&hot, outcome);
+                Ok(Some(plain("old")))
+            });
+            assert_eq!(found.unwrap().unwrap().value, "old");
+            assert_eq!(got(&hot, Some("new")).unwrap(), "new");
+        }
+    }
+
+    #[test]
+    fn who_looks_while_another_one_does_does_not_wait() {
+        let hot = Hot::default();
+        let found = hot.get_or::<()>(b"a", || Ok(got(&hot, Some("same")).map(|_| plain("same"))));
+        assert_eq!(found.unwrap().unwrap().value, "same");
+    }
+
+    #[test]
+    fn it_keeps_no_more_than_it_may() {
+        let hot = Hot::default();
+        for number in 0..20_000u32 {
+            let value = Plain { value: vec![0; 1024].into(), expires_ms: None };
+            hot.get_or::<()>(&number.to_be_bytes(), || Ok(Some(value))).unwrap();
+        }
+        assert!(hot.values.weight() <= MAX_BYTES);
+        assert!(hot.values.len() > 1000, "and not much less");
+    }
+}
