@@ -52,7 +52,7 @@ use crate::scrub;
 use crate::store::{Limits, Store};
 use crate::tree::store::TreeStore;
 use crate::tree::version::millis;
-use crate::tree::{Found, Inode, Miss, Tree};
+use crate::tree::{Found, Inode, Miss, Tree, lost};
 use crate::vfs::{Attributes, ByteStream, Changed, Entry, Parents, Removal, Vfs, VfsError};
 use desk::OpenDesk;
 use flight::Flights;
@@ -343,6 +343,8 @@ impl Inner {
         let (publisher, repair) = (self.publisher.clone(), self.repair.clone());
         self.spawn(async move { publisher.run().await });
         self.spawn(async move { repair.run().await });
+        let tree = self.tree.clone();
+        self.spawn(async move { lost::keep(&tree).await });
         let (store, segments) = (self.store.clone(), self.segments.clone());
         self.spawn(async move { scrub::restore(&store, &segments).await });
         let store = self.store.clone();

@@ -8,6 +8,7 @@
 //!   are made in the one with the least inode.
 //! - **Two files under one name both stay.** A directory of that name keeps it; else the file whose place was
 //!   taken first (by stamp, then inode) does. The others show as `name (conflict of <author>)`.
+//! - **Of two edits of one file that did not know of each other the later one shows**, and the other is a version of it ([`lost`]).
 //! - **A removal removes what its author saw.** If the content was edited elsewhere meanwhile, the file stays.
 //! - **A live inode whose directory is gone, or has not arrived yet, shows in `/lost+found`** until that changes.
 //! - **A cycle** (two directories moved into each other) is cut at the member that was moved last (by stamp, then
@@ -20,6 +21,7 @@
 pub(crate) mod cell;
 mod change;
 mod look;
+pub(crate) mod lost;
 mod name;
 #[cfg(test)]
 mod proptests;

@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     cell::{Author, Cell, Draft, SpaceError, SpaceName, Stamp},
-    clock::Clock,
-    codec::Digest,
+    clock::{Clock, now_ms},
+    codec::{self, Digest},
     due::Due,
     fingerprint::Fingerprints,
     gossip::Outbox,
@@ -48,6 +48,15 @@ pub trait Observer: Send + Sync {
     fn admits(&self, _cell: &Cell) -> bool {
         true
     }
+
+    /// Whether it is to hear of what loses against this cell, or wins over it. Such cells are read before they are written over.
+    fn minds(&self, _cell: &Cell) -> bool {
+        false
+    }
+
+    /// The first of these cells lost against the second, which is stored in its place. Called as [`Self::applied`] is, after it;
+    /// `is_there` says whether a field of their key has a value by now.
+    fn lost(&self, _loser: &Cell, _winner: &Cell, _is_there: &dyn Fn(&[u8]) -> bool) {}
 }
 
 /// How a memory is opened.
@@ -170,8 +179,7 @@ impl Memory {
     /// Whether all is here that was here before. It is not, after damage, until notes were compared with another node:
     /// nobody must conclude meanwhile that what is not here is nowhere.
     pub fn is_whole(&self) -> bool {
-        let Shared { incomplete, store, .. } = &**self.shared();
-        !incomplete.is_there.load(Ordering::Acquire) && !store.damage.is_known()
+        !self.shared().is_incomplete()
     }
 
     /// Replicates over `network` until what it returns is stopped or dropped.
@@ -329,6 +337,11 @@ impl Shared {
         self.outbox.hurry();
     }
 
+    /// Whether something is missing that was here before.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.incomplete.is_there.load(Ordering::Acquire) || self.store.damage.is_known()
+    }
+
     /// Notes were compared with another node, from then on.
     pub(crate) fn has_compared(&self, began: Instant) {
         self.store.damage.has_compared(began);
@@ -349,6 +362,29 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
             .all(|observer| observer.admits(cell))
+    }
+
+    /// Whether somebody is to hear of what loses against this cell.
+    pub(crate) fn minds(&self, cell: &Cell) -> bool {
+        self.observers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .any(|observer| observer.minds(cell))
+    }
+
+    /// Tells them of it.
+    pub(crate) fn lost(&self, loser: &Cell, winner: &Cell) {
+        let is_there = |field: &[u8]| {
+            let address = codec::address(&loser.space, &loser.key, field);
+            let cell = self.store.cell(&address).ok().flatten();
+            cell.is_some_and(|cell| cell.is_live(now_ms()))
+        };
+        for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            if observer.minds(loser) {
+                observer.lost(loser, winner, &is_there);
+            }
+        }
     }
 
     /// Tells everybody in this node who wants to know, and for local cells the swarm.

@@ -139,6 +139,7 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
             slots: BTreeMap::new(),
             jobs: Vec::new(),
             leftovers: Vec::new(),
+            losers: Vec::new(),
             durability: Durability::EverySecond,
             cells: 0,
             bytes: 0,
@@ -346,6 +347,8 @@ struct Group<'a> {
     jobs: Vec<(Box<dyn Job>, Vec<Cell>)>,
     /// Where bytes lie of which no version will speak any more, and whether this node wrote what took their place.
     leftovers: Vec<(BlobName, bool)>,
+    /// Cells that lost, each with the one that it lost against, as far as somebody minds.
+    losers: Vec<(Cell, Cell)>,
     /// The strictest that a job asks for.
     durability: Durability,
     cells: usize,
@@ -400,6 +403,9 @@ impl Group<'_> {
             Current::Read(Some(current)) if !cell.supersedes(current) => {
                 if cell != *current {
                     self.leftovers.extend(cell.blob().map(|name| (name, is_local)));
+                    if self.shared.minds(&cell) {
+                        self.losers.push((cell, current.clone()));
+                    }
                 }
                 return None;
             }
@@ -409,6 +415,9 @@ impl Group<'_> {
         }
         self.cells += 1;
         self.bytes += encoded.address.len() + encoded.record.len();
+        if let Some(old) = slot.cell().filter(|old| self.shared.minds(old)) {
+            self.losers.push((old.clone(), cell.clone()));
+        }
         let old_blob = slot.cell().and_then(Cell::blob);
         self.leftovers.extend(old_blob.map(|name| (name, is_local)));
         slot.next = Some((encoded, entry));
@@ -418,7 +427,7 @@ impl Group<'_> {
 
     /// Returns the cells of which it is unknown whether they reached the disk.
     fn commit(self) -> Vec<Cell> {
-        let Self { shared, slots, mut jobs, leftovers, durability, cells: _, bytes: _ } = self;
+        let Self { shared, slots, mut jobs, leftovers, losers, durability, cells: _, bytes: _ } = self;
         let batches = batches_of(&jobs);
         let change = |slot: Box<Slot>| {
             let Slot { stored: before, current: Current::Read(Some(current)), next: Some((encoded, entry)) } =
@@ -448,6 +457,7 @@ impl Group<'_> {
                         shared.announce(won, job.is_local());
                     }
                 }
+                losers.iter().for_each(|(loser, winner)| shared.lost(loser, winner));
             }
             Err(error) => {
                 tracing::error!(%error, "a commit failed");
@@ -477,7 +487,7 @@ impl Slot {
         let slot = |stored, current| Self { stored, current, next: None };
         let known = match shared.index.at(&spot) {
             None => return Ok(slot(Before::Nothing, Current::Read(None))),
-            Some(known) if known.is_plain && known.time < cell.stamp.time => {
+            Some(known) if known.is_plain && known.time < cell.stamp.time && !shared.minds(cell) => {
                 return Ok(slot(Before::Plain, Current::Before(cell.stamp.time)));
             }
             Some(known) => known,

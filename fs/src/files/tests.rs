@@ -201,6 +201,42 @@ async fn two_halves_merge_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_edits_at_once_one_shows_and_the_other_is_a_version_everywhere() {
+    let swarm = TestSwarm::start(2).await;
+    swarm.wait_connected().await;
+    let a = Node::start(swarm.network(0).clone()).await;
+    let b = Node::start(swarm.network(1).clone()).await;
+    let (short, long) = ("/short", "/long");
+    for path in [short, long] {
+        a.put(path, "base").await;
+        b.sees(path).await;
+    }
+    swarm.partition(&[0], &[1]).await;
+    // Of one half the last of two edits meets that of the other.
+    a.put(short, "first of a").await;
+    a.put(short, "last of a").await;
+    b.put(short, "of b").await;
+    b.put(long, sample(300 << 10)).await;
+    a.put(long, sample(200 << 10)).await;
+    swarm.heal().await;
+    for node in [&a, &b] {
+        for (path, sizes) in [(short, vec![4, 4, 9, 10]), (long, vec![4, 200 << 10, 300 << 10])] {
+            wait_until("all that was written is kept", SOON, || async {
+                let versions = node.files.versions(&at(path)).await.unwrap();
+                let mut kept: Vec<u64> = versions.iter().map(|version| version.size).collect();
+                kept.sort_unstable();
+                kept == sizes && versions.iter().filter(|version| version.until_ms.is_none()).count() == 1
+            })
+            .await;
+        }
+        let versions = node.files.versions(&at(short)).await.unwrap();
+        let lost = versions.iter().find(|version| version.size == 9).unwrap();
+        node.files.restore(&at(short), &lost.id).await.unwrap();
+        assert_eq!(node.get(short).await.unwrap(), "last of a");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_made_at_once_on_one_node_do_not_conflict() {
     let swarm = TestSwarm::start(1).await;
     let node = Node::start(swarm.network(0).clone()).await;

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 use starfish_memory::{Cell, Memory, Observer, Space, WriteError};
 
 use super::cell::Field;
+use super::lost::{Loser, Lost};
 use super::version::{self, Old, Retention};
 use super::{Change, Content, Found, Inode, Mode, Place, Stamp, Tree};
 use crate::vfs::VfsError;
@@ -38,6 +39,7 @@ pub(crate) struct TreeStore {
     memory: Memory,
     space: Space,
     tree: Arc<RwLock<Tree>>,
+    lost: Arc<Lost>,
 }
 
 /// Changes of some inodes. Those of one inode are never torn apart.
@@ -52,11 +54,34 @@ struct InodeEdit {
 
 /// What memory calls; it must not keep the tree alive after the node's files are closed.
 #[derive(Debug)]
-struct Index(Weak<RwLock<Tree>>);
+struct Index {
+    tree: Weak<RwLock<Tree>>,
+    lost: Weak<Lost>,
+}
 
 impl Observer for Index {
+    fn minds(&self, cell: &Cell) -> bool {
+        &*cell.space == SPACE && cell.field == Content::NAME
+    }
+
+    fn lost(&self, loser: &Cell, winner: &Cell, is_there: &dyn Fn(&[u8]) -> bool) {
+        let (Some(lost), Some((inode, stamp, Change::Content(Some(content))))) =
+            (self.lost.upgrade(), change_of(loser))
+        else {
+            return;
+        };
+        // What was taken out on purpose is not kept, nor is what is there anyway. Who knew what they replaced have kept it.
+        let is_needless = match change_of(winner) {
+            Some((_, _, Change::Content(Some(winner)))) => winner == content,
+            _ => true,
+        };
+        if !is_needless && matches!(content, Content::File(_)) && !is_there(&version::field(stamp)) {
+            lost.note(Loser { inode, stamp, content });
+        }
+    }
+
     fn applied(&self, cells: &[Cell]) {
-        let Some(tree) = self.0.upgrade() else { return };
+        let Some(tree) = self.tree.upgrade() else { return };
         let changes: Vec<_> =
             cells.iter().filter(|cell| &*cell.space == SPACE).filter_map(change_of).collect();
         if changes.is_empty() {
@@ -103,6 +128,13 @@ impl Edits {
         Ok(())
     }
 
+    /// A content that lost against another one, kept as one that was replaced then.
+    pub(crate) fn keep(&mut self, inode: Inode, stamp: Stamp, old: &Old) -> Result<(), VfsError> {
+        let (_, bytes) = encoded(old)?;
+        self.push(inode, vec![(version::field(stamp), bytes)]);
+        Ok(())
+    }
+
     /// Old contents that are kept no longer.
     pub(crate) fn forget(&mut self, inode: Inode, stamps: &[Stamp]) {
         self.1.extend(stamps.iter().map(|stamp| (inode, version::field(*stamp))));
@@ -135,9 +167,9 @@ impl TreeStore {
     /// Builds the tree of what memory holds, and keeps it in step from then on.
     pub(crate) async fn open(memory: Memory) -> io::Result<Self> {
         let space = memory.space(SPACE).map_err(io::Error::other)?;
-        let tree = Arc::new(RwLock::new(Tree::default()));
+        let (tree, lost) = (Arc::new(RwLock::new(Tree::default())), Arc::new(Lost::default()));
         // Observing comes first: what is then met twice does no harm, what is missed would be missing.
-        memory.observe(Arc::new(Index(Arc::downgrade(&tree))));
+        memory.observe(Arc::new(Index { tree: Arc::downgrade(&tree), lost: Arc::downgrade(&lost) }));
         let load = {
             let (space, tree) = (space.clone(), Arc::clone(&tree));
             move || {
@@ -149,7 +181,7 @@ impl TreeStore {
             }
         };
         tokio::task::spawn_blocking(load).await?.map_err(io::Error::other)?;
-        Ok(Self { memory, space, tree })
+        Ok(Self { memory, space, tree, lost })
     }
 
     /// The tree as it is. Not to be held for long, nor across an await: commits wait for it.
@@ -249,9 +281,14 @@ impl TreeStore {
         Ok((kept, gone))
     }
 
-    /// Whether no part of the tree was lost and is still to come back.
+    /// Whether no part of the tree was lost and is still to come back, and all contents that lost against others are kept.
     pub(crate) fn is_whole(&self) -> bool {
-        self.memory.is_whole()
+        self.memory.is_whole() && !self.lost.is_waiting()
+    }
+
+    /// Contents that lost against others.
+    pub(crate) fn lost(&self) -> &Lost {
+        &self.lost
     }
 
     /// Returns when all that is here of the tree outlives a failure of the machine.
