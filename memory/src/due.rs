@@ -57,6 +57,8 @@ impl Due {
                     reap_at =
                         Instant::now() + if has_more { Duration::ZERO } else { shared.horizon.reap_every() };
                     save(&shared);
+                } else if shared.horizon.has_new() {
+                    save(&shared);
                 }
             }
             save(&shared);

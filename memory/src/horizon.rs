@@ -21,6 +21,7 @@ use starfish_dht::PeerId;
 use crate::{
     cell::{Cell, Content},
     clock::{stamp_time, unix_ms},
+    members::Others,
 };
 
 /// What is reaped at one time, so that replicas reap the same at about the same time: a hundredth of the horizon.
@@ -45,6 +46,9 @@ struct Agreed {
     met: HashMap<PeerId, Met>,
     #[serde(skip)]
     is_changed: bool,
+    /// There is a peer that the file does not know.
+    #[serde(skip)]
+    has_new: bool,
 }
 
 /// The comparisons with one peer.
@@ -103,18 +107,26 @@ impl Horizon {
             _ => met.sure,
         });
         agreed.met.insert(peer, Met { last: (at, Instant::now().max(at)), sure });
-        agreed.by_peer.insert(peer, at_ms);
+        agreed.has_new |= agreed.by_peer.insert(peer, at_ms).is_none();
         agreed.is_changed = true;
     }
 
-    /// Whether each of the others knows what this replica knew then, and this replica knows what each of them had written
-    /// before it knew that. It takes two comparisons: the peer may have written something in the course of the first,
-    /// before it was told. Those who were away for longer than the horizon do not count.
-    pub(crate) fn has_met_all_since(&self, since: Instant, now_ms: u64) -> bool {
+    /// How long the dead are remembered, in milliseconds.
+    pub(crate) fn length_ms(&self) -> u64 {
+        self.length_ms
+    }
+
+    /// Whether each of the others, and of those met within the horizon that did not leave, knows what this replica knew then, and
+    /// this replica knows what each of them had written before it knew that. It takes two comparisons: the peer may have written
+    /// something in the course of the first, before it was told.
+    pub(crate) fn has_met_all_since(&self, others: &Others, since: Instant, now_ms: u64) -> bool {
         let agreed = self.lock();
-        let mut counted =
-            agreed.by_peer.iter().filter(|(_, at_ms)| now_ms.saturating_sub(**at_ms) <= self.length_ms);
-        counted.all(|(peer, _)| agreed.met.get(peer).and_then(|met| met.sure).is_some_and(|at| at >= since))
+        let counts = |peer: &PeerId, at_ms| {
+            now_ms.saturating_sub(at_ms) <= self.length_ms && !others.left.contains(peer)
+        };
+        let met = agreed.by_peer.iter().filter(|(peer, at_ms)| counts(peer, **at_ms));
+        let is_sure = |peer| agreed.met.get(peer).and_then(|met| met.sure).is_some_and(|at| at >= since);
+        met.map(|(peer, _)| peer).chain(&others.members).all(is_sure)
     }
 
     /// If this replica and the peer's have been apart for longer than the horizon: what has a stamp of at most this
@@ -125,6 +137,11 @@ impl Horizon {
         (now_ms.saturating_sub(*at_ms) > self.length_ms).then(|| stamp_time(*at_ms))
     }
 
+    /// Whether the file should be written soon: a crash must not take it that there is such a peer.
+    pub(crate) fn has_new(&self) -> bool {
+        self.lock().has_new
+    }
+
     /// Writes the file if it has changed; a crash leaves the old or the new one.
     pub(crate) fn save(&self) -> io::Result<()> {
         let bytes = {
@@ -132,6 +149,7 @@ impl Horizon {
             if !std::mem::take(&mut agreed.is_changed) {
                 return Ok(());
             }
+            agreed.has_new = false;
             postcard::to_stdvec(&*agreed).map_err(io::Error::other)?
         };
         let temporary = self.file.with_extension("new");
@@ -173,16 +191,22 @@ mod tests {
         let horizon = Horizon::open(folder.path(), LENGTH);
         let (peer, other, since) = (PeerId::random(), PeerId::random(), Instant::now());
         let after = |seconds| since + Duration::from_secs(seconds);
-        assert!(horizon.has_met_all_since(since, 1_000_000), "alone");
+        assert!(horizon.has_met_all_since(&Others::default(), since, 1_000_000), "alone");
         horizon.agreed(peer, 1_000_000, after(0));
-        assert!(!horizon.has_met_all_since(since, 1_000_001), "once is not enough");
+        assert!(!horizon.has_met_all_since(&Others::default(), since, 1_000_001), "once is not enough");
         horizon.agreed(peer, 1_000_000, after(10));
-        assert!(horizon.has_met_all_since(since, 1_000_001));
-        assert!(!horizon.has_met_all_since(after(5), 1_000_001), "the first of the two was before");
+        assert!(horizon.has_met_all_since(&Others::default(), since, 1_000_001));
+        assert!(
+            !horizon.has_met_all_since(&Others::default(), after(5), 1_000_001),
+            "the first of the two was before"
+        );
         horizon.agreed(other, 1_900_000, after(20));
         horizon.agreed(other, 1_900_000, after(30));
-        assert!(!horizon.has_met_all_since(after(15), 2_000_000), "only one of two");
-        assert!(horizon.has_met_all_since(after(15), 2_000_001), "the other is away for too long");
+        assert!(!horizon.has_met_all_since(&Others::default(), after(15), 2_000_000), "only one of two");
+        assert!(
+            horizon.has_met_all_since(&Others::default(), after(15), 2_000_001),
+            "the other is away for too long"
+        );
     }
 
     #[test]

@@ -193,9 +193,7 @@ impl Memory {
                 Reference::Live => {}
             }
         }
-        let horizon = &self.shared().horizon;
-        let met_all = |since| horizon.has_met_all_since(since, now_ms());
-        over.extend(suspects.review(&unreferred, Instant::now(), met_all));
+        over.extend(suspects.review(&unreferred, Instant::now(), self.shared().met_all()));
         over
     }
 

@@ -33,6 +33,7 @@ mod index;
 mod intake;
 mod keeper;
 mod leftovers;
+mod members;
 mod memory;
 mod page;
 mod reconcile;

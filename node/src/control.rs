@@ -30,6 +30,8 @@ use crate::wire::{Invitation, InviteRequest, NodeId, Peer, RevokeRequest, Status
 const TICKET_VALID: Duration = Duration::from_secs(24 * 3600);
 /// Beyond this a ticket is a password: narrow it, or make a new one.
 const TICKET_VALID_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long a node that leaves waits until others were told what they need not wait for.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// The running node, as the API sees it.
 #[derive(Debug)]
@@ -217,7 +219,13 @@ impl Control {
             }
         };
         let pass = self.credentials.read().unwrap_or_else(PoisonError::into_inner).pass().clone();
-        Ok(self.ledger.revoke(&what, &self.network, &pass).await?)
+        self.ledger.revoke(&what, &self.network, &pass).await?;
+        if let Revoked::Peer(peer) = what
+            && let Err(error) = self.memory.discharge(&peer).await
+        {
+            tracing::debug!(%error, "what only a member may bring is kept for it until the horizon");
+        }
+        Ok(())
     }
 
     pub(crate) async fn block(&self, peer: PeerId) {
@@ -251,14 +259,33 @@ impl Control {
     fn is_last_with_anything(&self) -> bool {
         let is_alone = !self.network.members().iter().any(|member| member.alive);
         let has_files = self.files.usage().is_ok_and(|usage| usage.files + usage.dirs > 0);
-        is_alone && (has_files || self.memory.stats().cells > 0)
+        // That this node is enlisted is one cell.
+        is_alone && (has_files || self.memory.stats().cells > 1)
     }
 
     /// Says good-bye, and ends. What belongs to the swarm is put aside when all is closed.
     pub(crate) async fn leave(&self) {
+        self.discharge().await;
         self.beacons.say_leaving().await;
         self.end.leaving.store(true, Ordering::Release);
         self.end.asked.cancel();
+    }
+}
+
+impl Control {
+    /// Tells the others that this node brings them nothing any more, and waits a moment until they are told.
+    async fn discharge(&self) {
+        let n_sent = self.memory.stats().gossip_sent;
+        let told = async {
+            if self.memory.discharge(&self.network.local_peer()).await.is_ok() {
+                while self.memory.stats().gossip_sent == n_sent {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        if tokio::time::timeout(TOLD_WITHIN, told).await.is_err() {
+            tracing::debug!("others wait until the horizon for what this node may bring");
+        }
     }
 }
 

@@ -48,6 +48,10 @@ use crate::task::Tasks;
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// The same while there is progress: who has so much to fetch that it takes longer sees it come.
 const LONGEST_CATCH_UP: Duration = Duration::from_secs(20);
+/// How often this node looks whether it is still enlisted; ...
+const ENLISTS_EVERY: Duration = Duration::from_secs(600);
+/// ... and after a failure.
+const ENLISTS_AGAIN: Duration = Duration::from_secs(5);
 /// All of a stop; after that, what is still at work is abandoned. Supervisors kill after ten seconds.
 const STOP_DEADLINE: Duration = Duration::from_millis(4500);
 /// Of that, what answers on their way may take. Long ones (watches, outputs) end at once.
@@ -170,6 +174,7 @@ impl Node {
                 return Err(StartError::TurnedAway { peer, farewell });
             }
         }
+        spawn_enlisting(&tasks, &memory, network.local_peer());
         let (zone, api, end) = (settings.zone, doors.address(), End::default());
         let control = Arc::new(Control {
             dir,
@@ -346,6 +351,26 @@ fn spawn_large_values(tasks: &Tasks, memory: &Memory, blobs: Arc<dyn Blobs>) {
     tasks.spawn("large-values", async move {
         stopping.run_until_cancelled(memory.tend_large_values()).await;
         drop(blobs);
+    });
+}
+
+/// Sees to it that all know that this node has a replica, until it leaves.
+fn spawn_enlisting(tasks: &Tasks, memory: &Memory, peer: PeerId) {
+    let (memory, stopping) = (memory.clone(), tasks.stopping().clone());
+    let enlisting = async move {
+        loop {
+            let pause = match memory.enlist(&peer).await {
+                Ok(()) => ENLISTS_EVERY,
+                Err(error) => {
+                    tracing::debug!(%error, "others are not told of this replica yet");
+                    ENLISTS_AGAIN
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    };
+    tasks.spawn("enlist", async move {
+        stopping.run_until_cancelled(enlisting).await;
     });
 }
 

@@ -21,7 +21,6 @@ use std::{
 use super::{Collection, documents::Documents, error::DocumentError, read::text_len, write::Outcome};
 use crate::{
     cell::{Cell, Content, Draft},
-    clock::now_ms,
     codec::{self, Digest},
     document::{
         change,
@@ -153,9 +152,9 @@ impl Collection {
 impl Documents {
     /// Whether an epoch may be closed, so that the one before it counts no more.
     fn may_close(&self, place: &Place, epoch: Epoch) -> bool {
-        let horizon = &self.memory().shared().horizon;
         let since = self.derived().packed.known_since(place, epoch);
-        epoch == Epoch::FIRST || since.is_some_and(|since| horizon.has_met_all_since(since, now_ms()))
+        let has_met_all = |since| self.memory().shared().has_met_all_since(since);
+        epoch == Epoch::FIRST || since.is_some_and(has_met_all)
     }
 
     /// Starts the thread that takes out what is superfluous. It ends with the memory.
