@@ -22,6 +22,7 @@ use crate::{
     cell::{Cell, Content},
     clock::{stamp_time, unix_ms},
     members::Others,
+    memory::Memory,
 };
 
 /// What is reaped at one time, so that replicas reap the same at about the same time: a hundredth of the horizon.
@@ -63,7 +64,7 @@ struct Met {
 impl Horizon {
     /// Reads when it was that this replica last agreed with others. A damaged file is begun anew.
     pub(crate) fn open(dir: &Path, length: Duration) -> Self {
-        let file = dir.join("agreed");
+        let file = dir.join(Memory::MET);
         let agreed = match fs::read(&file) {
             Ok(bytes) => postcard::from_bytes(&bytes).unwrap_or_default(),
             Err(_) => Agreed::default(),

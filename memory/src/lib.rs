@@ -37,6 +37,7 @@ mod members;
 mod memory;
 mod page;
 mod reconcile;
+mod recover;
 mod replica;
 mod salvage;
 mod slot;

@@ -126,6 +126,9 @@ pub(crate) struct Shared {
 }
 
 impl Memory {
+    /// The file in its folder that tells when others were met last.
+    pub const MET: &str = "agreed";
+
     /// Opens the memory in `dir`, which is made if it is not there, for the node `author`.
     pub fn open(dir: &Path, author: &PeerId) -> Result<Self, StoreError> {
         Self::open_with(dir, author, MemoryOptions::default())
@@ -260,6 +263,13 @@ impl Memory {
         let (job, answer) = RemoteJob::new(cells);
         self.submit(Box::new(job)).await?;
         answer.await.map_err(|_| WriteError::Stopped)?
+    }
+
+    /// The same, for threads that may wait.
+    pub(crate) fn merge_blocking(&self, cells: Vec<Cell>) -> Result<(), WriteError> {
+        let (job, answer) = RemoteJob::new(cells);
+        self.ask(Work::Job(Box::new(job)))?;
+        answer.blocking_recv().map_err(|_| WriteError::Stopped)?
     }
 
     /// The same as [`Self::update`], for threads that may wait.

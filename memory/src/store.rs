@@ -266,10 +266,15 @@ impl Store {
     }
 
     fn open_engine(path: &Path) -> Result<Self, ReadError> {
-        let engine = Engine::open(path, OPTIONS)?;
+        let engine = Self::engine_of(path)?;
         let addresses = Addresses::new(Log::begin(path));
         let (hot, damage, unsynced) = (Hot::default(), Arc::default(), Mutex::default());
         Ok(Self { engine, addresses, hot, damage, unsynced })
+    }
+
+    /// The engine in `path`, whatever is in it.
+    pub(crate) fn engine_of(path: &Path) -> Result<StoreEngine, fjall::Error> {
+        Engine::open(path, OPTIONS)
     }
 
     /// Makes good what a failed write has left; says whether the cells must be summed up anew.

@@ -121,6 +121,7 @@ impl Control {
             memory_digest: self.memory.digest(),
             memory_cells: self.memory.stats().cells,
             memory_lost: self.memory.stats().lost,
+            memory_is_whole: self.memory.is_whole(),
             slots: capacity.slots,
             slots_free: capacity.free,
             jail: self.compute.jail(),

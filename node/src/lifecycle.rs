@@ -338,8 +338,17 @@ fn open_memory(
             std::fs::rename(folder, &aside).map_err(io)?;
             Memory::mark_incomplete(folder).map_err(io)?;
             let cause = error.source().map(ToString::to_string);
-            tracing::error!(cause, aside = %aside.display(), "the memory is damaged: it is put aside, and fetched from other members");
-            Memory::open_with(folder, peer, options)
+            tracing::error!(cause, aside = %aside.display(), "the memory is damaged: it is put aside");
+            // When others were met last, so that nothing comes back that was deleted since.
+            let _ = std::fs::copy(aside.join(Memory::MET), folder.join(Memory::MET));
+            let memory = Memory::open_with(folder, peer, options)?;
+            match memory.recover(&aside) {
+                Ok(n) => {
+                    tracing::info!(n, "cells of it are sound; what is missing is fetched from other members")
+                }
+                Err(error) => tracing::error!(%error, "what is sound of it cannot be taken over"),
+            }
+            Ok(memory)
         }
         opened => opened,
     }

@@ -83,6 +83,8 @@ pub struct Status {
     pub memory_cells: u64,
     /// Cells that were damaged on this node's disk and have not come back from other members yet.
     pub memory_lost: u64,
+    /// Whether all is here that was here before; it is not after damage, until other members were compared with.
+    pub memory_is_whole: bool,
     /// Tasks that this node runs at once.
     pub slots: u32,
     /// Of those, how many are free.

@@ -23,7 +23,7 @@ use crate::shell::fs::vfs::{Kind, Vfs};
 pub struct Get {
     /// What to copy.
     source: String,
-    /// Where to; `-` is standard output, and a folder that is there takes a file under its own name.
+    /// Where to; `-` is standard output, and a folder that is there takes a file under its own name, and what is in a directory beside what it has.
     destination: PathBuf,
 }
 

@@ -70,7 +70,8 @@ impl Status {
             table.row(["zone".to_owned(), status.zone.clone()]);
         }
         let lost = match status.memory_lost {
-            0 => String::new(),
+            0 if status.memory_is_whole => String::new(),
+            0 => ", some was damaged on this disk and has not come back from other members yet".to_owned(),
             n => format!(", {n} damaged on this disk and not back from other members yet"),
         };
         let memory = format!("{} cells, digest {:.16}{lost}", status.memory_cells, status.memory_digest);
