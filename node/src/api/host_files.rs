@@ -141,7 +141,9 @@ fn answer(
             Ok(entry) => CopyLine::Done(entry),
             Err(error) => CopyLine::Failed((&error).into()),
         };
-        Some((ndjson::line(&last), None))
+        // It may have ended with its last progress.
+        let moved = CopyLine::Moved(*progress.borrow_and_update());
+        Some(([ndjson::line(&moved), ndjson::line(&last)].concat().into(), None))
     });
     ndjson::answer(lines.map(Ok::<_, Infallible>))
 }
