@@ -1,5 +1,6 @@
 //! `starfish mem`: the shared memory.
 
+mod batch;
 mod held;
 mod past;
 mod watch;
@@ -12,9 +13,9 @@ use bytes::Bytes;
 use clap::builder::NonEmptyStringValueParser;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use starfish_node::client::{Precondition, RemoteLifetime, RemoteSpace, RemoteValue};
-use starfish_node::wire::{Base64, KeyKindBody, WriteBody};
+use starfish_node::wire::{Base64, KeyKindBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
@@ -30,8 +31,6 @@ use crate::shell::fs::path::VfsPath;
 const PAGE: usize = 1_000;
 /// The most that is added to a value at once, in bytes: more than the node takes, so that it says what is wrong.
 const MAX_MORE: u64 = 8 << 20;
-/// The same for a batch.
-const MAX_BATCH: u64 = 8 << 20;
 /// Read at once of what is sent.
 const PART: usize = 64 << 10;
 /// Where the node keeps what does not fit a cell.
@@ -260,7 +259,7 @@ impl Mem {
                 let value = space.incr(key.as_bytes(), by).await?;
                 context.print(value).await?;
             }
-            Action::Batch => batch(&mut context, &space).await?,
+            Action::Batch => batch::run(&mut context, &space).await?,
             Action::Watch { prefix, cursors, from } => {
                 watch::run(&mut context, &space, &prefix, cursors, from.as_deref()).await?;
             }
@@ -360,29 +359,6 @@ async fn stat(context: &mut Context, space: &RemoteSpace, key: &str, json: bool)
         }
     }
     Ok(0)
-}
-
-/// A line of a batch, in text.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Write {
-    key: String,
-    #[serde(default)]
-    field: String,
-    value: Option<String>,
-}
-
-async fn batch(context: &mut Context, space: &RemoteSpace) -> anyhow::Result<()> {
-    let mut text = String::new();
-    (&mut context.io.stdin).take(MAX_BATCH).read_to_string(&mut text).await?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let writes = lines.map(|(number, line)| {
-        let write: Write = serde_json::from_str(line).with_context(|| format!("line {}", number + 1))?;
-        let value = write.value.map(|value| Base64(value.into()));
-        anyhow::Ok(WriteBody { key: write.key.into(), field: write.field.into(), value })
-    });
-    let writes = writes.collect::<anyhow::Result<Vec<WriteBody>>>()?;
-    Ok(space.write(&writes).await?)
 }
 
 struct Range {
