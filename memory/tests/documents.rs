@@ -95,6 +95,27 @@ async fn what_cannot_be_done_is_refused_and_leaves_the_document_as_it_was() -> a
 }
 
 #[tokio::test]
+async fn no_write_makes_a_document_deeper_than_it_can_be_read() -> anyhow::Result<()> {
+    let node = node()?;
+    let notes = node.documents.collection("notes")?;
+    let nested = |levels| (1..levels).fold(json!({}), |inner, _| json!({"a": inner}));
+    notes.put("deep", nested(124)).await?;
+    assert!(matches!(notes.put("deeper", nested(125)).await, Err(DocumentError::TooDeep)));
+    assert!(matches!(notes.patch("deep", nested(125)).await, Err(DocumentError::TooDeep)));
+
+    notes.put("one", nested(100)).await?;
+    let place = "/a".repeat(99);
+    let deeper = |levels| edits(json!([{"op": "set", "path": place, "value": nested(levels)}]));
+    match notes.edit("one", deeper(26)).await {
+        Err(DocumentError::Edit(error)) => assert_eq!(error.path.to_string(), place),
+        other => panic!("{other:?}"),
+    }
+    notes.edit("one", deeper(25)).await?;
+    assert_eq!(read(&notes, "one").await, Some(nested(124)));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_document_of_several_megabytes_is_kept_and_said_to_be_large() -> anyhow::Result<()> {
     let Node { documents, memory, dir } = node()?;
     let notes = documents.collection("notes")?;

@@ -17,7 +17,7 @@ use crate::{
         patch, replace,
         shared::Editor,
         state::Document,
-        value::MAX_DEPTH,
+        value::{MAX_DEPTH, is_within},
     },
     writer::View,
 };
@@ -96,9 +96,10 @@ impl Collection {
         if edits.len() > MAX_EDITS {
             return Err(DocumentError::TooManyEdits { count: edits.len() });
         }
+        edit::check_depth(&edits)?;
         for edit in &edits {
             if let Edit::Set { value, .. } | Edit::Insert { value, .. } | Edit::Push { value, .. } = edit {
-                check(value)?;
+                check_size(value)?;
             }
         }
         self.edit_with(id, Missing::Refuse, move |editor| Ok(edit::apply(editor, &edits)?)).await
@@ -272,18 +273,10 @@ fn checked_object(value: Value) -> Result<Map<String, Value>, DocumentError> {
 
 /// Refuses what would be too much before anything is computed with it.
 fn check(value: &Value) -> Result<(), DocumentError> {
-    if too_deep(value, MAX_DEPTH) {
-        return Err(DocumentError::TooDeep);
-    }
-    let bytes = text_len(value);
-    if bytes > MAX_DOCUMENT { Err(DocumentError::TooLarge { bytes }) } else { Ok(()) }
+    if is_within(value, MAX_DEPTH) { check_size(value) } else { Err(DocumentError::TooDeep) }
 }
 
-fn too_deep(value: &Value, left: usize) -> bool {
-    let deeper = |value: &Value| left == 0 || too_deep(value, left - 1);
-    match value {
-        Value::Array(elements) => elements.iter().any(deeper),
-        Value::Object(members) => members.values().any(deeper),
-        _ => false,
-    }
+fn check_size(value: &Value) -> Result<(), DocumentError> {
+    let bytes = text_len(value);
+    if bytes > MAX_DOCUMENT { Err(DocumentError::TooLarge { bytes }) } else { Ok(()) }
 }

@@ -11,7 +11,7 @@ use super::{
     pointer::{self, Pointer},
     replace,
     shared::{Editor, Seed},
-    value::{self, Held, ScalarKind, Slot},
+    value::{self, Held, MAX_DEPTH, ScalarKind, Slot},
 };
 
 /// Edits of one request.
@@ -115,6 +115,9 @@ pub enum EditProblem {
     /// A document is an object.
     #[error("a document must be an object")]
     NotAnObject,
+    /// What it puts there would lie too deep.
+    #[error("the document would be nested more than {MAX_DEPTH} levels deep")]
+    TooDeep,
     /// The sum is outside the 64-bit integers.
     #[error("the result does not fit a 64-bit integer")]
     Overflow,
@@ -127,6 +130,22 @@ impl From<automerge::AutomergeError> for EditProblem {
     fn from(error: automerge::AutomergeError) -> Self {
         Self::Refused(error.to_string())
     }
+}
+
+/// Refuses values that would lie too deep where they are to be. An object never moves in a document, so what each of two sides
+/// keeps to, their merge keeps to.
+pub(crate) fn check_depth(edits: &[Edit]) -> Result<(), EditError> {
+    for (number, edit) in edits.iter().enumerate() {
+        let (value, above) = match edit {
+            Edit::Set { path, value } | Edit::Insert { path, value } => (value, path.steps().len()),
+            Edit::Push { path, value } => (value, path.steps().len() + 1),
+            Edit::Remove { .. } | Edit::Increment { .. } | Edit::SpliceText { .. } => continue,
+        };
+        if !value::is_within(value, MAX_DEPTH.saturating_sub(above)) {
+            return Err(EditError { number, path: edit.path().clone(), problem: EditProblem::TooDeep });
+        }
+    }
+    Ok(())
 }
 
 /// Does `edits` in their order.

@@ -36,7 +36,7 @@ impl Tree {
     }
 
     fn read_object(document: &AutoCommit, id: &ObjId, kind: ObjType, depth: usize) -> Self {
-        if depth > MAX_DEPTH {
+        if depth >= MAX_DEPTH && kind != ObjType::Text {
             return Self::Scalar(ScalarValue::Null);
         }
         let part = |value: &ValueRef<'_>, id: &dyn Fn() -> ObjId| match value {

@@ -13,9 +13,9 @@ use automerge::{
 };
 use serde_json::{Map, Number, Value};
 
-/// How deep objects may lie in each other: as deep as `serde_json` reads. What lies deeper, written by a peer that
-/// does not keep to it, reads as null.
-pub(crate) const MAX_DEPTH: usize = 127;
+/// How many levels of objects and lists a document may have, itself among them. `serde_json` reads 127, and an answer to a search
+/// has three around each document. What lies deeper, written by a peer that does not keep to it, reads as null.
+pub(crate) const MAX_DEPTH: usize = 124;
 
 /// Where in an object a value is written.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,16 @@ pub(crate) enum Slot<'a> {
     Insert(usize),
 }
 
+/// Whether `value` has so many levels or fewer: a scalar has none, an empty object one.
+pub(crate) fn is_within(value: &Value, levels: usize) -> bool {
+    let below = |value: &Value| is_within(value, levels - 1);
+    match value {
+        Value::Array(elements) => levels > 0 && elements.iter().all(below),
+        Value::Object(members) => levels > 0 && members.values().all(below),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
+}
+
 /// The whole document.
 pub(crate) fn read(document: &AutoCommit) -> Value {
     read_object(document, &ROOT, ObjType::Map, 0)
@@ -35,7 +45,8 @@ pub(crate) fn read(document: &AutoCommit) -> Value {
 
 /// One object of the document.
 pub(crate) fn read_object(document: &AutoCommit, id: &ObjId, kind: ObjType, depth: usize) -> Value {
-    if depth > MAX_DEPTH {
+    // A text is no level.
+    if depth >= MAX_DEPTH && kind != ObjType::Text {
         return Value::Null;
     }
     match kind {
@@ -297,6 +308,15 @@ pub(crate) mod tests {
         for _ in 0..10_000 {
             parent = document.put_object(&parent, "a", ObjType::Map).unwrap();
         }
-        assert!(read(&document).to_string().len() < 1000);
+        let read = read(&document);
+        assert!(is_within(&read, MAX_DEPTH) && !is_within(&read, MAX_DEPTH - 1));
+        let answer = json!({"documents": [{"id": "deep", "document": read}]}).to_string();
+        assert!(serde_json::from_str::<Value>(&answer).is_ok(), "whoever asks can read it");
+    }
+
+    #[test]
+    fn levels_are_those_of_objects_and_lists() {
+        assert!(is_within(&json!(1), 0) && is_within(&json!({}), 1) && is_within(&json!({"a": [1]}), 2));
+        assert!(!is_within(&json!([]), 0) && !is_within(&json!({"a": 1, "b": [[]]}), 2));
     }
 }

@@ -133,3 +133,42 @@ fn an_edit_that_cannot_be_done_says_which_and_where() {
     assert_eq!(problem(json!({"op": "remove", "path": ""})), EditProblem::Whole);
     assert_eq!(problem(json!({"op": "set", "path": "", "value": 1})), EditProblem::NotAnObject);
 }
+
+/// Objects in each other, so many.
+fn nested(levels: usize) -> Value {
+    (1..levels).fold(json!({}), |inner, _| json!({"a": inner}))
+}
+
+#[test]
+fn what_would_lie_too_deep_is_refused_where_it_is() {
+    let deep = |path: &str, op: &str, levels| {
+        check_depth(&edits(json!([
+            {"op": "remove", "path": "/b"},
+            {"op": op, "path": path, "value": nested(levels)},
+        ])))
+    };
+    let path = "/a".repeat(60);
+    for (op, above) in [("set", 60), ("insert", 60), ("push", 61)] {
+        assert_eq!(deep(&path, op, MAX_DEPTH - above), Ok(()));
+        let error = deep(&path, op, MAX_DEPTH - above + 1).unwrap_err();
+        assert_eq!((error.number, &error.problem), (1, &EditProblem::TooDeep));
+        assert!(error.to_string().starts_with(&format!("edit 1, at `{path}`: ")), "{error}");
+    }
+    assert_eq!(deep("", "set", MAX_DEPTH), Ok(()));
+}
+
+#[test]
+fn two_sides_that_keep_to_the_depth_are_not_deeper_together() {
+    let half = MAX_DEPTH / 2;
+    let mut one = holding(&nested(half));
+    let mut two = one.fork();
+    let rest = nested(MAX_DEPTH - half);
+    let place = "/a".repeat(half);
+    for (document, author) in [(&mut one, 1), (&mut two, 2)] {
+        let edit = json!([{"op": "set", "path": place, "value": rest}]);
+        check_depth(&edits(edit.clone())).unwrap();
+        edited(document, author, edit).unwrap();
+    }
+    let merged = merged(&mut one, &mut two);
+    assert_eq!(merged, nested(MAX_DEPTH));
+}
