@@ -109,9 +109,10 @@ impl KeyState {
         self.version
     }
 
-    /// When the value's time is over, in Unix milliseconds.
-    pub(crate) fn expires_ms(&self) -> Option<u64> {
-        self.register.as_ref().and_then(|register| register.expires_ms)
+    /// When the time of the value that is there at `now_ms` is over, in Unix milliseconds. What is counted on top of an expired
+    /// value lasts.
+    pub(crate) fn expires_ms(&self, now_ms: u64) -> Option<u64> {
+        self.register.as_ref().filter(|register| !register.expired(now_ms))?.expires_ms
     }
 
     /// What `author` has contributed after adding `by`, and what the key is worth then.
@@ -221,7 +222,9 @@ mod tests {
         assert_eq!(state(&[base.clone(), a.clone()]).value(99).and_then(Value::into_inline).unwrap(), "15");
         assert_eq!(state(&[base.clone(), a.clone()]).value(100), None);
         let later = added(&[base.clone(), a], A, 2, 100);
-        assert_eq!(state(&[base, later]).value(100).and_then(Value::into_inline).unwrap(), "2");
+        let state = state(&[base, later]);
+        assert_eq!(state.value(100).and_then(Value::into_inline).unwrap(), "2");
+        assert_eq!((state.expires_ms(99), state.expires_ms(100)), (Some(100), None), "and lasts");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use starfish_dht::PeerId;
+use starfish_dht::{
+    PeerId,
+    testing::{PATIENCE, wait_until},
+};
 use starfish_memory::{
     BlobError, Change, Condition, Event, Glance, KeyKind, KeyRange, Lifetime, MAX_BATCH_CELLS, MAX_KEY,
     Memory, Put, Space, WriteError,
@@ -90,6 +93,19 @@ async fn values_grow_and_keep_their_time() -> anyhow::Result<()> {
         .modify(b"log", |before| Ok((Change::Delete, before.map(|before| before.value.clone()))))
         .await?;
     assert_eq!(taken.unwrap(), "one two".into());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_counter_that_begins_anew_when_its_time_is_over_lasts() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    space.incr(b"n", 5).await?;
+    assert!(space.expire(b"n", Lifetime::For(Duration::from_millis(1))).await?);
+    wait_until("its time is over", PATIENCE, || async { space.get(b"n").await.unwrap().is_none() }).await;
+    assert_eq!(space.incr(b"n", 2).await?, 2);
+    assert_eq!(space.entry(b"n").await?.unwrap().expires_ms, None);
+    assert_eq!(space.append(b"n", "0".into()).await?, 2);
+    assert_eq!(space.get(b"n").await?.unwrap(), "20", "what takes over its time lasts as well");
     Ok(())
 }
 

@@ -328,6 +328,7 @@ impl Space {
 }
 
 fn entry_of(state: &KeyState) -> Option<Entry> {
-    let value = state.value(now_ms())?;
-    Some(Entry { value, version: state.version()?, expires_ms: state.expires_ms() })
+    let now_ms = now_ms();
+    let value = state.value(now_ms)?;
+    Some(Entry { value, version: state.version()?, expires_ms: state.expires_ms(now_ms) })
 }

@@ -241,6 +241,7 @@ async fn values_expire() {
         };
         tokio::time::timeout(PATIENCE, gone).await.expect("it is gone");
     }
+    client.check("INCR c => :1\nPTTL c => :-1\nEXPIRE c 100 => :1\nINCR c => :2\nTTL c => :100").await;
     server.node.stop().await;
 }
 
