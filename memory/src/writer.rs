@@ -41,6 +41,12 @@ const MAX_GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
+    /// A name is empty.
+    #[error("a {what} must not be empty")]
+    Empty {
+        /// What it is the name of.
+        what: &'static str,
+    },
     /// The key is too long.
     #[error("the key has {len} bytes, {MAX_KEY} are allowed")]
     KeyTooLong {

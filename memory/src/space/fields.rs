@@ -184,7 +184,11 @@ pub(super) struct Changed {
 }
 
 fn check_named(field: &[u8]) -> Result<(), WriteError> {
-    if is_named(field) { Ok(()) } else { Err(WriteError::ReservedField) }
+    match field {
+        [] => Err(WriteError::Empty { what: "field" }),
+        field if is_users(field) => Ok(()),
+        _ => Err(WriteError::ReservedField),
+    }
 }
 
 /// Whether a field is a user's, and not the plain value.

@@ -137,6 +137,12 @@ async fn write(
 ) -> Result<StatusCode, ApiError> {
     let mut batch = space(&state, &segments)?.batch();
     for WriteBody { key, field, value } in writes {
+        // Only whoever names no field means the plain value: a name that is empty is a mistake.
+        let field = match field {
+            Some(NameBody(field)) if field.is_empty() => return Err(WriteError::Empty { what: "field" }.into()),
+            Some(NameBody(field)) => field,
+            None => Bytes::new(),
+        };
         match value {
             Some(value) => batch.put(key, field, value.0),
             None => batch.delete(key, field),

@@ -305,9 +305,10 @@ impl From<WriteError> for ApiError {
             WriteError::ValueTooLong { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("put it into a file")
             }
-            WriteError::KeyTooLong { .. } | WriteError::FieldTooLong { .. } | WriteError::ReservedField => {
-                Self::bad_request("bad-key", message)
-            }
+            WriteError::Empty { .. }
+            | WriteError::KeyTooLong { .. }
+            | WriteError::FieldTooLong { .. }
+            | WriteError::ReservedField => Self::bad_request("bad-key", message),
             WriteError::BatchTooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("write it in parts")
             }

@@ -41,7 +41,7 @@ pub(super) enum Refusal {
     TooManyKeys(usize),
     #[error("ERR the pattern is longer than {0} bytes")]
     PatternTooLong(usize),
-    #[error("ERR a field must not be empty or begin with a zero byte")]
+    #[error("ERR a field must not begin with a zero byte")]
     Field,
     #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
     WrongType,

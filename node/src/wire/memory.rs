@@ -162,9 +162,9 @@ pub struct WriteBody {
     /// The key.
     #[serde(with = "as_percent")]
     pub key: Bytes,
-    /// The field; the plain value if it is empty or missing.
-    #[serde(with = "as_percent", default)]
-    pub field: Bytes,
+    /// The field; the plain value if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<NameBody>,
     /// The value; without one, what is there is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Base64>,

@@ -14,6 +14,7 @@ mod docs;
 mod gateway;
 mod guards;
 mod host_files;
+mod keys;
 mod node;
 mod redis;
 mod share;

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use serde::Deserialize;
 use starfish_node::client::RemoteSpace;
-use starfish_node::wire::{Base64, WriteBody};
+use starfish_node::wire::{Base64, NameBody, WriteBody};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Context;
@@ -16,8 +16,8 @@ const MAX_TEXT: u64 = 8 << 20;
 #[serde(deny_unknown_fields)]
 struct Write {
     key: String,
-    #[serde(default)]
-    field: String,
+    /// Of the plain value if it is missing.
+    field: Option<String>,
     value: Option<String>,
 }
 
@@ -47,7 +47,8 @@ fn writes_in(text: &str) -> anyhow::Result<Vec<WriteBody>> {
 fn write_in(line: &str) -> anyhow::Result<WriteBody> {
     let Write { key, field, value } = serde_json::from_str(line)?;
     let value = value.map(|value| Base64(value.into()));
-    Ok(WriteBody { key: key.into(), field: field.into(), value })
+    anyhow::ensure!(field.as_deref() != Some(""), "a field must not be empty");
+    Ok(WriteBody { key: key.into(), field: field.map(|field| NameBody(field.into())), value })
 }
 
 #[cfg(test)]
@@ -73,5 +74,12 @@ mod tests {
     async fn a_line_that_makes_no_sense_is_named() {
         let refused = read("{\"key\":\"a\",\"value\":\"1\"}\n\n{\"kee\":1}\n").await.unwrap_err();
         assert_eq!(refused.to_string(), "line 3");
+    }
+
+    #[tokio::test]
+    async fn a_field_that_is_missing_is_the_plain_value_and_one_that_is_empty_a_mistake() {
+        assert_eq!(read(r#"{"key":"a","value":"1"}"#).await.unwrap()[0].field, None);
+        let refused = read(r#"{"key":"a","field":"","value":"2"}"#).await.unwrap_err();
+        assert_eq!(format!("{refused:#}"), "line 1: a field must not be empty");
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use starfish_node::client::RemoteSpace;
-use starfish_node::wire::{Base64, FieldBody, WriteBody};
+use starfish_node::wire::{Base64, FieldBody, NameBody, WriteBody};
 
 use super::{Context, NOT_FOUND, Source, found, print_bytes, print_value, readable};
 
@@ -90,7 +90,7 @@ impl Held {
                 let [field] = fields.as_slice() else {
                     anyhow::bail!("with --file there must be the name of one field");
                 };
-                anyhow::ensure!(!field.is_empty(), "a field must have a name");
+                anyhow::ensure!(!field.is_empty(), "a field must not be empty");
                 let value = Source::File(file).open(context).await?;
                 space.set_field_streamed(key.as_bytes(), field.as_bytes(), value).await?;
             }
@@ -149,9 +149,9 @@ async fn set_fields(space: &RemoteSpace, key: &str, fields: Vec<String>) -> anyh
     let mut writes = Vec::new();
     let mut rest = fields.into_iter();
     while let (Some(field), Some(value)) = (rest.next(), rest.next()) {
-        anyhow::ensure!(!field.is_empty(), "a field must have a name");
-        let value = Some(Base64(value.into()));
-        writes.push(WriteBody { key: key.to_owned().into(), field: field.into(), value });
+        anyhow::ensure!(!field.is_empty(), "a field must not be empty");
+        let (field, value) = (Some(NameBody(field.into())), Some(Base64(value.into())));
+        writes.push(WriteBody { key: key.to_owned().into(), field, value });
     }
     Ok(space.write(&writes).await?)
 }

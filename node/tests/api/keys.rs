@@ -1,0 +1,35 @@
+//! Keys through the client that the CLI uses.
+
+use bytes::Bytes;
+use starfish_node::ClientError;
+use starfish_node::wire::{Base64, NameBody, ProblemBody, WriteBody};
+
+use crate::common::TestNode;
+
+fn refusal<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> (u16, ProblemBody) {
+    match answer.unwrap_err() {
+        ClientError::Refused(problem) => (problem.status, problem.body),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn write(key: &str, field: Option<&str>, value: impl Into<Bytes>) -> WriteBody {
+    let field = field.map(|field| NameBody(Bytes::copy_from_slice(field.as_bytes())));
+    WriteBody { key: Bytes::copy_from_slice(key.as_bytes()), field, value: Some(Base64(value.into())) }
+}
+
+#[tokio::test]
+async fn a_batch_names_a_field_or_means_the_plain_value() {
+    let node = TestNode::start().await;
+    let space = node.client().space("app");
+    space.write(&[write("a", None, "plain"), write("a", Some("f"), "field")]).await.unwrap();
+    assert_eq!(space.get(b"a").await.unwrap().unwrap(), "plain");
+    assert_eq!(space.field(b"a", b"f").await.unwrap().unwrap(), "field");
+
+    let (status, body) = refusal(space.write(&[write("b", None, "1"), write("a", Some(""), "2")]).await);
+    assert_eq!((status, body.code.as_str()), (400, "bad-key"));
+    assert_eq!(body.message, "a field must not be empty");
+    assert_eq!(space.get(b"a").await.unwrap().unwrap(), "plain");
+    assert_eq!(space.get(b"b").await.unwrap(), None, "all or none");
+    node.stop().await;
+}
