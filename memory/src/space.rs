@@ -119,7 +119,7 @@ impl Space {
 
     /// Deletes `key`: its value, all of its fields and its members. Returns whether there was anything to delete.
     pub async fn delete(&self, key: &[u8]) -> Result<bool, WriteError> {
-        check_names(key, &REGISTER)?;
+        check_lengths(key, &REGISTER)?;
         let (space, key) = (self.clone(), Bytes::copy_from_slice(key));
         let (_, existed) = self
             .memory
@@ -256,7 +256,10 @@ impl Batch {
                 Content::Value(value) => Some(value),
                 Content::Tombstone | Content::Large(_) | Content::Kept(_) => None,
             };
-            check_names(key, field)?;
+            match value {
+                Some(_) => check_names(key, field)?,
+                None => check_lengths(key, field)?,
+            }
             if !is_users(field) {
                 return Err(WriteError::ReservedField);
             }
@@ -277,7 +280,16 @@ impl Batch {
     }
 }
 
+/// What may be written to: a key has a name.
 fn check_names(key: &[u8], field: &[u8]) -> Result<(), WriteError> {
+    match key {
+        [] => Err(WriteError::Empty { what: "key" }),
+        _ => check_lengths(key, field),
+    }
+}
+
+/// What may be deleted: an empty name as well, which versions before this one let in.
+fn check_lengths(key: &[u8], field: &[u8]) -> Result<(), WriteError> {
     if key.len() > MAX_KEY {
         return Err(WriteError::KeyTooLong { len: key.len() });
     }

@@ -14,6 +14,7 @@ use starfish_memory::{
 use tempfile::TempDir;
 
 struct Node {
+    memory: Memory,
     space: Space,
     // Goes last.
     _dir: TempDir,
@@ -22,7 +23,7 @@ struct Node {
 fn node() -> anyhow::Result<Node> {
     let dir = tempfile::tempdir()?;
     let memory = Memory::open(dir.path(), &PeerId::random())?;
-    Ok(Node { space: memory.space("test")?, _dir: dir })
+    Ok(Node { space: memory.space("test")?, memory, _dir: dir })
 }
 
 fn bytes(texts: &[&'static str]) -> Vec<Bytes> {
@@ -132,15 +133,42 @@ async fn a_hash_has_fields() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_set_has_members() -> anyhow::Result<()> {
     let Node { space, .. } = &node()?;
-    assert_eq!(space.add_members(b"s", bytes(&["b", "a", "b", ""])).await?, 3);
+    assert_eq!(space.add_members(b"s", bytes(&["b", "a", "b", "z"])).await?, 3);
     assert_eq!(space.add_members(b"s", bytes(&["a", "c"])).await?, 1);
     assert_eq!(space.remove_members(b"s", bytes(&["b", "x"])).await?, 1);
-    assert_eq!(space.members(b"s").await?, bytes(&["", "a", "c"]));
+    assert_eq!(space.members(b"s").await?, bytes(&["a", "c", "z"]));
     assert!(space.is_member(b"s", b"a").await? && !space.is_member(b"s", b"b").await?);
     assert!(space.fields(b"s").await?.is_empty());
     assert_eq!(space.kind(b"s").await?, Some(KeyKind::Members));
     assert!(space.delete(b"s").await?);
     assert!(space.members(b"s").await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn whatever_is_written_has_a_name() -> anyhow::Result<()> {
+    let Node { memory, space, .. } = &node()?;
+    let is_empty = |written: Result<(), WriteError>, what| match written {
+        Err(WriteError::Empty { what: told }) => assert_eq!(told, what),
+        other => panic!("{other:?}"),
+    };
+    let mut batch = space.batch();
+    batch.put("a", "", "1").put("", "", "1");
+    is_empty(memory.commit(batch).await.map(drop), "key");
+    is_empty(space.set(b"", "1".into(), None).await.map(drop), "key");
+    is_empty(space.put_each(vec![Put { key: "".into(), value: "1".into(), ttl: None }]).await, "key");
+    is_empty(space.incr(b"", 1).await.map(drop), "key");
+    is_empty(space.append(b"", "1".into()).await.map(drop), "key");
+    is_empty(space.set_fields(b"", vec![("f".into(), "1".into())]).await.map(drop), "key");
+    is_empty(space.incr_field(b"h", b"", 1).await.map(drop), "field");
+    is_empty(space.add_members(b"", bytes(&["m"])).await.map(drop), "key");
+    is_empty(space.add_members(b"s", bytes(&["m", ""])).await.map(drop), "member");
+    is_empty(space.change_members(b"s", bytes(&[""]), vec![]).await.map(drop), "member");
+    assert!(space.keys(KeyRange::default(), 10).await?.is_empty());
+
+    // What versions before this one let in can go.
+    assert!(!space.delete(b"").await?);
+    assert_eq!(space.remove_members(b"s", bytes(&[""])).await?, 0);
     Ok(())
 }
 

@@ -31,10 +31,12 @@ mod spaces;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use starfish_compute::Compute;
 use starfish_fs::Vfs;
 
 use self::error::ApiError;
@@ -62,7 +64,7 @@ pub(crate) fn router(services: &Services, guard: Guard) -> Router {
     route::router(table(services))
         .merge(gateway::dav(&tree))
         .merge(gateway::functions(&services.control.compute))
-        .fallback(move |request| gateway::own_path(compute, request))
+        .fallback(move |request| elsewhere(compute, request))
         .method_not_allowed_fallback(async || {
             let status = http::StatusCode::METHOD_NOT_ALLOWED;
             ApiError::new(status, "no-such-method", "the resource does not know this method")
@@ -70,6 +72,12 @@ pub(crate) fn router(services: &Services, guard: Guard) -> Router {
         .layer(DefaultBodyLimit::max(MAX_JSON))
         .layer(from_fn_with_state(guard, guard::check))
         .layer(from_fn_with_state(Arc::clone(&services.metrics), answer::finish))
+}
+
+/// What no route is for. A name that is empty is told of, and the rest may be a function's own path.
+async fn elsewhere(compute: Compute, request: Request) -> Result<Response, ApiError> {
+    memory::check_named(request.uri().path())?;
+    gateway::own_path(compute, request).await
 }
 
 /// Every route there is.

@@ -126,6 +126,10 @@ fn keys_hold_fields_and_members_that_all_nodes_see() {
     assert_eq!(node.run(["mem", "smembers", "tags", "a"]).code, NO_SUCH_KEY);
     assert_eq!(node.run(["mem", "hget", "user", "age"]).code, NO_SUCH_KEY);
 
+    for args in [&["mem", "sadd", "tags", ""][..], &["mem", "smembers", "tags", ""], &["mem", "get", ""]] {
+        let refused = node.run(args);
+        assert!(refused.code == 2 && refused.stderr.contains("must not be empty"), "{}", refused.stderr);
+    }
     let writes = "{\"key\":\"a\",\"value\":\"1\"}\n{\"key\":\"user\",\"field\":\"name\"}\n{\"key\":\"b\",\"value\":\"2\"}\n";
     node.feed(["mem", "batch"], writes).ok();
     assert_eq!(node.ok(["mem", "ls", "--from", "a", "--to", "b", "--quiet"]), "a\n");

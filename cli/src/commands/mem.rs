@@ -2,6 +2,7 @@
 
 mod batch;
 mod held;
+mod names;
 mod past;
 mod watch;
 
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clap::builder::NonEmptyStringValueParser;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -59,7 +59,7 @@ enum Action {
     /// Print the value of a key, and a newline behind one of up to 16 KiB; exit with 4 if there is none.
     Get {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// No newline: the bytes of the value and nothing else.
         #[arg(long)]
@@ -71,7 +71,7 @@ enum Action {
     /// Print what is known of a key: its version, when its time is over, what it holds.
     Stat {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// As one JSON document.
         #[arg(long)]
@@ -80,7 +80,7 @@ enum Action {
     /// Set a key to a value of up to 64 MiB. With a condition that does not hold nothing is set, and it exits with 1.
     Set {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// The value; standard input if it is missing or `-`.
         #[arg(allow_hyphen_values = true)]
@@ -103,7 +103,7 @@ enum Action {
     /// Add to the end of a value, and print how many bytes it has then.
     Append {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// What to add; standard input if it is missing or `-`.
         #[arg(allow_hyphen_values = true)]
@@ -112,7 +112,7 @@ enum Action {
     /// Forget a key after a time, or keep it for good; exit with 4 if there is none.
     Expire {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// Such as 30s or 7d; for good if it is missing.
         #[arg(value_parser = parse_lasting)]
@@ -121,7 +121,7 @@ enum Action {
     /// Delete a key and all that it holds; exit with 4 if there is none.
     Del {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// Only the value of this version; another one exits with 1.
         #[arg(long, value_name = "VERSION")]
@@ -148,7 +148,7 @@ enum Action {
     /// Add to a counter, and print what it is then.
     Incr {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// How much; may be negative.
         #[arg(default_value_t = 1, allow_negative_numbers = true)]

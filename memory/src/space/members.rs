@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{MAX_BATCH_BYTES, MAX_BATCH_CELLS, Space, blocking, check_names};
+use super::{MAX_BATCH_BYTES, MAX_BATCH_CELLS, Space, blocking, check_lengths, check_names};
 use crate::{
     cell::{Cell, Content, MAX_FIELD, RESERVED_FIELD},
     clock::now_ms,
@@ -52,7 +52,7 @@ impl Space {
     /// of them come in several.
     pub async fn add_members(&self, key: &[u8], members: Vec<Bytes>) -> Result<usize, WriteError> {
         let mut added = 0;
-        let fields = checked(key, &members)?;
+        let fields = named(key, &members)?;
         for some in fields.chunks(at_once(key, &fields)) {
             let cells = some.iter().map(|field| (field.clone(), Content::Value(Bytes::new())));
             added += self.change_cells(key, cells).await?.added;
@@ -68,7 +68,7 @@ impl Space {
         added: Vec<Bytes>,
         removed: Vec<Bytes>,
     ) -> Result<(usize, usize), WriteError> {
-        let (added, removed) = (checked(key, &added)?, checked(key, &removed)?);
+        let (added, removed) = (named(key, &added)?, checked(key, &removed)?);
         let added = added.into_iter().map(|field| (field, Content::Value(Bytes::new())));
         let removed = removed.into_iter().map(|field| (field, Content::Tombstone));
         self.change_cells(key, added.chain(removed)).await.map(|changed| (changed.added, changed.removed))
@@ -92,10 +92,22 @@ fn at_once(key: &[u8], fields: &[Bytes]) -> usize {
     (MAX_BATCH_BYTES / (key.len() + longest).max(1)).clamp(1, MAX_BATCH_CELLS)
 }
 
+/// The fields of members to be added: none is empty, nor is their key.
+fn named(key: &[u8], members: &[Bytes]) -> Result<Vec<Bytes>, WriteError> {
+    if !members.is_empty() {
+        check_names(key, &[])?;
+    }
+    match members.iter().any(Bytes::is_empty) {
+        true => Err(WriteError::Empty { what: "member" }),
+        false => checked(key, members),
+    }
+}
+
+/// The fields of members to be removed.
 fn checked(key: &[u8], members: &[Bytes]) -> Result<Vec<Bytes>, WriteError> {
     let field = |member: &Bytes| {
         let field = field_of(member);
-        check_names(key, &field).map(|()| field)
+        check_lengths(key, &field).map(|()| field)
     };
     members.iter().map(field).collect()
 }

@@ -267,6 +267,17 @@ pub(super) fn space(state: &Resource, segments: &Segments) -> Result<Space, ApiE
     state.memory.space(name).map_err(|error| ApiError::bad_request("bad-space", error.to_string()))
 }
 
+/// Refuses a path below a space with a name in it that is empty, which no route takes.
+pub(super) fn check_named(path: &str) -> Result<(), ApiError> {
+    let names = path.strip_prefix("/api/v1/mem/").and_then(|rest| rest.split_once('/'));
+    match names {
+        Some((_, names)) if names.split('/').any(str::is_empty) => {
+            Err(ApiError::bad_request("bad-key", "a key, field or member must not be empty"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What the system keeps is not for users.
 pub(super) fn not_of_the_system(name: &str) -> Result<(), ApiError> {
     if starfish_compute::reach::is_internal_space(name) {

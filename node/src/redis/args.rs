@@ -35,6 +35,18 @@ impl Args {
         self.rest.next().ok_or(Refusal::Arity(self.command))
     }
 
+    /// The next one, which names a field or a member.
+    pub(super) fn name(&mut self, what: &'static str) -> Result<Bytes, Refusal> {
+        let name = self.next()?;
+        if name.is_empty() { Err(Refusal::Empty(what)) } else { Ok(name) }
+    }
+
+    /// All that is left, which names fields or members.
+    pub(super) fn names(self, what: &'static str) -> Result<Vec<Bytes>, Refusal> {
+        let names = self.all();
+        if names.iter().any(Bytes::is_empty) { Err(Refusal::Empty(what)) } else { Ok(names) }
+    }
+
     /// The next one, if there is one: an option.
     pub(super) fn option(&mut self) -> Option<String> {
         self.rest.next().map(|word| String::from_utf8_lossy(&word).to_ascii_uppercase())

@@ -66,6 +66,17 @@ struct Spec {
     parse: Parse,
 }
 
+impl Spec {
+    /// The keys that a request of this command names.
+    fn keys_in<'a>(&self, request: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
+        let (first, last, step) = self.keys;
+        let place = |at: i64| usize::try_from(at).unwrap_or(request.len());
+        let until = if last < 0 { request.len() } else { place(last) + 1 };
+        let n_keys = if first == 0 { 0 } else { until.saturating_sub(place(first)) };
+        request.iter().skip(place(first)).take(n_keys).step_by(place(step).max(1))
+    }
+}
+
 /// Longer than any name.
 const MAX_NAME: usize = 16;
 
@@ -145,6 +156,10 @@ impl Command {
         let fits = if spec.arity < 0 { words >= -spec.arity } else { words == spec.arity };
         if !fits {
             return Err(Refusal::Arity(spec.name));
+        }
+        // What versions before this one let in can still be deleted.
+        if spec.name != "del" && spec.keys_in(&request).any(Bytes::is_empty) {
+            return Err(Refusal::Empty("key"));
         }
         Ok((spec.name, (spec.parse)(Args::new(spec.name, request))?))
     }
@@ -226,6 +241,13 @@ mod tests {
             ("SCAN x", "ERR invalid cursor: it is none, or so old that it was forgotten; begin again with 0"),
             ("SCAN 0 COUNT 0", "ERR syntax error"),
             ("SELECT 1", "ERR DB index is out of range"),
+            ("GET ", "ERR a key must not be empty"),
+            ("MGET a ", "ERR a key must not be empty"),
+            ("MSET a 1  2", "ERR a key must not be empty"),
+            ("SADD s a ", "ERR a member must not be empty"),
+            ("SISMEMBER s ", "ERR a member must not be empty"),
+            ("HSET h a 1  2", "ERR a field must not be empty"),
+            ("HMGET h ", "ERR a field must not be empty"),
             ("HELLO 4", "NOPROTO unsupported protocol version"),
         ] {
             assert_eq!(refused(line), words, "{line}");

@@ -28,15 +28,19 @@ type Parsed = Result<Command, Refusal>;
 
 impl Hashes {
     pub(super) fn set(mut args: Args) -> Parsed {
-        Ok(Command::Hashes(Self::Set { key: args.next()?, fields: args.pairs()? }))
+        let (key, fields) = (args.next()?, args.pairs()?);
+        match fields.iter().any(|(field, _)| field.is_empty()) {
+            true => Err(Refusal::Empty("field")),
+            false => Ok(Command::Hashes(Self::Set { key, fields })),
+        }
     }
 
     pub(super) fn get(mut args: Args) -> Parsed {
-        Ok(Command::Hashes(Self::Get { key: args.next()?, field: args.next()? }))
+        Ok(Command::Hashes(Self::Get { key: args.next()?, field: args.name("field")? }))
     }
 
     pub(super) fn get_many(mut args: Args) -> Parsed {
-        Ok(Command::Hashes(Self::GetMany { key: args.next()?, fields: args.all() }))
+        Ok(Command::Hashes(Self::GetMany { key: args.next()?, fields: args.names("field")? }))
     }
 
     pub(super) fn get_all(mut args: Args) -> Parsed {
@@ -44,7 +48,7 @@ impl Hashes {
     }
 
     pub(super) fn del(mut args: Args) -> Parsed {
-        Ok(Command::Hashes(Self::Del { key: args.next()?, fields: args.all() }))
+        Ok(Command::Hashes(Self::Del { key: args.next()?, fields: args.names("field")? }))
     }
 
     pub(super) fn len(mut args: Args) -> Parsed {
@@ -52,7 +56,7 @@ impl Hashes {
     }
 
     pub(super) fn incr_by(mut args: Args) -> Parsed {
-        Ok(Command::Hashes(Self::IncrBy { key: args.next()?, field: args.next()?, by: args.integer()? }))
+        Ok(Command::Hashes(Self::IncrBy { key: args.next()?, field: args.name("field")?, by: args.integer()? }))
     }
 
     pub(super) fn scan(mut args: Args) -> Parsed {

@@ -41,6 +41,8 @@ pub(super) enum Refusal {
     TooManyKeys(usize),
     #[error("ERR the pattern is longer than {0} bytes")]
     PatternTooLong(usize),
+    #[error("ERR a {0} must not be empty")]
+    Empty(&'static str),
     #[error("ERR a field must not begin with a zero byte")]
     Field,
     #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
@@ -106,6 +108,7 @@ impl From<WriteError> for Refusal {
         match error {
             WriteError::Increment(IncrementError::NotAnInteger) => Self::NotAnInteger,
             WriteError::Increment(IncrementError::Overflow) => Self::Overflow,
+            WriteError::Empty { what } => Self::Empty(what),
             WriteError::ReservedField => Self::Field,
             WriteError::Commit(_) if error.is_no_room() => Self::NoRoom(chain(&error)),
             _ => Self::Other(chain(&error)),

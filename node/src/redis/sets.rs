@@ -26,7 +26,7 @@ type Parsed = Result<Command, Refusal>;
 
 impl Sets {
     pub(super) fn add(mut args: Args) -> Parsed {
-        Ok(Command::Sets(Self::Add { key: args.next()?, members: args.all() }))
+        Ok(Command::Sets(Self::Add { key: args.next()?, members: args.names("member")? }))
     }
 
     pub(super) fn remove(mut args: Args) -> Parsed {
@@ -38,7 +38,7 @@ impl Sets {
     }
 
     pub(super) fn is_member(mut args: Args) -> Parsed {
-        Ok(Command::Sets(Self::IsMember { key: args.next()?, member: args.next()? }))
+        Ok(Command::Sets(Self::IsMember { key: args.next()?, member: args.name("member")? }))
     }
 
     pub(super) fn len(mut args: Args) -> Parsed {

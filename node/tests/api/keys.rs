@@ -33,3 +33,20 @@ async fn a_batch_names_a_field_or_means_the_plain_value() {
     assert_eq!(space.get(b"b").await.unwrap(), None, "all or none");
     node.stop().await;
 }
+
+#[tokio::test]
+async fn no_name_is_empty_and_who_asks_for_one_is_told_so() {
+    let node = TestNode::start().await;
+    let space = node.client().space("app");
+    let is_told = |answer: (u16, ProblemBody), what: &str| {
+        assert_eq!((answer.0, answer.1.code.as_str()), (400, "bad-key"));
+        assert!(answer.1.message.contains(what) && answer.1.message.ends_with("must not be empty"));
+    };
+    is_told(refusal(space.write(&[write("", None, "1")]).await), "key");
+    is_told(refusal(space.add_members(b"s", ["a", ""]).await), "member");
+    is_told(refusal(space.is_member(b"s", b"").await), "member");
+    is_told(refusal(space.set(b"", "1".into(), None).await), "key");
+    is_told(refusal(space.get(b"").await), "key");
+    is_told(refusal(space.incr_field(b"h", b"", 1).await), "field");
+    node.stop().await;
+}

@@ -91,7 +91,7 @@ impl Client {
 
     /// Asks each of them, and holds the answers against those behind the `=>`.
     async fn check(&mut self, dialogue: &str) {
-        for line in dialogue.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        for line in dialogue.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
             let (command, answer) = line.split_once(" => ").unwrap();
             assert_eq!(self.ask(command).await, answer, "{command}");
         }
@@ -189,6 +189,11 @@ async fn plain_values_behave_as_in_redis() {
             GET s => abcd
             TYPE s => +string
             TYPE nothing => +none
+            SET  x => -ERR a key must not be empty
+            SADD set  => -ERR a member must not be empty
+            HSET hash  x => -ERR a field must not be empty
+            KEYS  => []
+            DEL  => :0
             SELECT 0 => +OK
             SELECT 1 => -ERR DB index is out of range
             DBSIZE => :4",

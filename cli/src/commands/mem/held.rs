@@ -6,14 +6,14 @@ use clap::builder::NonEmptyStringValueParser;
 use starfish_node::client::RemoteSpace;
 use starfish_node::wire::{Base64, FieldBody, NameBody, WriteBody};
 
-use super::{Context, NOT_FOUND, Source, found, print_bytes, print_value, readable};
+use super::{Context, NOT_FOUND, Source, found, names, print_bytes, print_value, readable};
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(super) enum Held {
     /// Set fields of a key, all at once.
     Hset {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// Names and values, in turn.
         #[arg(required = true, allow_hyphen_values = true, value_names = ["FIELD", "VALUE"])]
@@ -26,9 +26,10 @@ pub(super) enum Held {
     /// is none.
     Hget {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// The field.
+        #[arg(value_parser = names::field)]
         field: Option<String>,
         /// No newline: the bytes of the field and nothing else.
         #[arg(long, requires = "field")]
@@ -37,18 +38,19 @@ pub(super) enum Held {
     /// Delete fields of a key; exit with 4 if there was none of them.
     Hdel {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// The fields.
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = names::field)]
         fields: Vec<String>,
     },
     /// Add to a field, and print what it is then. Unlike a counter, it keeps only the later of two nodes' results.
     Hincr {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// The field.
+        #[arg(value_parser = names::field)]
         field: String,
         /// How much; may be negative.
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
@@ -57,16 +59,16 @@ pub(super) enum Held {
     /// Add members to a set, and print how many are new.
     Sadd {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// The members.
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = names::member)]
         members: Vec<String>,
     },
     /// Remove members of a set; exit with 4 if there was none of them.
     Srem {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// The members.
         #[arg(required = true)]
@@ -75,9 +77,10 @@ pub(super) enum Held {
     /// Print the members of a set, one a line; or with a MEMBER, exit with 0 if it is one and with 4 if not.
     Smembers {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// The member.
+        #[arg(value_parser = names::member)]
         member: Option<String>,
     },
 }

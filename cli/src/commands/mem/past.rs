@@ -8,7 +8,7 @@ use starfish_node::client::RemoteSpace;
 use starfish_node::memory::SpaceSettings;
 use starfish_node::wire::VersionBody;
 
-use super::{Context, NOT_FOUND, print_value};
+use super::{Context, NOT_FOUND, names, print_value};
 use crate::output::human;
 use crate::output::table::Table;
 
@@ -39,7 +39,7 @@ pub(super) enum Past {
     /// A conflict was written without knowledge of the version that counts.
     Log {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// Of this field, not of the plain value.
         #[arg(long, default_value = "")]
@@ -51,7 +51,7 @@ pub(super) enum Past {
     /// Make an old version of a key the current one, as a new version; exit with 4 if there is no such version.
     Restore {
         /// The key.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        #[arg(value_parser = names::key)]
         key: String,
         /// The version, as `mem log` names it; its first digits are enough.
         #[arg(value_name = "VERSION")]
