@@ -19,6 +19,7 @@ mod cursors;
 mod glob;
 mod hashes;
 mod hub;
+mod inline;
 mod keys;
 mod pipeline;
 mod refusal;

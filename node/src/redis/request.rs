@@ -5,6 +5,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::inline;
+
 /// Arguments of one request: an `MSET` of as many keys as one commit takes, and the command.
 const MAX_ARGS: usize = 2 * starfish_memory::MAX_BATCH_CELLS + 1;
 /// Bytes of one argument. More than the memory takes, so that a value that is too long is refused in words and not
@@ -41,6 +43,8 @@ pub(super) enum ProtocolError {
     Unended,
     #[error("Protocol error: too big inline request")]
     LongLine,
+    #[error("Protocol error: unbalanced quotes in request")]
+    Quotes,
     /// A web page made a browser send this.
     #[error("Protocol error: this is no web server")]
     Http,
@@ -168,11 +172,10 @@ fn number(text: &[u8]) -> Option<i64> {
     str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// A request without lengths: `PING`, typed into `nc`. Quotes mean nothing here.
+/// A request without lengths: `PING`, typed into `nc`.
 fn words(buffer: &mut BytesMut) -> Result<Option<Request>, ProtocolError> {
     let Some(line) = line(buffer, MAX_WORDS_LINE)? else { return Ok(None) };
-    let words = line[..].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let words: Request = words.map(Bytes::copy_from_slice).collect();
+    let words = inline::words(&line)?;
     // A page in a browser can send text to this port: its first line, and one of its heads, look like these.
     match words.first() {
         Some(word) if word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:") => {
@@ -204,9 +207,9 @@ mod tests {
 
     #[test]
     fn requests_are_arrays_or_lines() {
-        let bytes = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n\r\n*0\r\n*-1\r\nset  k v\nPING\r\n*1\r\n$4";
+        let bytes = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n\r\n*0\r\n*-1\r\nset  k 'v w'\nPING\r\n*1\r\n$4";
         let read = read(bytes, true).unwrap();
-        assert_eq!(read, [vec!["GET", "k"], vec!["set", "k", "v"], vec!["PING"]]);
+        assert_eq!(read, [vec!["GET", "k"], vec!["set", "k", "v w"], vec!["PING"]]);
     }
 
     #[test]
@@ -219,6 +222,7 @@ mod tests {
             ("*1\r\n$-1\r\n", ProtocolError::Arg),
             ("*1\r\n:1\r\n", ProtocolError::NoArg(b':')),
             ("*1\r\n$1\r\nab\r\n", ProtocolError::Unended),
+            ("SET k \"a b\r\n", ProtocolError::Quotes),
             ("POST / HTTP/1.1\r\n", ProtocolError::Http),
             ("Host: localhost\r\n", ProtocolError::Http),
         ] {
