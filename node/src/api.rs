@@ -2,8 +2,8 @@
 //!
 //! A request passes, from the outside in: the doors ([`serve`]: so many connections, headers in time), the
 //! answer's finish ([`answer`]: request id, error body, count), the [`guard`], the table of routes ([`route`]),
-//! a handler. JSON bodies are at most [`MAX_JSON`]; bodies that are streams have no limit and are never held,
-//! the sender waits while the reader is slow.
+//! a handler. JSON bodies are at most [`MAX_JSON`], those of batches and documents some times that; bodies that are streams
+//! have no limit and are never held, the sender waits while the reader is slow.
 
 mod answer;
 mod batches;

@@ -1,14 +1,16 @@
 //! Extractors: what a handler is given is parsed, bounded and of its own type, or the request is refused.
 
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
+use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::MAX_JSON;
 use super::error::ApiError;
 use super::object::Strict;
 use crate::percent;
 
-/// A JSON body of at most [`super::MAX_JSON`] bytes.
+/// A JSON body of at most [`MAX_JSON`] bytes.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -16,8 +18,29 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let axum::Json(Strict(body)) = axum::Json::from_request(request, state).await?;
+        let LongJson(body) = LongJson::<T, MAX_JSON>::from_request(request, state).await?;
         Ok(Self(body))
+    }
+}
+
+/// A JSON body of at most `MAX` bytes, for what is more than most requests.
+#[derive(Debug)]
+pub(crate) struct LongJson<T, const MAX: usize>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned, const MAX: usize> FromRequest<S> for LongJson<T, MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, ApiError> {
+        DefaultBodyLimit::max(MAX).apply(&mut request);
+        match axum::Json::from_request(request, state).await {
+            Ok(axum::Json(Strict(body))) => Ok(Self(body)),
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = format!("the body is longer than {MAX} bytes");
+                let refusal = ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message);
+                Err(refusal.with_hint("send it in parts"))
+            }
+            Err(rejection) => Err(rejection.into()),
+        }
     }
 }
 

@@ -10,17 +10,28 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, StatusCode};
-use starfish_memory::{BlobError, Lifetime, MAX_BATCH_BYTES, MAX_LARGE, Memory, Payload, Value, WriteError};
+use starfish_memory::{
+    BlobError, Lifetime, MAX_BATCH_BYTES, MAX_BATCH_CELLS, MAX_LARGE, Memory, Payload, Value, WriteError,
+};
 
 use super::content::Upload;
 use super::error::ApiError;
-use super::extract::{Json, Segments};
+use super::extract::{Json, LongJson, Segments};
 use super::memory::{Resource, space};
 use super::route::{Content, Route, Verb};
 use crate::wire::{
     Base64, Changed, Counted, Deleted, ExpireRequest, FieldBody, FieldsChanged, FieldsRequest,
     IncrementRequest, Length, MemberBody, MembersChanged, MembersRequest, NameBody, WriteBody,
 };
+
+/// The longest body with a batch in it, in bytes: with as many keys as a batch takes and as long ones, each byte of them
+/// escaped, which is more than base64 makes of values.
+const MAX_BATCH_JSON: usize = 3 * MAX_BATCH_BYTES + MAX_AROUND * MAX_BATCH_CELLS;
+/// What stands around one write of a batch, with room for blanks.
+const MAX_AROUND: usize = 64;
+
+/// A body with a batch in it.
+type BatchJson<T> = LongJson<T, MAX_BATCH_JSON>;
 
 /// What is added to a value at once, in bytes.
 const MAX_MORE: usize = MAX_BATCH_BYTES;
@@ -133,7 +144,7 @@ fn member_routes(state: &Resource) -> Vec<Route> {
 async fn write(
     State(state): State<Resource>,
     segments: Segments,
-    Json(writes): Json<Vec<WriteBody>>,
+    LongJson(writes): BatchJson<Vec<WriteBody>>,
 ) -> Result<StatusCode, ApiError> {
     let mut batch = space(&state, &segments)?.batch();
     for WriteBody { key, field, value } in writes {
@@ -216,7 +227,7 @@ async fn delete_field(
 async fn change_fields(
     State(state): State<Resource>,
     segments: Segments,
-    Json(request): Json<FieldsRequest>,
+    LongJson(request): BatchJson<FieldsRequest>,
 ) -> Result<axum::Json<FieldsChanged>, ApiError> {
     let fields = request.delete.into_iter().map(|NameBody(field)| field).collect();
     let deleted = space(&state, &segments)?.delete_fields(segments.bytes(2), fields).await? as u64;
@@ -226,7 +237,7 @@ async fn change_fields(
 async fn change_members(
     State(state): State<Resource>,
     segments: Segments,
-    Json(request): Json<MembersRequest>,
+    LongJson(request): BatchJson<MembersRequest>,
 ) -> Result<axum::Json<MembersChanged>, ApiError> {
     let names =
         |names: Vec<NameBody>| names.into_iter().map(|NameBody(member)| member).collect::<Vec<Bytes>>();

@@ -50,3 +50,29 @@ async fn no_name_is_empty_and_who_asks_for_one_is_told_so() {
     is_told(refusal(space.incr_field(b"h", b"", 1).await), "field");
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_batch_of_the_allowed_size_is_taken_and_a_larger_one_told_what_is_allowed() {
+    let node = TestNode::start().await;
+    let space = node.client().space("app");
+    let batch = |n: usize, bytes: usize| -> Vec<WriteBody> {
+        (0..n).map(|number| write(&format!("k{number}"), None, vec![0xff; bytes])).collect()
+    };
+    space.write(&batch(100, 16_000)).await.unwrap();
+    assert_eq!(space.get(b"k99").await.unwrap().unwrap().len(), 16_000);
+    space.write(&batch(256, (16 << 10) - 8)).await.unwrap();
+    let members = |n: usize| (0..n).map(|number| format!("{number:ä<500}")).collect::<Vec<_>>();
+    assert_eq!(space.add_members(b"s", members(4000)).await.unwrap(), 4000);
+
+    for (n, bytes) in [(257, 16 << 10), (4097, 0)] {
+        let (status, body) = refusal(space.write(&batch(n, bytes)).await);
+        assert_eq!((status, body.code.as_str()), (413, "too-large"));
+        assert!(body.message.contains("4096 and 4194304 are allowed"), "{}", body.message);
+        assert_eq!(body.hint.as_deref(), Some("write it in parts"));
+    }
+    let (status, body) = refusal(space.write(&batch(1000, 16 << 10)).await);
+    assert_eq!((status, body.code.as_str()), (413, "too-large"));
+    assert_eq!(body.message, "the body is longer than 12845056 bytes");
+    assert!(body.hint.is_some());
+    node.stop().await;
+}
