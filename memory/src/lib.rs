@@ -60,7 +60,7 @@ pub use changes::{Cursor, CursorError};
 pub use codec::MalformedCell;
 pub use collection::{
     Collection, CollectionError, MAX_COLLECTION, MAX_ID,
-    bulk::{CollectionSummary, new_id},
+    bulk::{CollectionSummary, PutAllError, new_id},
     documents::Documents,
     error::DocumentError,
     find::{Explain, Find, FindError, Found, MAX_PAGE, Page},

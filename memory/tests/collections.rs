@@ -8,7 +8,7 @@ use starfish_dht::{
     testing::{PATIENCE, wait_until},
 };
 use starfish_memory::{
-    Collection, Documents, Filter, Find, IndexDefinition, IndexError, IndexState, Memory, Page,
+    Collection, DocumentError, Documents, Filter, Find, IndexDefinition, IndexError, IndexState, Memory, Page,
 };
 use tempfile::TempDir;
 
@@ -183,5 +183,16 @@ async fn a_large_page_is_divided() -> anyhow::Result<()> {
         assert_eq!(seen, ["a", "b", "c", "d", "e"]);
         assert!((2..=3).contains(&pages), "{pages}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_many_documents_the_one_that_cannot_be_put_is_named() -> anyhow::Result<()> {
+    let Node { people, .. } = &node().await?;
+    let many = ["a", "b", "", "d"].map(|id| (id.to_owned(), json!({})));
+    let error = people.put_all(many.into()).await.unwrap_err();
+    assert_eq!(error.number, 2);
+    assert!(matches!(error.source, DocumentError::Id { len: 0 }));
+    assert!(people.get("b").await?.is_some(), "those before it are in");
     Ok(())
 }

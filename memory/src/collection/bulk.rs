@@ -11,7 +11,6 @@ use super::{
     find::{FindError, MAX_PAGE},
     indexes::IndexError,
     query::Filter,
-    write::Written,
 };
 use crate::{clock::now_ms, document::open::Place};
 
@@ -27,6 +26,17 @@ pub struct CollectionSummary {
     pub documents: u64,
     /// How many indexes it has.
     pub indexes: usize,
+}
+
+/// One of many documents cannot be put.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("document {number} of those to be put")]
+pub struct PutAllError {
+    /// Which, from 0: all before it are in.
+    pub number: usize,
+    /// Why.
+    #[source]
+    pub source: DocumentError,
 }
 
 /// An id for a document that nobody has named: unique, and greater than those made before.
@@ -95,10 +105,15 @@ impl Collection {
         Ok(deleted)
     }
 
-    /// Puts many documents. The first that cannot be put ends it; those before, and some after, are in.
-    pub async fn put_all(&self, documents: Vec<(String, Value)>) -> Result<u64, DocumentError> {
+    /// Puts many documents. The first that cannot be put ends it; those before, and some after, are in. So what is to stop
+    /// at it had better be looked at before ([`Collection::check`]).
+    pub async fn put_all(&self, documents: Vec<(String, Value)>) -> Result<u64, PutAllError> {
         let putting = stream::iter(documents).map(|(id, value)| async move { self.put(&id, value).await });
-        let written: Vec<Written> = putting.buffered(AT_ONCE).try_collect().await?;
-        Ok(written.len() as u64)
+        let (mut putting, mut number) = (putting.buffered(AT_ONCE), 0);
+        while let Some(put) = putting.next().await {
+            put.map_err(|source| PutAllError { number, source })?;
+            number += 1;
+        }
+        Ok(number as u64)
     }
 }

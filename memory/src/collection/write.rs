@@ -75,6 +75,13 @@ pub(crate) struct Outcome<T> {
 }
 
 impl Collection {
+    /// Refuses what [`Self::put`] refuses whatever is there already.
+    pub fn check(id: &str, document: &Value) -> Result<(), DocumentError> {
+        check_id(id)?;
+        check(document)?;
+        if document.is_object() { Ok(()) } else { Err(DocumentError::NotAnObject) }
+    }
+
     /// Makes the document equal to `value`, an object. What is equal already is not touched, so edits of other places
     /// that others make at the same time stay.
     pub async fn put(&self, id: &str, value: Value) -> Result<Written, DocumentError> {
@@ -193,9 +200,7 @@ impl Collection {
         id: &str,
         work: impl Fn(&mut Document, &ActorId) -> Result<Outcome<T>, DocumentError> + Send + Sync + 'static,
     ) -> Result<T, DocumentError> {
-        if !(1..=MAX_ID).contains(&id.len()) {
-            return Err(DocumentError::Id { len: id.len() });
-        }
+        check_id(id)?;
         let (collection, place) = (self.clone(), self.place(id));
         let write = tokio::spawn(async move { collection.write_now(place, work).await });
         write.await.map_err(|_| DocumentError::Interrupted)?
@@ -261,6 +266,10 @@ impl Collection {
         }
         Ok(committed.map(|(_, is_done)| is_done)?)
     }
+}
+
+fn check_id(id: &str) -> Result<(), DocumentError> {
+    if (1..=MAX_ID).contains(&id.len()) { Ok(()) } else { Err(DocumentError::Id { len: id.len() }) }
 }
 
 fn checked_object(value: Value) -> Result<Map<String, Value>, DocumentError> {

@@ -129,3 +129,25 @@ async fn a_collection_is_imported_found_by_index_exported_and_dropped() {
     assert!(node.client().collections().await.unwrap().is_empty());
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_ends_at_the_line_that_is_faulty() {
+    let node = TestNode::start().await;
+    let questions = node.client().documents("q");
+    let deep = (1..125).fold(json!({}), |inner, _| json!({"a": inner}));
+    for (n, faulty) in [json!([1]), json!(1), deep].into_iter().enumerate() {
+        let line = |id: &str, document: &Value| json!({"id": format!("{id}{n}"), "document": document});
+        let lines = [line("a", &json!({})), line("b", &faulty), line("c", &json!({}))];
+        let lines = lines.map(|line| Ok(format!("{line}\n\n").into()));
+        let (status, body) = refusal(questions.import(stream::iter(lines)).await);
+        assert_eq!((status, body.code.as_str()), (400, "bad-line"));
+        assert!(body.message.starts_with("line 3: "), "{}", body.message);
+        assert!(body.message.ends_with("; 1 documents before it are in"), "{}", body.message);
+        let ids: Vec<String> = export(&questions).await.iter().map(|line| line["id"].to_string()).collect();
+        assert_eq!(ids.len(), n + 1, "{ids:?}");
+        assert!(ids.iter().all(|id| id.starts_with("\"a")), "{ids:?}");
+    }
+    let nameless: [std::io::Result<Bytes>; 1] = [Ok("{\"id\":\"\",\"document\":{}}\n".into())];
+    assert!(refusal(questions.import(stream::iter(nameless)).await).1.message.starts_with("line 1: the id"));
+    node.stop().await;
+}

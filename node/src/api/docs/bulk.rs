@@ -5,7 +5,9 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde_json::Value;
-use starfish_memory::{Collection, Documents, Filter, Find, FindError, MAX_PAGE, Page, new_id};
+use starfish_memory::{
+    Collection, Documents, Filter, Find, FindError, MAX_PAGE, Page, PutAllError, new_id,
+};
 
 use super::{MAX_BODY, collection};
 use crate::api::error::ApiError;
@@ -90,6 +92,7 @@ async fn import(
         lines: 0,
         taken: 0,
         batch: Vec::new(),
+        places: Vec::new(),
         bytes: 0,
     };
     let mut chunks = request.into_body().into_data_stream();
@@ -110,6 +113,14 @@ async fn import(
     Ok(axum::Json(DocumentCount { documents: import.taken }))
 }
 
+/// The document that a line holds, and its id; or why it cannot be put, whatever is there already.
+fn document_in(line: &[u8]) -> Result<(String, Value), String> {
+    let DocumentLine { id, document } = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let id = id.unwrap_or_else(new_id);
+    Collection::check(&id, &document).map_err(|error| error.to_string())?;
+    Ok((id, document))
+}
+
 /// An import under way.
 struct Import {
     collection: Collection,
@@ -117,7 +128,9 @@ struct Import {
     lines: u64,
     /// Documents written.
     taken: u64,
+    /// Documents to be written, and the lines that they came in.
     batch: Vec<(String, Value)>,
+    places: Vec<u64>,
     bytes: usize,
 }
 
@@ -127,29 +140,36 @@ impl Import {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        match serde_json::from_slice::<DocumentLine>(line) {
-            Ok(DocumentLine { id, document }) => {
-                self.batch.push((id.unwrap_or_else(new_id), document));
+        match document_in(line) {
+            Ok(document) => {
+                self.batch.push(document);
+                self.places.push(self.lines);
                 self.bytes += line.len();
             }
-            Err(error) => return Err(self.refuse(error.to_string()).await),
+            Err(reason) => return Err(self.refuse(reason).await),
         }
         if self.batch.len() >= BATCH || self.bytes >= BATCH_BYTES { self.write().await } else { Ok(()) }
     }
 
     async fn write(&mut self) -> Result<(), ApiError> {
         self.bytes = 0;
-        let batch = std::mem::take(&mut self.batch);
-        let first = self.lines.saturating_sub(batch.len() as u64) + 1;
+        let (batch, places) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.places));
         match self.collection.put_all(batch).await {
-            Ok(written) => self.taken += written,
-            Err(error) => {
-                let mut refusal = ApiError::from(error);
-                refusal.body.message = format!("from line {first} on: {}", refusal.body.message);
-                return Err(refusal);
+            Ok(written) => {
+                self.taken += written;
+                Ok(())
+            }
+            Err(PutAllError { number, source }) => {
+                self.taken += number as u64;
+                let (line, mut refusal) =
+                    (places.get(number).copied().unwrap_or(self.lines), ApiError::from(source));
+                refusal.body.message = format!(
+                    "line {line}: {}; {} documents before it are in, and some behind it may be",
+                    refusal.body.message, self.taken
+                );
+                Err(refusal)
             }
         }
-        Ok(())
     }
 
     /// Writes what came before the faulty line, and says which that is.
