@@ -3,7 +3,7 @@
 //! What comes through it passes, in reading order: the door (here: loopback only, so many connections), the connection
 //! (`connection`, with the password before all else), requests and their sizes (`request`), the table of commands
 //! (`command`, `args`), what each family of them does over the memory (`strings`, `keys`, `hashes`, `sets`, with
-//! `cursors` and `glob`), the order in which they may run together (`pipeline`), and answers (`reply`, `refusal`).
+//! `expiry`, `cursors` and `glob`), the order in which they may run together (`pipeline`), and answers (`reply`, `refusal`).
 //! Messages to all who listen travel as gossip (`hub`, `channels`).
 //!
 //! It is not Redis: every node answers from its own replica. What depends on a value (`SET NX`, `GETDEL`, `APPEND`) is
@@ -16,6 +16,7 @@ mod clock;
 mod command;
 mod connection;
 mod cursors;
+mod expiry;
 mod glob;
 mod hashes;
 mod hub;

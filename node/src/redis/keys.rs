@@ -1,16 +1,14 @@
 //! Keys, whatever they hold.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::future::poll_immediate;
-use starfish_memory::{Change, Condition, KeyKind, KeyRange, Lifetime, Space, Value};
+use starfish_memory::{KeyKind, KeyRange, Space, Value};
 use tokio::task::unconstrained;
 
 use super::args::Args;
-use super::clock;
 use super::command::{Access, Command};
 use super::cursors::Cursors;
+use super::expiry::{self, When};
 use super::glob;
 use super::pipeline::MAX_KEYS;
 use super::refusal::Refusal;
@@ -33,6 +31,7 @@ pub(super) enum Keys {
     Expire {
         key: Bytes,
         ms: i64,
+        when: When,
     },
     Persist(Bytes),
     /// In units of so many milliseconds.
@@ -72,13 +71,13 @@ impl Keys {
     }
 
     pub(super) fn expire(mut args: Args) -> Parsed {
-        let (key, seconds) = (args.next()?, args.integer()?);
-        let ms = seconds.checked_mul(1000).ok_or(Refusal::ExpireTime(args.command()))?;
-        Ok(Command::Keys(Self::Expire { key, ms }))
+        let (key, ms) = (args.next()?, expiry::from_now(&mut args, 1000)?);
+        Ok(Command::Keys(Self::Expire { key, ms, when: When::read(args)? }))
     }
 
     pub(super) fn expire_ms(mut args: Args) -> Parsed {
-        Ok(Command::Keys(Self::Expire { key: args.next()?, ms: args.integer()? }))
+        let (key, ms) = (args.next()?, expiry::from_now(&mut args, 1)?);
+        Ok(Command::Keys(Self::Expire { key, ms, when: When::read(args)? }))
     }
 
     pub(super) fn persist(mut args: Args) -> Parsed {
@@ -140,9 +139,9 @@ impl Keys {
                 Reply::count(there)
             }
             Self::Kind(key) => Reply::Word(space.kind(&key).await?.map_or("none", name)),
-            Self::Expire { key, ms } => expire(space, &key, ms).await?,
-            Self::Persist(key) => persist(space, &key).await?,
-            Self::Ttl { key, unit_ms } => ttl(space, &key, unit_ms).await?,
+            Self::Expire { key, ms, when } => expiry::expire(space, &key, ms, when).await?,
+            Self::Persist(key) => expiry::persist(space, &key).await?,
+            Self::Ttl { key, unit_ms } => expiry::ttl(space, &key, unit_ms).await?,
             Self::List(pattern) => list(space, &pattern).await?,
             Self::Scan { scan, kind } => scan_keys(space, cursors, scan, kind.as_deref()).await?,
             Self::Size => size(space).await?,
@@ -213,48 +212,6 @@ async fn delete(space: &Space, keys: Vec<Bytes>) -> Result<Reply, Refusal> {
         deleted += usize::from(existed);
     }
     Ok(Reply::count(deleted))
-}
-
-async fn expire(space: &Space, key: &[u8], ms: i64) -> Result<Reply, Refusal> {
-    let was_there = match u64::try_from(ms) {
-        Ok(ms @ 1..) => space.expire(key, Lifetime::For(Duration::from_millis(ms))).await?,
-        _ => space.remove(key, Condition::Always).await?.version.is_some(),
-    };
-    if !was_there && space.kind(key).await?.is_some_and(|kind| kind != KeyKind::Value) {
-        return Err(Refusal::NoExpiry);
-    }
-    Ok(Reply::Integer(was_there.into()))
-}
-
-async fn persist(space: &Space, key: &[u8]) -> Result<Reply, Refusal> {
-    let (written, is_large) = space
-        .modify(key, |before| {
-            let change = match before.filter(|before| before.expires_ms.is_some()).map(|before| &before.value)
-            {
-                Some(Value::Inline(value)) => {
-                    (Change::Set { value: value.clone(), lifetime: Lifetime::Forever }, false)
-                }
-                Some(Value::Large(_)) => (Change::Keep, true),
-                None => (Change::Keep, false),
-            };
-            Ok(change)
-        })
-        .await?;
-    let lasts = written.is_some() || (is_large && space.expire(key, Lifetime::Forever).await?);
-    Ok(Reply::Integer(lasts.into()))
-}
-
-async fn ttl(space: &Space, key: &[u8], unit_ms: u64) -> Result<Reply, Refusal> {
-    const NO_EXPIRY: Reply = Reply::Integer(-1);
-    const NO_KEY: Reply = Reply::Integer(-2);
-    let Some(entry) = space.entry(key).await? else {
-        return Ok(if space.kind(key).await?.is_some() { NO_EXPIRY } else { NO_KEY });
-    };
-    Ok(entry.expires_ms.map_or(NO_EXPIRY, |expires_ms| {
-        let left = expires_ms.saturating_sub(clock::now_ms());
-        // To the nearest, as Redis has it.
-        Reply::Integer(i64::try_from(left.saturating_add(unit_ms / 2) / unit_ms).unwrap_or(i64::MAX))
-    }))
 }
 
 async fn list(space: &Space, pattern: &[u8]) -> Result<Reply, Refusal> {

@@ -29,6 +29,10 @@ pub(super) enum Refusal {
     NotFinite,
     #[error("ERR invalid expire time in '{0}' command")]
     ExpireTime(&'static str),
+    #[error("ERR Unsupported option {0}")]
+    UnsupportedOption(String),
+    #[error("ERR {0} options at the same time are not compatible")]
+    Incompatible(&'static str),
     #[error("ERR only plain values expire here, not hashes and sets")]
     NoExpiry,
     #[error("ERR DB index is out of range")]

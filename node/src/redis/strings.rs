@@ -13,6 +13,7 @@ use starfish_memory::{
 use super::args::Args;
 use super::clock;
 use super::command::{Access, Command};
+use super::expiry;
 use super::keys::require;
 use super::refusal::Refusal;
 use super::reply::Reply;
@@ -188,10 +189,10 @@ impl How {
                 "XX" => how.condition = Condition::Present,
                 "GET" => how.gives_before = true,
                 "KEEPTTL" => how.lifetime = Some(Lifetime::Keep),
-                "EX" => how.lifetime = Some(Lifetime::For(time(&mut args, 1000)?)),
-                "PX" => how.lifetime = Some(Lifetime::For(time(&mut args, 1)?)),
-                "EXAT" => how.lifetime = Some(Lifetime::Until(millis(time(&mut args, 1000)?))),
-                "PXAT" => how.lifetime = Some(Lifetime::Until(millis(time(&mut args, 1)?))),
+                "EX" => how.lifetime = Some(Lifetime::For(expiry::lasting(&mut args, 1000)?)),
+                "PX" => how.lifetime = Some(Lifetime::For(expiry::lasting(&mut args, 1)?)),
+                "EXAT" => how.lifetime = Some(Lifetime::Until(millis(expiry::until(&mut args, 1000)?))),
+                "PXAT" => how.lifetime = Some(Lifetime::Until(millis(expiry::until(&mut args, 1)?))),
                 _ => return Err(Refusal::Syntax),
             }
             let sets_lifetime = !matches!(option.as_str(), "NX" | "XX" | "GET");
@@ -288,17 +289,6 @@ async fn read(space: &Space, key: &[u8]) -> Result<Option<Bytes>, Refusal> {
         require(space, key, KeyKind::Value).await?;
     }
     Ok(value)
-}
-
-fn time(args: &mut Args, unit_ms: u64) -> Result<Duration, Refusal> {
-    let number = args.integer()?;
-    let invalid = Refusal::ExpireTime(args.command());
-    let ms = u64::try_from(number)
-        .ok()
-        .filter(|number| *number > 0)
-        .and_then(|number| number.checked_mul(unit_ms));
-    // Beyond the signed numbers Redis refuses it as well.
-    ms.filter(|ms| i64::try_from(*ms).is_ok()).map(Duration::from_millis).ok_or(invalid)
 }
 
 fn millis(time: Duration) -> u64 {
