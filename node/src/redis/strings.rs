@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::poll_immediate;
 use starfish_memory::{
     Change, Condition, Entry, KeyKind, Lifetime, MAX_KEY, MAX_LARGE, MAX_VALUE, Memory, Put, Space,
 };
@@ -113,7 +114,7 @@ impl Strings {
         match self {
             Self::Get(key) | Self::Len(key) => Access::reads(key),
             Self::GetMany(keys) => Access::Reads(keys.clone()),
-            Self::Set { key, how, .. } if how.is_plain() => Access::writes(key, None),
+            Self::Set { key, how, .. } if !how.gives_before => Access::writes(key, None),
             Self::SetMany(pairs) => Access::Writes(pairs.iter().map(|(key, _)| key.clone()).collect(), None),
             Self::GetDel(key)
             | Self::Set { key, .. }
@@ -126,7 +127,15 @@ impl Strings {
     /// Whether it takes more than one job for the writer: then nothing may be begun behind it before it is done.
     pub(super) async fn takes_steps(&self, space: &Space) -> Result<bool, Refusal> {
         Ok(match self {
-            Self::Set { value, .. } => value.len() > MAX_VALUE,
+            // To write over a hash or a set on a condition takes a look at the key first, as does what cannot be told at once.
+            Self::Set { key, value, how } => {
+                value.len() > MAX_VALUE
+                    || (how.asks_for_key()
+                        && !matches!(
+                            poll_immediate(Box::pin(space.kind(key))).await,
+                            Some(Ok(None | Some(KeyKind::Value)))
+                        ))
+            }
             Self::SetMany(pairs) => pairs.iter().any(|(_, value)| value.len() > MAX_VALUE),
             Self::Append { key, more } => {
                 let before = space.value(key).await?.map_or(0, |value| value.len());
@@ -213,6 +222,11 @@ impl How {
         }
     }
 
+    /// Whether it depends on there being a key, whatever that holds.
+    fn asks_for_key(self) -> bool {
+        self.condition != Condition::Always && !self.gives_before
+    }
+
     /// Whether nothing depends on what was there before.
     fn is_plain(self) -> bool {
         let Self { lifetime, condition, gives_before } = self;
@@ -226,6 +240,12 @@ async fn set(memory: &Memory, space: &Space, key: &[u8], value: Bytes, how: How)
         space.set(key, value, how.ttl()).await?;
         return Ok(Reply::OK);
     }
+    let holds_other = how.asks_for_key() && space.kind(key).await?.is_some_and(|kind| kind != KeyKind::Value);
+    let condition = match (holds_other, condition) {
+        (true, Condition::Absent) => return Ok(Reply::Null),
+        (true, _) => Condition::Always,
+        (false, condition) => condition,
+    };
     let outcome = space.put(key, value, lifetime.unwrap_or_default(), condition).await?;
     Ok(match (gives_before, outcome.version) {
         (true, _) => before(memory, outcome.before).await?,

@@ -301,7 +301,14 @@ async fn hashes_and_sets_behave_as_in_redis() {
     }
     client
         .check(
-            "SET h plain => +OK
+            "SET h plain NX => nil
+            HGET h a => 7
+            SET h plain GET NX => -WRONGTYPE Operation against a key holding the wrong kind of value
+            SET h plain XX => +OK
+            SET s plain XX EX 100 => +OK
+            TTL s => :100
+            DEL s => :1
+            SADD s x => :1
             GET h => plain
             TYPE h => +string
             DEL h => :1
@@ -382,12 +389,18 @@ async fn a_pipeline_is_answered_in_order_and_reads_see_the_writes_before_them() 
     }
     commands.extend([
         "HSET x f 1".into(),
-        "SET x 1".into(),
+        "SET x 1 NX".into(),
+        "DEL x".into(),
+        "SET x 1 NX".into(),
+        "SET x 2 XX".into(),
+        "SET x 3 NX".into(),
+        "GET x".into(),
         "DEL x".into(),
         "SADD x m".into(),
         "GET x".into(),
     ]);
-    expected.extend([":1".into(), "+OK".into(), ":1".into(), ":1".into(), WRONG_TYPE.into()]);
+    let answers = [":1", "nil", ":1", "+OK", "+OK", "nil", "2", ":1", ":1", WRONG_TYPE];
+    expected.extend(answers.map(str::to_owned));
     // More than are at work together.
     let keys: Vec<String> = (1..=100).map(|number| format!("k{number}")).collect();
     commands.extend([format!("DEL {}", keys.join(" ")), format!("EXISTS {}", keys.join(" "))]);
