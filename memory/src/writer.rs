@@ -59,6 +59,12 @@ pub enum WriteError {
         /// Its length.
         len: usize,
     },
+    /// The member is too long.
+    #[error("the member has {len} bytes, {max} are allowed", max = crate::space::MAX_MEMBER)]
+    MemberTooLong {
+        /// Its length.
+        len: usize,
+    },
     /// The value is too long.
     #[error("the value has {len} bytes, {max} are allowed: put it into a file", max = MAX_LARGE)]
     ValueTooLong {

@@ -9,7 +9,7 @@ use starfish_dht::{
 };
 use starfish_memory::{
     BlobError, Change, Condition, Event, Glance, KeyKind, KeyRange, Lifetime, MAX_BATCH_CELLS, MAX_KEY,
-    Memory, Put, Space, WriteError,
+    MAX_MEMBER, Memory, Put, Space, WriteError,
 };
 use tempfile::TempDir;
 
@@ -142,6 +142,17 @@ async fn a_set_has_members() -> anyhow::Result<()> {
     assert_eq!(space.kind(b"s").await?, Some(KeyKind::Members));
     assert!(space.delete(b"s").await?);
     assert!(space.members(b"s").await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_has_a_limit_of_its_own() -> anyhow::Result<()> {
+    let Node { space, .. } = &node()?;
+    let member = |len: usize| vec![Bytes::from(vec![b'm'; len])];
+    assert_eq!(space.add_members(b"s", member(MAX_MEMBER)).await?, 1);
+    let refused = space.add_members(b"s", member(MAX_MEMBER + 1)).await.unwrap_err();
+    assert_eq!(refused.to_string(), "the member has 1023 bytes, 1022 are allowed");
+    assert_eq!(space.remove_members(b"s", member(MAX_MEMBER)).await?, 1);
     Ok(())
 }
 

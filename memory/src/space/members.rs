@@ -105,10 +105,11 @@ fn named(key: &[u8], members: &[Bytes]) -> Result<Vec<Bytes>, WriteError> {
 
 /// The fields of members to be removed.
 fn checked(key: &[u8], members: &[Bytes]) -> Result<Vec<Bytes>, WriteError> {
-    let field = |member: &Bytes| {
-        let field = field_of(member);
-        check_lengths(key, &field).map(|()| field)
+    let field = |member: &Bytes| match member.len() {
+        ..=MAX_MEMBER => Ok(field_of(member)),
+        len => Err(WriteError::MemberTooLong { len }),
     };
+    check_lengths(key, &[])?;
     members.iter().map(field).collect()
 }
 

@@ -319,6 +319,7 @@ impl From<WriteError> for ApiError {
             WriteError::Empty { .. }
             | WriteError::KeyTooLong { .. }
             | WriteError::FieldTooLong { .. }
+            | WriteError::MemberTooLong { .. }
             | WriteError::ReservedField => Self::bad_request("bad-key", message),
             WriteError::BatchTooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("write it in parts")
