@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::request::Request;
-use super::session::Session;
+use super::session::{Catalogue, Session};
 use super::sets::Sets;
 use super::strings::Strings;
 
@@ -67,6 +67,21 @@ struct Spec {
 }
 
 impl Spec {
+    /// Whether it may have so many words, itself among them.
+    fn takes(&self, n_words: usize) -> bool {
+        let n_words = i64::try_from(n_words).unwrap_or(i64::MAX);
+        if self.arity < 0 { n_words >= -self.arity } else { n_words == self.arity }
+    }
+
+    /// As `COMMAND` shows it.
+    fn row(&self) -> Reply {
+        let (first, last, step) = self.keys;
+        let places = [first, last, step].map(Reply::Integer);
+        let words =
+            [Reply::text(self.name), Reply::Integer(self.arity), Reply::Array(vec![Reply::Word(self.flag)])];
+        Reply::Array(words.into_iter().chain(places).collect())
+    }
+
     /// The keys that a request of this command names.
     fn keys_in<'a>(&self, request: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
         let (first, last, step) = self.keys;
@@ -152,9 +167,7 @@ impl Command {
         let Some(spec) = request.first().and_then(|name| find(name)) else {
             return Err(Refusal::unknown_command(&request));
         };
-        let words = i64::try_from(request.len()).unwrap_or(i64::MAX);
-        let fits = if spec.arity < 0 { words >= -spec.arity } else { words == spec.arity };
-        if !fits {
+        if !spec.takes(request.len()) {
             return Err(Refusal::Arity(spec.name));
         }
         // What versions before this one let in can still be deleted.
@@ -174,21 +187,27 @@ fn find(name: &[u8]) -> Option<&'static Spec> {
     TABLE.get(at)
 }
 
-/// How many commands there are.
-pub(super) fn count() -> Reply {
-    Reply::count(TABLE.len())
+/// What `COMMAND` tells.
+pub(super) fn described(what: Catalogue) -> Result<Reply, Refusal> {
+    Ok(match what {
+        Catalogue::All => Reply::Array(TABLE.iter().map(Spec::row).collect()),
+        Catalogue::Count => Reply::count(TABLE.len()),
+        Catalogue::Docs => Reply::Map(Vec::new()),
+        Catalogue::Names => Reply::Array(TABLE.iter().map(|spec| Reply::text(spec.name)).collect()),
+        Catalogue::Info(names) => {
+            Reply::Array(names.iter().map(|name| find(name).map_or(Reply::Null, Spec::row)).collect())
+        }
+        Catalogue::Keys(request) => Reply::Array(Reply::values(keys_of(&request)?)),
+    })
 }
 
-/// The table, as `COMMAND` shows it.
-pub(super) fn table() -> Reply {
-    let row = |spec: &Spec| {
-        let (first, last, step) = spec.keys;
-        let places = [first, last, step].map(Reply::Integer);
-        let words =
-            [Reply::text(spec.name), Reply::Integer(spec.arity), Reply::Array(vec![Reply::Word(spec.flag)])];
-        Reply::Array(words.into_iter().chain(places).collect())
-    };
-    Reply::Array(TABLE.iter().map(row).collect())
+fn keys_of(request: &[Bytes]) -> Result<Vec<Bytes>, Refusal> {
+    let spec = request.first().and_then(|name| find(name)).ok_or(Refusal::NoSuchCommand)?;
+    if !spec.takes(request.len()) {
+        return Err(Refusal::NoSuchArguments);
+    }
+    let keys: Vec<Bytes> = spec.keys_in(request).cloned().collect();
+    if keys.is_empty() { Err(Refusal::NoKeys) } else { Ok(keys) }
 }
 
 #[cfg(test)]
@@ -256,6 +275,8 @@ mod tests {
             ("SISMEMBER s ", "ERR a member must not be empty"),
             ("HSET h a 1  2", "ERR a field must not be empty"),
             ("HMGET h ", "ERR a field must not be empty"),
+            ("COMMAND COUNT x", "ERR wrong number of arguments for 'command' command"),
+            ("COMMAND nonsense", "ERR unknown subcommand 'NONSENSE' of 'command'"),
             ("HELLO 4", "NOPROTO unsupported protocol version"),
         ] {
             assert_eq!(refused(line), words, "{line}");

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::unconstrained;
 
 use super::channels::Channels;
-use super::command::{Access, Command};
+use super::command::{self, Access, Command};
 use super::cursors::Cursors;
 use super::hub::Hub;
 use super::keys::require;
@@ -129,9 +129,7 @@ impl Engine {
             Session::Ping(None) => Reply::Word("PONG"),
             Session::Ping(Some(text)) => Reply::Bytes(text),
             Session::Select => Reply::OK,
-            Session::Table => super::command::table(),
-            Session::CountTable => super::command::count(),
-            Session::Docs => Reply::Map(Vec::new()),
+            Session::Catalogue(what) => return command::described(what),
             Session::Info => session::info(self.memory.stats().cells),
             Session::Auth(_) | Session::Hello { .. } | Session::Quit => return Err(Refusal::Syntax),
         })

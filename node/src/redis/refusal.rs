@@ -13,6 +13,14 @@ const MAX_REPEATED: usize = 128;
 pub(super) enum Refusal {
     #[error("ERR unknown command '{name}', with args beginning with: {args}")]
     UnknownCommand { name: String, args: String },
+    #[error("ERR unknown subcommand '{name}' of '{command}'")]
+    UnknownSubcommand { command: &'static str, name: String },
+    #[error("ERR Invalid command specified")]
+    NoSuchCommand,
+    #[error("ERR Invalid number of arguments specified for command")]
+    NoSuchArguments,
+    #[error("ERR The command has no key arguments")]
+    NoKeys,
     #[error("ERR wrong number of arguments for '{0}' command")]
     Arity(&'static str),
     #[error("ERR syntax error")]
@@ -92,6 +100,10 @@ impl Refusal {
             args.push_str(&format!("'{}' ", shown(arg.as_ref())));
         }
         Self::UnknownCommand { name, args }
+    }
+
+    pub(super) fn unknown_subcommand(command: &'static str, name: &str) -> Self {
+        Self::UnknownSubcommand { command, name: name.chars().take(MAX_REPEATED).collect() }
     }
 }
 

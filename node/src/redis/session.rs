@@ -24,12 +24,23 @@ pub(super) enum Session {
     },
     /// The only database there is: reading the command has checked that.
     Select,
-    Table,
-    CountTable,
-    /// No command is documented here.
-    Docs,
+    Catalogue(Catalogue),
     Info,
     Quit,
+}
+
+/// What `COMMAND` tells of the commands there are.
+#[derive(Debug)]
+pub(super) enum Catalogue {
+    All,
+    Count,
+    /// No command is documented here.
+    Docs,
+    Names,
+    /// Of these commands, in their order.
+    Info(Vec<Bytes>),
+    /// Which words of a request are keys.
+    Keys(Vec<Bytes>),
 }
 
 /// What a client shows to be let in.
@@ -87,12 +98,17 @@ impl Session {
     }
 
     pub(super) fn command(mut args: Args) -> Parsed {
-        Ok(Command::Session(match args.option().as_deref() {
-            None => Self::Table,
-            Some("COUNT") => Self::CountTable,
-            Some("DOCS") => Self::Docs,
-            Some(_) => return Err(Refusal::Syntax),
-        }))
+        let Some(what) = args.option() else { return Ok(Command::Session(Self::Catalogue(Catalogue::All))) };
+        Ok(Command::Session(Self::Catalogue(match (what.as_str(), args.len()) {
+            ("COUNT", 0) => Catalogue::Count,
+            ("DOCS", _) => Catalogue::Docs,
+            ("LIST", 0) => Catalogue::Names,
+            ("INFO", 0) => Catalogue::All,
+            ("INFO", _) => Catalogue::Info(args.all()),
+            ("GETKEYS", 1..) => Catalogue::Keys(args.all()),
+            ("COUNT" | "LIST" | "GETKEYS", _) => return Err(Refusal::Arity(args.command())),
+            _ => return Err(Refusal::unknown_subcommand(args.command(), &what)),
+        })))
     }
 
     pub(super) fn info(_: Args) -> Parsed {

@@ -555,6 +555,21 @@ async fn what_clients_ask_about_the_server_is_answered() {
     assert!(client.ask("INFO").await.contains("redis_version:"));
     assert!(client.ask("COMMAND").await.contains("[set :-3 [+write] :1 :1 :1]"));
     assert_eq!(client.ask("COMMAND DOCS").await, "[]");
+    assert!(client.ask("COMMAND LIST").await.starts_with("[append auth "));
+    client
+        .check(
+            "COMMAND INFO get nothing => [[get :2 [+readonly] :1 :1 :1] nil]
+            COMMAND GETKEYS MSET a 1 b 2 => [a b]
+            COMMAND GETKEYS DEL a b => [a b]
+            COMMAND GETKEYS GET a => [a]
+            COMMAND GETKEYS PING => -ERR The command has no key arguments
+            COMMAND GETKEYS GET => -ERR Invalid number of arguments specified for command
+            COMMAND GETKEYS nothing => -ERR Invalid command specified
+            COMMAND NONSENSE => -ERR unknown subcommand 'NONSENSE' of 'command'",
+        )
+        .await;
+    let count: usize = client.ask("COMMAND COUNT").await[1..].parse().unwrap();
+    assert_eq!(client.ask("COMMAND LIST").await.split(' ').count(), count);
     let unknown = client.ask("CONFIG GET save").await;
     assert_eq!(unknown, "-ERR unknown command 'CONFIG', with args beginning with: 'GET' 'save' ");
     server.node.stop().await;
