@@ -12,6 +12,7 @@
 
 mod args;
 mod channels;
+mod client;
 mod clock;
 mod command;
 mod connection;

@@ -19,8 +19,10 @@ const PROGRAM: &str = r#"
 import os, redis
 
 for protocol in (2, 3):
-    client = redis.Redis(port=int(os.environ["PORT"]), password=os.environ["PASSWORD"], protocol=protocol)
-    assert client.ping()
+    client = redis.Redis(
+        port=int(os.environ["PORT"]), password=os.environ["PASSWORD"], protocol=protocol, client_name="worker"
+    )
+    assert client.ping() and client.client_getname() == "worker" and client.client_id() > 0
     assert client.set("text", "grün", ex=100, nx=True) and not client.set("text", "other", nx=True)
     assert client.get("text").decode() == "grün" and 0 < client.ttl("text") <= 100
     assert client.delete("text") == 1 and client.get("text") is None

@@ -5,6 +5,7 @@ use starfish_memory::KeyKind;
 
 use super::args::Args;
 use super::channels::Channels;
+use super::client::Client;
 use super::hashes::Hashes;
 use super::keys::Keys;
 use super::refusal::Refusal;
@@ -113,6 +114,7 @@ const fn spec(
 static TABLE: &[Spec] = &[
     spec("append", 3, "write", ONE, Strings::append),
     spec("auth", -2, "fast", NONE, Session::auth),
+    spec("client", -2, "fast", NONE, Client::read),
     spec("command", -1, "fast", NONE, Session::command),
     spec("dbsize", 1, "readonly", NONE, Keys::size),
     spec("decr", 2, "write", ONE, Strings::decr),

@@ -12,12 +12,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Channels, Missed, Subscriptions};
+use super::client::Identity;
 use super::command::Command;
 use super::pipeline::{Engine, Pipeline};
 use super::refusal::Refusal;
 use super::reply::{Protocol, Reply};
 use super::request::{Request, Requests};
-use super::session::{Credentials, Session, greeting};
+use super::session::{Credentials, Greeting, Session, greeting};
 use crate::api::guard::Token;
 
 /// Who has not shown the password after this long loses the connection.
@@ -59,6 +60,7 @@ pub(super) struct Connection {
     /// Until when it must have shown the password; `None` once it has.
     stranger_until: Option<Instant>,
     protocol: Protocol,
+    identity: Identity,
     subscriptions: Subscriptions,
     requests: Requests,
     pipeline: Pipeline,
@@ -75,6 +77,7 @@ enum Next {
 
 impl Connection {
     pub(super) fn new(stream: TcpStream, engine: Arc<Engine>, token: Token) -> Self {
+        let identity = Identity::new(engine.number_client());
         let subscriptions = Subscriptions::none(Arc::clone(&engine.hub));
         Self {
             stream,
@@ -82,6 +85,7 @@ impl Connection {
             token,
             stranger_until: Some(Instant::now() + AUTH_DEADLINE),
             protocol: Protocol::default(),
+            identity,
             subscriptions,
             requests: Requests::default(),
             pipeline: Pipeline::default(),
@@ -144,10 +148,14 @@ impl Connection {
                 let shown = self.enter(&credentials);
                 self.pipeline.answer(shown.map_or_else(Reply::from, |()| Reply::OK));
             }
-            Command::Session(Session::Hello { protocol, credentials }) => {
+            Command::Session(Session::Client(client)) => {
+                let answer = self.identity.answer(client);
+                self.pipeline.answer(answer);
+            }
+            Command::Session(Session::Hello(hello)) => {
                 // What was asked in the old protocol is answered in it.
                 self.finish().await?;
-                let greeted = self.greet(protocol, credentials.as_ref());
+                let greeted = self.greet(hello);
                 self.pipeline.answer(greeted.unwrap_or_else(Reply::from));
             }
             Command::Session(Session::Quit) => {
@@ -170,7 +178,7 @@ impl Connection {
     /// Whether the client may ask this now.
     fn admit(&self, name: &'static str, command: &Command) -> Result<(), Refusal> {
         let is_open =
-            matches!(command, Command::Session(Session::Auth(_) | Session::Hello { .. } | Session::Quit));
+            matches!(command, Command::Session(Session::Auth(_) | Session::Hello(_) | Session::Quit));
         if self.stranger_until.is_some() && !is_open {
             return Err(Refusal::NoAuth);
         }
@@ -199,19 +207,19 @@ impl Connection {
         Ok(())
     }
 
-    fn greet(
-        &mut self,
-        protocol: Option<Protocol>,
-        credentials: Option<&Credentials>,
-    ) -> Result<Reply, Refusal> {
-        if let Some(credentials) = credentials {
+    fn greet(&mut self, hello: Greeting) -> Result<Reply, Refusal> {
+        let Greeting { protocol, credentials, name } = hello;
+        if let Some(credentials) = &credentials {
             self.enter(credentials)?;
         }
         if self.stranger_until.is_some() {
             return Err(Refusal::NoAuthHello);
         }
         self.protocol = protocol.unwrap_or(self.protocol);
-        Ok(greeting(self.protocol))
+        if let Some(name) = name {
+            self.identity.rename(name);
+        }
+        Ok(greeting(self.protocol, self.identity.id))
     }
 
     /// Waits for all answers, in order.

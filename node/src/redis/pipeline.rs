@@ -8,6 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use futures::future::poll_immediate;
@@ -48,6 +49,8 @@ pub(super) struct Engine {
     pub(super) hub: Arc<Hub>,
     /// One for each job that may be with the writer.
     writes: Arc<Semaphore>,
+    /// Clients there were.
+    n_clients: AtomicI64,
 }
 
 /// The commands of one connection that have no answer yet, or that wait for one of those.
@@ -73,7 +76,12 @@ enum Answer {
 impl Engine {
     pub(super) fn new(memory: Memory, space: Space, hub: Arc<Hub>) -> Self {
         let writes = Arc::new(Semaphore::new(MAX_WRITES));
-        Self { memory, space, cursors: Cursors::default(), hub, writes }
+        Self { memory, space, cursors: Cursors::default(), hub, writes, n_clients: AtomicI64::new(0) }
+    }
+
+    /// A number that no other client of this node has had since it started.
+    pub(super) fn number_client(&self) -> i64 {
+        self.n_clients.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The answer to a command that takes no more than a look.
@@ -111,7 +119,7 @@ impl Engine {
     }
 
     async fn run(self: Arc<Self>, command: Command) -> Reply {
-        let Self { memory, space, cursors, hub, writes: _ } = &*self;
+        let Self { memory, space, cursors, hub, writes: _, n_clients: _ } = &*self;
         let done = match command {
             Command::Session(session) => self.describe(session),
             Command::Channels(Channels::Publish(message)) => hub.publish(message).await.map(Reply::count),
@@ -131,7 +139,9 @@ impl Engine {
             Session::Select => Reply::OK,
             Session::Catalogue(what) => return command::described(what),
             Session::Info => session::info(self.memory.stats().cells),
-            Session::Auth(_) | Session::Hello { .. } | Session::Quit => return Err(Refusal::Syntax),
+            Session::Auth(_) | Session::Hello(_) | Session::Client(_) | Session::Quit => {
+                return Err(Refusal::Syntax);
+            }
         })
     }
 }

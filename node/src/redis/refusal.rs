@@ -43,6 +43,10 @@ pub(super) enum Refusal {
     Incompatible(&'static str),
     #[error("ERR only plain values expire here, not hashes and sets")]
     NoExpiry,
+    #[error("ERR Client names cannot contain spaces, newlines or special characters.")]
+    ClientName,
+    #[error("ERR Client names are up to {0} bytes long here")]
+    ClientNameTooLong(usize),
     #[error("ERR DB index is out of range")]
     Database,
     #[error("ERR invalid cursor: it is none, or so old that it was forgotten; begin again with 0")]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::args::{Args, integer};
+use super::client::{self, Client};
 use super::command::Command;
 use super::refusal::Refusal;
 use super::reply::{Protocol, Reply};
@@ -18,10 +19,8 @@ const USER: &[u8] = b"default";
 pub(super) enum Session {
     Ping(Option<Bytes>),
     Auth(Credentials),
-    Hello {
-        protocol: Option<Protocol>,
-        credentials: Option<Credentials>,
-    },
+    Hello(Greeting),
+    Client(Client),
     /// The only database there is: reading the command has checked that.
     Select,
     Catalogue(Catalogue),
@@ -41,6 +40,15 @@ pub(super) enum Catalogue {
     Info(Vec<Bytes>),
     /// Which words of a request are keys.
     Keys(Vec<Bytes>),
+}
+
+/// What a client says in a `HELLO`.
+#[derive(Debug, Default)]
+pub(super) struct Greeting {
+    pub(super) protocol: Option<Protocol>,
+    pub(super) credentials: Option<Credentials>,
+    /// What it calls itself.
+    pub(super) name: Option<Bytes>,
 }
 
 /// What a client shows to be let in.
@@ -78,16 +86,15 @@ impl Session {
             Some(Some(3)) => Some(Protocol::Resp3),
             Some(_) => return Err(Refusal::NoProtocol),
         };
-        let mut credentials = None;
+        let mut greeting = Greeting { protocol, ..Greeting::default() };
         while let Some(option) = args.option() {
             match option.as_str() {
-                "AUTH" => credentials = Some(Credentials::read(&mut args)?),
-                // Nobody asks for it here.
-                "SETNAME" => drop(args.value()?),
+                "AUTH" => greeting.credentials = Some(Credentials::read(&mut args)?),
+                "SETNAME" => greeting.name = Some(client::name(args.value()?)?),
                 _ => return Err(Refusal::Syntax),
             }
         }
-        Ok(Command::Session(Self::Hello { protocol, credentials }))
+        Ok(Command::Session(Self::Hello(greeting)))
     }
 
     pub(super) fn select(mut args: Args) -> Parsed {
@@ -127,7 +134,7 @@ impl Credentials {
 }
 
 /// The answer to `HELLO`.
-pub(super) fn greeting(protocol: Protocol) -> Reply {
+pub(super) fn greeting(protocol: Protocol, id: i64) -> Reply {
     let version = match protocol {
         Protocol::Resp2 => 2,
         Protocol::Resp3 => 3,
@@ -136,7 +143,7 @@ pub(super) fn greeting(protocol: Protocol) -> Reply {
         ("server", Reply::text("redis")),
         ("version", Reply::text(REDIS_VERSION)),
         ("proto", Reply::Integer(version)),
-        ("id", Reply::Integer(0)),
+        ("id", Reply::Integer(id)),
         ("mode", Reply::text("standalone")),
         ("role", Reply::text("master")),
         ("modules", Reply::Array(Vec::new())),

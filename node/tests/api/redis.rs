@@ -568,6 +568,21 @@ async fn what_clients_ask_about_the_server_is_answered() {
             COMMAND NONSENSE => -ERR unknown subcommand 'NONSENSE' of 'command'",
         )
         .await;
+    let mut other = server.client().await;
+    assert_ne!(client.ask("CLIENT ID").await, other.ask("CLIENT ID").await);
+    client
+        .check(
+            "CLIENT GETNAME => nil
+            CLIENT SETNAME worker-1 => +OK
+            CLIENT GETNAME => worker-1
+            CLIENT SETNAME ä => -ERR Client names cannot contain spaces, newlines or special characters.
+            CLIENT SETINFO lib-name redis-py => +OK
+            CLIENT KILL x => -ERR unknown subcommand 'KILL' of 'client'
+            CLIENT SETNAME => -ERR wrong number of arguments for 'client' command",
+        )
+        .await;
+    assert!(other.ask("HELLO 2 SETNAME me").await.contains("proto :2"));
+    assert_eq!(other.ask("CLIENT GETNAME").await, "me");
     let count: usize = client.ask("COMMAND COUNT").await[1..].parse().unwrap();
     assert_eq!(client.ask("COMMAND LIST").await.split(' ').count(), count);
     let unknown = client.ask("CONFIG GET save").await;
