@@ -17,6 +17,7 @@ mod clock;
 mod command;
 mod connection;
 mod cursors;
+mod decimal;
 mod expiry;
 mod glob;
 mod hashes;

@@ -14,6 +14,7 @@ use starfish_memory::{
 use super::args::Args;
 use super::clock;
 use super::command::{Access, Command};
+use super::decimal::{self, float};
 use super::expiry;
 use super::keys::require;
 use super::refusal::Refusal;
@@ -30,7 +31,7 @@ pub(super) enum Strings {
     SetMany(Vec<(Bytes, Bytes)>),
     Append { key: Bytes, more: Bytes },
     Incr { key: Bytes, by: i64 },
-    IncrByFloat { key: Bytes, by: f64 },
+    IncrByFloat { key: Bytes, by: Bytes },
 }
 
 /// The options of a `SET`.
@@ -94,8 +95,10 @@ impl Strings {
 
     pub(super) fn incr_by_float(mut args: Args) -> Parsed {
         let (key, by) = (args.next()?, args.next()?);
-        let by = float(&by).ok_or(Refusal::NotAFloat)?;
-        Ok(Command::Strings(Self::IncrByFloat { key, by }))
+        match float(&by) {
+            Some(_) => Ok(Command::Strings(Self::IncrByFloat { key, by })),
+            None => Err(Refusal::NotAFloat),
+        }
     }
 
     /// The write that it is, if nothing depends on what was there before and one cell takes it.
@@ -254,24 +257,20 @@ async fn set(memory: &Memory, space: &Space, key: &[u8], value: Bytes, how: How)
     })
 }
 
-async fn incr_by_float(space: &Space, key: &[u8], by: f64) -> Result<Reply, Refusal> {
+/// What a number begins with.
+static ZERO: Bytes = Bytes::from_static(b"0");
+
+async fn incr_by_float(space: &Space, key: &[u8], by: Bytes) -> Result<Reply, Refusal> {
     let (_, sum) = space
         .modify(key, move |before| {
-            let sum = match before {
-                Some(before) => before
-                    .value
-                    .inline()
-                    .and_then(|value| float(value))
-                    .ok_or(Refusal::NotAFloat)
-                    .map(|value| value + by),
-                None => Ok(by),
+            let before = match before {
+                Some(before) => before.value.inline().filter(|value| float(value).is_some()),
+                None => Some(&ZERO),
             };
-            Ok(match sum {
-                Ok(sum) if sum.is_finite() => {
-                    let value = Bytes::from(sum.to_string());
-                    (Change::Set { value: value.clone(), lifetime: Lifetime::Keep }, Ok(value))
-                }
-                Ok(_) => (Change::Keep, Err(Refusal::NotFinite)),
+            let sum = before.ok_or(Refusal::NotAFloat);
+            let sum = sum.and_then(|before| decimal::sum(before, &by).ok_or(Refusal::NotFinite));
+            Ok(match sum.map(Bytes::from) {
+                Ok(value) => (Change::Set { value: value.clone(), lifetime: Lifetime::Keep }, Ok(value)),
                 Err(refusal) => (Change::Keep, Err(refusal)),
             })
         })
@@ -313,9 +312,4 @@ async fn read(space: &Space, key: &[u8]) -> Result<Option<Bytes>, Refusal> {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn float(text: &[u8]) -> Option<f64> {
-    let text = str::from_utf8(text).ok()?;
-    text.parse().ok().filter(|number: &f64| number.is_finite())
 }

@@ -181,6 +181,8 @@ async fn plain_values_behave_as_in_redis() {
             INCR n => -ERR value is not an integer or out of range
             INCRBYFLOAT f 10.5 => 10.5
             INCRBYFLOAT f 0.1 => 10.6
+            INCRBYFLOAT f 999.5 => 1010.1
+            INCRBYFLOAT f -1110.1 => -100
             INCRBYFLOAT n 1 => -ERR value is not a valid float
             APPEND s ab => :2
             APPEND s cd => :4
