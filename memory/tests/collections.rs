@@ -196,3 +196,14 @@ async fn of_many_documents_the_one_that_cannot_be_put_is_named() -> anyhow::Resu
     assert!(people.get("b").await?.is_some(), "those before it are in");
     Ok(())
 }
+
+#[tokio::test]
+async fn who_asks_for_no_document_gets_none() -> anyhow::Result<()> {
+    let Node { people, .. } = &node().await?;
+    for sort in ["", "-age"] {
+        let find = Find { limit: 0, sort: sort.parse()?, ..find(json!({"age": {"$gte": 10}})) };
+        let page = people.find(find).await?;
+        assert!(page.documents.is_empty() && page.next.is_none());
+    }
+    Ok(())
+}

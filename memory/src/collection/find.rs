@@ -140,8 +140,10 @@ struct Kept {
 
 impl Search {
     fn run(mut self, collection: &Collection) -> Result<Page, DocumentError> {
-        let limit = self.find.limit.clamp(1, MAX_PAGE);
+        let limit = self.find.limit.min(MAX_PAGE);
         match self.candidates(collection)? {
+            // Who asks for none wants to know how they would be found.
+            _ if limit == 0 => {}
             Some(ids) => {
                 let after = self.after.as_ref().filter(|_| self.find.sort.is_by_id());
                 let after = after.map(|after| Bytes::copy_from_slice(after.id.as_bytes()));
