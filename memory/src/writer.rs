@@ -66,7 +66,7 @@ pub enum WriteError {
         len: usize,
     },
     /// The value is too long.
-    #[error("the value has {len} bytes, {max} are allowed: put it into a file", max = MAX_LARGE)]
+    #[error("the value has {len} bytes, {max} are allowed", max = MAX_LARGE)]
     ValueTooLong {
         /// Its length, or as much of it as came before it was refused.
         len: u64,

@@ -47,6 +47,7 @@ fn values_are_any_bytes_and_keys_are_listed() {
     let too_long = node.feed(["mem", "set", "long"], vec![b'x'; (64 << 20) + 1]);
     assert_eq!(too_long.code, 1);
     assert!(too_long.stderr.contains("67108864 are allowed"), "{}", too_long.stderr);
+    assert_eq!(too_long.stderr.matches("put it into a file").count(), 1, "{}", too_long.stderr);
     assert_eq!(node.run(["mem", "get", "long"]).code, NO_SUCH_KEY);
 }
 
@@ -90,7 +91,10 @@ fn writes_may_depend_on_what_is_there() {
     other.ok(["mem", "set", "lock", "theirs", "--if-version", &version]);
     assert_eq!(other.run(["mem", "set", "lock", "late", "--if-version", &version]).code, 1);
     assert_eq!(other.run(["mem", "del", "lock", "--if-version", &version]).code, 1);
-    assert_eq!(other.run(["mem", "set", "lock", "x", "--if-version", "nonsense"]).code, 1);
+    for args in [&["mem", "set", "lock", "x", "--if-version", "nonsense"][..], &["mem", "del", "lock", "--if-version", "1"]] {
+        let refused = other.run(args);
+        assert!(refused.code == 1 && refused.stderr.contains("this is no version"), "{}", refused.stderr);
+    }
     wait_until("the later write is everywhere", || node.ok(["mem", "get", "lock"]) == "theirs\n");
 
     assert_eq!(node.ok(["mem", "append", "log", "one "]), "4\n");

@@ -15,6 +15,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use starfish_node::client::{Precondition, RemoteLifetime, RemoteSpace, RemoteValue};
+use starfish_node::memory::Stamp;
 use starfish_node::wire::{Base64, KeyKindBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
@@ -195,14 +196,20 @@ struct Condition {
 }
 
 impl Condition {
-    fn precondition(self) -> Precondition {
-        match self {
-            Self { if_version: Some(version), .. } => Precondition::Version(version),
+    fn precondition(self) -> anyhow::Result<Precondition> {
+        Ok(match self {
+            Self { if_version: Some(version), .. } => of_version(version)?,
             Self { if_absent: true, .. } => Precondition::Absent,
             Self { if_present: true, .. } => Precondition::Present,
             Self { .. } => Precondition::None,
-        }
+        })
     }
+}
+
+/// The node would speak of the header that the version travels in.
+fn of_version(version: String) -> anyhow::Result<Precondition> {
+    version.parse::<Stamp>().with_context(|| format!("--if-version {version}"))?;
+    Ok(Precondition::Version(version))
 }
 
 impl Mem {
@@ -224,7 +231,7 @@ impl Mem {
                     (None, true) => RemoteLifetime::Keep,
                     (None, false) => RemoteLifetime::Forever,
                 };
-                let (precondition, value) = (condition.precondition(), value.open(&context).await?);
+                let (precondition, value) = (condition.precondition()?, value.open(&context).await?);
                 anyhow::ensure!(
                     space.set_streamed(key.as_bytes(), value, lifetime, &precondition).await?,
                     "{key} was not set: the condition does not hold"
@@ -242,7 +249,7 @@ impl Mem {
                 return Ok(found(space.expire(key.as_bytes(), ttl).await?));
             }
             Action::Del { key, if_version: Some(version) } => {
-                let precondition = Precondition::Version(version);
+                let precondition = of_version(version)?;
                 anyhow::ensure!(
                     space.delete_if(key.as_bytes(), &precondition).await?,
                     "{key} was not deleted: it has another version"

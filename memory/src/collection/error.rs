@@ -27,7 +27,7 @@ pub enum DocumentError {
     #[error("a document, and a merge patch of one, must be a JSON object")]
     NotAnObject,
     /// It would be too large.
-    #[error("the document would have {bytes} bytes, {MAX_DOCUMENT} are allowed: put large parts into files")]
+    #[error("the document would have {bytes} bytes, {MAX_DOCUMENT} are allowed")]
     TooLarge {
         /// Its size as JSON.
         bytes: usize,

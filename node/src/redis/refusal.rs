@@ -129,6 +129,8 @@ impl From<WriteError> for Refusal {
             WriteError::Increment(IncrementError::NotAnInteger) => Self::NotAnInteger,
             WriteError::Increment(IncrementError::Overflow) => Self::Overflow,
             WriteError::Empty { what } => Self::Empty(what),
+            // The API has its hints apart; here there is one line.
+            WriteError::ValueTooLong { .. } => Self::Other(format!("{}: put it into a file", chain(&error))),
             WriteError::ReservedField => Self::Field,
             WriteError::Commit(_) if error.is_no_room() => Self::NoRoom(chain(&error)),
             _ => Self::Other(chain(&error)),
