@@ -91,6 +91,16 @@ impl KeyState {
         }
     }
 
+    /// Whether somebody has counted on top of the plain value, or of what it left when it was deleted or expired: then it is
+    /// needed for as long as that counts.
+    pub(crate) fn is_counted_upon(&self) -> bool {
+        let Some(Cell { stamp: register, .. }) = &self.register else { return false };
+        self.contributions.iter().any(|(_, contribution)| match &contribution.base {
+            Base::Nothing => false,
+            Base::Written(stamp) | Base::Expired(stamp) => stamp == register,
+        })
+    }
+
     /// What the key is worth at `now_ms`.
     pub(crate) fn value(&self, now_ms: u64) -> Option<Value> {
         let plain = self.register.as_ref().and_then(|register| register.live_value(now_ms));

@@ -81,7 +81,10 @@ impl Drop for Due {
 fn reap(shared: &Shared, writer: &Sender<Work>) -> bool {
     let mut dead = Vec::new();
     let looked = shared.store.due(0, shared.horizon.reaped_before(now_ms()), |due, address| {
-        dead.push((address.to_vec(), due.digest));
+        // What cannot be told is looked at again in a while.
+        if !shared.store.is_counted_upon(address).unwrap_or(true) {
+            dead.push((address.to_vec(), due.digest));
+        }
         dead.len() < MAX_REAPED
     });
     if let Err(error) = looked {

@@ -552,6 +552,12 @@ impl Store {
             })
     }
 
+    /// Whether the cell at `address` is one that somebody has counted on top of.
+    pub(crate) fn is_counted_upon(&self, address: &[u8]) -> Result<bool, ReadError> {
+        let (space, key, field) = codec::split_address(address)?;
+        Ok(field.is_empty() && self.key_state(&space, &key)?.is_counted_upon())
+    }
+
     /// The cells that decide what `key` is worth.
     pub(crate) fn key_state(&self, space: &SpaceName, key: &[u8]) -> Result<KeyState, ReadError> {
         let prefix = codec::key_prefix(space, key);

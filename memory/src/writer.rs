@@ -188,6 +188,10 @@ fn sync(shared: &Shared) {
 fn take_out(shared: &Shared, cells: Vec<(Vec<u8>, Digest)>, removal: Removal) {
     let entry_of = |(address, digest): (Vec<u8>, Digest)| {
         let cell = shared.store.cell(&address).ok()??;
+        // Somebody may have counted on top of it since it was found to be dead.
+        if removal == Removal::Dead && shared.store.is_counted_upon(&address).unwrap_or(true) {
+            return None;
+        }
         let entry = IndexEntry::of(&cell, &codec::encode(&cell).ok()?);
         (entry.digest == digest).then(|| Taken { address, entry, stamp: cell.stamp, blob: cell.blob() })
     };
@@ -410,6 +414,7 @@ impl Group<'_> {
     /// Lets the cell in if it wins.
     fn apply(&mut self, loaded: Loaded, is_local: bool) -> Option<Cell> {
         let Loaded { cell, encoded, entry } = loaded;
+        let is_needless = self.is_needless(&cell);
         let slot = self.slots.get_mut(&encoded.address)?;
         match &slot.current {
             Current::Read(Some(current)) if !cell.supersedes(current) => {
@@ -422,7 +427,7 @@ impl Group<'_> {
                 return None;
             }
             // It was reaped here, or never was here, and kills nothing.
-            Current::Read(None) if self.shared.horizon.is_long_dead(&cell, now_ms()) => return None,
+            Current::Read(None) if is_needless => return None,
             Current::Read(_) | Current::Before(_) => {}
         }
         self.cells += 1;
@@ -435,6 +440,18 @@ impl Group<'_> {
         slot.next = Some((encoded, entry));
         slot.current = Current::Read(Some(cell.clone()));
         Some(cell)
+    }
+
+    /// Whether a cell has been dead for so long that nobody needs to hear of it, and nobody has counted on top of it.
+    fn is_needless(&self, cell: &Cell) -> bool {
+        self.shared.horizon.is_long_dead(cell, now_ms()) && {
+            let view = View { shared: self.shared, slots: &self.slots };
+            let state = view.key_state(&cell.space, &cell.key).map(|mut state| {
+                state.take(cell.clone());
+                state.is_counted_upon()
+            });
+            !(cell.field.is_empty() && state.unwrap_or(true))
+        }
     }
 
     /// Returns the cells of which it is unknown whether they reached the disk.

@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use starfish_dht::PeerId;
 use starfish_memory::{
-    BlobError, Cell, Content, Event, IncrementError, MAX_KEY, MAX_VALUE, Memory, Observer, Space, Value,
-    WriteError,
+    BlobError, Cell, Content, Event, IncrementError, MAX_KEY, MAX_VALUE, Memory, MemoryOptions, Observer,
+    Space, Value, WriteError,
 };
 use tempfile::TempDir;
 
@@ -49,7 +49,7 @@ async fn what_was_set_is_read_until_it_is_deleted() -> anyhow::Result<()> {
 async fn spaces_and_keys_that_look_alike_are_kept_apart() -> anyhow::Result<()> {
     let Node { memory, .. } = &node()?;
     let names: [(&str, &[u8]); 6] =
-        [("a", b""), ("a", b"\0"), ("a", b"\0\x01"), ("a", b"\0\xFF"), ("a/b", b""), ("a", b"/b")];
+        [("a", b"b"), ("a", b"\0"), ("a", b"\0\x01"), ("a", b"\0\xFF"), ("a/b", b"b"), ("a", b"/bb")];
     for (i, (space, key)) in names.iter().enumerate() {
         memory.space(space)?.set(key, i.to_string().into(), None).await?;
     }
@@ -243,6 +243,40 @@ async fn a_watcher_that_falls_behind_is_told_and_starts_over() -> anyhow::Result
     assert_eq!(watch.next().await, Some(Event::Live));
     space.set(b"last", "x".into(), None).await?;
     assert_eq!(watch.next().await, Some(Event::Value { key: "last".into(), value: "x".into() }));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_counted_after_a_deletion_or_expiry_outlives_what_it_was_counted_on() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let horizon = Duration::from_millis(500);
+    let memory = Memory::open_with(
+        dir.path(),
+        &PeerId::random(),
+        MemoryOptions { horizon, ..MemoryOptions::default() },
+    )?;
+    let space = memory.space("app")?;
+    space.set(b"deleted", "1".into(), None).await?;
+    space.delete(b"deleted").await?;
+    space.set(b"expired", "1".into(), Some(Duration::from_millis(1))).await?;
+    space.set(b"gone", "1".into(), None).await?;
+    space.delete(b"gone").await?;
+    while space.get(b"expired").await?.is_some() {
+        tokio::task::yield_now().await;
+    }
+    for key in [b"deleted", b"expired"] {
+        space.incr(key, 5).await?;
+    }
+    // What nobody has counted on is reaped, and so would the others have been.
+    while memory.stats().tombstones > 1 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(horizon).await;
+    for key in [b"deleted", b"expired"] {
+        assert_eq!(space.get(key).await?.unwrap(), "5");
+        space.set(key, "2".into(), None).await?;
+        assert_eq!(space.get(key).await?.unwrap(), "2");
+    }
     Ok(())
 }
 

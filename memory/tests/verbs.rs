@@ -159,7 +159,7 @@ async fn a_member_has_a_limit_of_its_own() -> anyhow::Result<()> {
 #[tokio::test]
 async fn whatever_is_written_has_a_name() -> anyhow::Result<()> {
     let Node { memory, space, .. } = &node()?;
-    let is_empty = |written: Result<(), WriteError>, what| match written {
+    let is_empty = |written: Result<(), WriteError>, what: &str| match written {
         Err(WriteError::Empty { what: told }) => assert_eq!(told, what),
         other => panic!("{other:?}"),
     };

@@ -91,7 +91,10 @@ fn writes_may_depend_on_what_is_there() {
     other.ok(["mem", "set", "lock", "theirs", "--if-version", &version]);
     assert_eq!(other.run(["mem", "set", "lock", "late", "--if-version", &version]).code, 1);
     assert_eq!(other.run(["mem", "del", "lock", "--if-version", &version]).code, 1);
-    for args in [&["mem", "set", "lock", "x", "--if-version", "nonsense"][..], &["mem", "del", "lock", "--if-version", "1"]] {
+    for args in [
+        &["mem", "set", "lock", "x", "--if-version", "nonsense"][..],
+        &["mem", "del", "lock", "--if-version", "1"],
+    ] {
         let refused = other.run(args);
         assert!(refused.code == 1 && refused.stderr.contains("this is no version"), "{}", refused.stderr);
     }

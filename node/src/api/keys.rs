@@ -150,7 +150,9 @@ async fn write(
     for WriteBody { key, field, value } in writes {
         // Only whoever names no field means the plain value: a name that is empty is a mistake.
         let field = match field {
-            Some(NameBody(field)) if field.is_empty() => return Err(WriteError::Empty { what: "field" }.into()),
+            Some(NameBody(field)) if field.is_empty() => {
+                return Err(WriteError::Empty { what: "field" }.into());
+            }
             Some(NameBody(field)) => field,
             None => Bytes::new(),
         };

@@ -32,7 +32,8 @@ impl When {
                 _ => return Err(Refusal::UnsupportedOption(option)),
             };
             let is_other_order = order.is_some() && when.order.is_some_and(|known| Some(known) != order);
-            let is_other_state = expires.is_some() && when.expires.is_some_and(|known| Some(known) != expires);
+            let is_other_state =
+                expires.is_some() && when.expires.is_some_and(|known| Some(known) != expires);
             when = Self { expires: expires.or(when.expires), order: order.or(when.order) };
             if is_other_state || (when.expires == Some(false) && when.order.is_some()) {
                 return Err(Refusal::Incompatible("NX and XX, GT or LT"));

@@ -56,7 +56,11 @@ impl Hashes {
     }
 
     pub(super) fn incr_by(mut args: Args) -> Parsed {
-        Ok(Command::Hashes(Self::IncrBy { key: args.next()?, field: args.name("field")?, by: args.integer()? }))
+        Ok(Command::Hashes(Self::IncrBy {
+            key: args.next()?,
+            field: args.name("field")?,
+            by: args.integer()?,
+        }))
     }
 
     pub(super) fn scan(mut args: Args) -> Parsed {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::builder::NonEmptyStringValueParser;
 use starfish_node::client::RemoteSpace;
 use starfish_node::wire::{Base64, FieldBody, NameBody, WriteBody};
 

@@ -5,9 +5,7 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde_json::Value;
-use starfish_memory::{
-    Collection, Documents, Filter, Find, FindError, MAX_PAGE, Page, PutAllError, new_id,
-};
+use starfish_memory::{Collection, Documents, Filter, Find, FindError, MAX_PAGE, Page, PutAllError, new_id};
 
 use super::{MAX_BODY, collection};
 use crate::api::error::ApiError;

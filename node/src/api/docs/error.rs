@@ -18,9 +18,8 @@ impl From<DocumentError> for ApiError {
             DocumentError::Id { .. } => Self::bad_request("bad-id", message),
             DocumentError::NotFound { id } => no_such_document(id),
             DocumentError::NotAnObject | DocumentError::TooDeep => Self::bad_request("bad-document", message),
-            DocumentError::TooLarge { .. } => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("put large parts into files")
-            }
+            DocumentError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
+                .with_hint("put large parts into files"),
             DocumentError::HistoryFull { .. } => {
                 let refusal = Self::new(StatusCode::CONFLICT, "history-full", message);
                 refusal.with_hint(
