@@ -196,7 +196,9 @@ mod tests {
         let space = memory.space("app").unwrap();
         for some in (0..60_000).collect::<Vec<u32>>().chunks(1000) {
             let mut batch = space.batch();
-            some.iter().for_each(|number| batch.put(format!("key/{number}"), "", vec![7; 100]));
+            for number in some {
+                batch.put(format!("key/{number}"), "", vec![7; 100]);
+            }
             memory.commit(batch).await.unwrap();
         }
         drop((memory, space));

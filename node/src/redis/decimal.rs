@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sums_are_close_to_those_of_floating_point(a in -1e12..1e12, b in -1e12..1e12) {
+        fn sums_are_close_to_those_of_floating_point(a in -1e12..1e12f64, b in -1e12..1e12f64) {
             let sum: f64 = added(&a.to_string(), &b.to_string()).unwrap().parse().unwrap();
             prop_assert!((sum - (a + b)).abs() <= 1e-3);
         }
