@@ -22,7 +22,7 @@ for protocol in (2, 3):
     client = redis.Redis(
         port=int(os.environ["PORT"]), password=os.environ["PASSWORD"], protocol=protocol, client_name="worker"
     )
-    assert client.ping() and client.client_getname() == "worker" and client.client_id() > 0
+    assert client.ping() and client.client_getname() in ("worker", b"worker") and client.client_id() > 0
     assert client.set("text", "grün", ex=100, nx=True) and not client.set("text", "other", nx=True)
     assert client.get("text").decode() == "grün" and 0 < client.ttl("text") <= 100
     assert client.delete("text") == 1 and client.get("text") is None
