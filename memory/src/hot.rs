@@ -1,11 +1,12 @@
 //! Plain values that were read lately, in memory: what is read again and again takes no search.
 //!
-//! A reader leaves what it has found. After a commit the writer takes out what was written over, and with it the places of readers that
+//! A reader leaves what it has found if it was found before, not long ago: most is read once. After a commit the writer takes out what was written over, and with it the places of readers that
 //! looked before and have not left their find yet. While a commit is under way nobody looks here: who has seen one of its cells must
 //! not find what was there before another one.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    hash::{BuildHasher, RandomState},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -19,6 +20,8 @@ use quick_cache::{
 const MAX_BYTES: u64 = 8 << 20;
 /// How many values these are, if they are short.
 const USUAL: usize = 32 * 1024;
+/// Values that were found once are remembered in so many places, each by the other half of its hash.
+const PLACES: usize = 16 * 1024;
 /// What a value takes besides its own bytes and those of its address.
 const OVERHEAD: usize = 128;
 
@@ -49,11 +52,18 @@ impl Weighter<Vec<u8>, Plain> for Weight {
 pub(crate) struct Hot {
     values: Cache<Vec<u8>, Plain, Weight>,
     is_written: AtomicBool,
+    found: Box<[AtomicU32]>,
+    hasher: RandomState,
 }
 
 impl Default for Hot {
     fn default() -> Self {
-        Self { values: Cache::with_weighter(USUAL, MAX_BYTES, Weight), is_written: AtomicBool::new(false) }
+        Self {
+            values: Cache::with_weighter(USUAL, MAX_BYTES, Weight),
+            is_written: AtomicBool::new(false),
+            found: (0..PLACES).map(|_| AtomicU32::new(0)).collect(),
+            hasher: RandomState::new(),
+        }
     }
 }
 
@@ -62,11 +72,19 @@ impl Hot {
     pub(crate) fn get_or<E>(
         &self,
         address: &[u8],
-        find: impl FnOnce() -> Result<Option<Plain>, E>,
+        find: impl Fn() -> Result<Option<Plain>, E>,
     ) -> Result<Option<Plain>, E> {
         if self.is_written.load(Ordering::SeqCst) {
             return find();
         }
+        if let Some(plain) = self.values.get(address) {
+            return Ok(Some(plain));
+        }
+        let found = find()?;
+        if found.is_none() || !self.was_found_before(address) {
+            return Ok(found);
+        }
+        // It may have been written over since, so it is looked for once more, with its place taken.
         match self.values.get_value_or_guard(address, Some(Duration::ZERO)) {
             GuardResult::Value(plain) => Ok(Some(plain)),
             GuardResult::Guard(place) => {
@@ -80,6 +98,12 @@ impl Hot {
             // Somebody else is looking.
             GuardResult::Timeout => find(),
         }
+    }
+
+    fn was_found_before(&self, address: &[u8]) -> bool {
+        let hash = self.hasher.hash_one(address);
+        let (place, mark) = (hash as usize % PLACES, (hash >> 32) as u32);
+        self.found.get(place).is_some_and(|found| found.swap(mark, Ordering::Relaxed) == mark)
     }
 
     /// Commits what takes the place of what is at these addresses. One does at a time.
@@ -128,7 +152,8 @@ mod tests {
     fn what_was_found_once_is_found_until_it_is_written_over() {
         let hot = Hot::default();
         assert_eq!(got(&hot, None), None, "what is not there is looked for each time");
-        assert_eq!(got(&hot, Some("old")).unwrap(), "old");
+        assert_eq!(got(&hot, Some("once")).unwrap(), "once");
+        assert_eq!(got(&hot, Some("old")).unwrap(), "old", "and so is what was found once");
         assert_eq!(got(&hot, Some("new")).unwrap(), "old");
         write(&hot, Ok(()));
         assert_eq!(got(&hot, Some("new")).unwrap(), "new");
@@ -139,7 +164,9 @@ mod tests {
     #[test]
     fn while_it_is_written_over_nothing_is_found_but_what_is_there() {
         let hot = Hot::default();
-        assert_eq!(got(&hot, Some("old")).unwrap(), "old");
+        for _ in 0..2 {
+            assert_eq!(got(&hot, Some("old")).unwrap(), "old");
+        }
         let seen = hot.write::<_, ()>([b"a".as_slice()].into_iter(), || Ok(got(&hot, Some("new"))));
         assert_eq!(seen.unwrap().unwrap(), "new");
     }
@@ -148,6 +175,7 @@ mod tests {
     fn who_looked_before_a_write_leaves_nothing_old() {
         for outcome in [Ok(()), Err(())] {
             let hot = Hot::default();
+            assert_eq!(got(&hot, Some("old")).unwrap(), "old");
             let found = hot.get_or::<()>(b"a", || {
                 write(&hot, outcome);
                 Ok(Some(plain("old")))
@@ -160,6 +188,7 @@ mod tests {
     #[test]
     fn who_looks_while_another_one_does_does_not_wait() {
         let hot = Hot::default();
+        assert_eq!(got(&hot, Some("same")).unwrap(), "same");
         let found = hot.get_or::<()>(b"a", || Ok(got(&hot, Some("same")).map(|_| plain("same"))));
         assert_eq!(found.unwrap().unwrap().value, "same");
     }
@@ -169,7 +198,9 @@ mod tests {
         let hot = Hot::default();
         for number in 0..20_000u32 {
             let value = Plain { value: vec![0; 1024].into(), expires_ms: None };
-            hot.get_or::<()>(&number.to_be_bytes(), || Ok(Some(value))).unwrap();
+            for _ in 0..2 {
+                hot.get_or::<()>(&number.to_be_bytes(), || Ok(Some(value.clone()))).unwrap();
+            }
         }
         assert!(hot.values.weight() <= MAX_BYTES);
         assert!(hot.values.len() > 1000, "and not much less");
