@@ -66,6 +66,13 @@ fn measure(criterion: &mut Criterion) -> anyhow::Result<()> {
     let space = memory.space("default")?;
     group.bench_function("after a restart", |bencher| bencher.iter(|| runtime.block_on(gets(&space, &keys))));
 
+    // More than are kept in memory.
+    let all: Vec<String> = (0..KEYS).map(key).collect();
+    let mut turn = all.chunks_exact(keys.len()).cycle();
+    group.bench_function("all keys in turn", |bencher| {
+        bencher.iter(|| runtime.block_on(gets(&space, turn.next().unwrap_or_default())));
+    });
+
     let halves: Vec<Arc<[String]>> = keys.chunks(keys.len() / TASKS).map(Arc::from).collect();
     let side_by_side = async || {
         let tasks = halves.iter().map(|keys| {

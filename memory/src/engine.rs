@@ -51,6 +51,9 @@ pub struct EngineOptions<const N: usize> {
     pub workers: usize,
     /// Blocks kept in memory, in bytes.
     pub cache_bytes: u64,
+    /// Whether filters and indexes of new tables are in parts. Whole, those of a large table are more than a small cache takes,
+    /// and each look reads them anew; in parts, a scan takes longer.
+    pub in_parts: bool,
 }
 
 /// What a write is for.
@@ -306,7 +309,8 @@ impl<const N: usize> Opened<N> {
     ) -> Result<Self, fjall::Error> {
         let mut keyspaces = Vec::with_capacity(N);
         for base in options.keyspaces {
-            keyspaces.push(database.keyspace(&name_of(base, generation), keyspace_options)?);
+            keyspaces
+                .push(database.keyspace(&name_of(base, generation), || keyspace_options(options.in_parts))?);
         }
         // As many as there are names.
         let keyspaces = keyspaces.try_into().map_err(|_| fjall::Error::Unrecoverable)?;
@@ -319,10 +323,12 @@ impl<const N: usize> Opened<N> {
     }
 }
 
-/// A table's filter and index are in parts: whole, those of a large table are more than the cache takes, and each look reads them anew.
-fn keyspace_options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default()
-        .max_memtable_size(MAX_NEW)
+fn keyspace_options(in_parts: bool) -> KeyspaceCreateOptions {
+    let options = KeyspaceCreateOptions::default().max_memtable_size(MAX_NEW);
+    if !in_parts {
+        return options;
+    }
+    options
         .filter_block_partitioning_policy(PartitioningPolicy::all(true))
         .index_block_partitioning_policy(PartitioningPolicy::all(true))
 }
@@ -346,7 +352,7 @@ mod tests {
     use super::*;
 
     const OPTIONS: EngineOptions<1> =
-        EngineOptions { keyspaces: ["things"], workers: 1, cache_bytes: 1 << 20 };
+        EngineOptions { keyspaces: ["things"], workers: 1, cache_bytes: 1 << 20, in_parts: true };
 
     fn put(engine: &Engine<1>, key: &str) -> Result<(), EngineError> {
         engine.mend()?;
@@ -398,7 +404,8 @@ mod tests {
     #[test]
     fn what_an_earlier_version_kept_and_this_one_does_not_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let earlier = EngineOptions { keyspaces: ["things", "more"], workers: 1, cache_bytes: 1 << 20 };
+        let earlier =
+            EngineOptions { keyspaces: ["things", "more"], workers: 1, cache_bytes: 1 << 20, in_parts: true };
         let engine = Engine::open(folder.path(), earlier).unwrap();
         let both =
             |opened: &Opened<2>| opened.keyspaces.iter().try_for_each(|all| all.insert("key", "value"));

@@ -250,6 +250,7 @@ const OPTIONS: EngineOptions<KEYSPACES> = EngineOptions {
     keyspaces: ["cells", "due", "blobs", "batches"],
     workers: WORKERS,
     cache_bytes: CACHE_BYTES,
+    in_parts: false,
 };
 
 impl Store {

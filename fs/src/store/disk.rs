@@ -29,8 +29,12 @@ const WORKERS: usize = 2;
 /// The position of each keyspace.
 const INDEX: usize = 0;
 const SMALL: usize = 1;
-const OPTIONS: EngineOptions<2> =
-    EngineOptions { keyspaces: ["items", "small"], workers: WORKERS, cache_bytes: CACHE_BYTES };
+const OPTIONS: EngineOptions<2> = EngineOptions {
+    keyspaces: ["items", "small"],
+    workers: WORKERS,
+    cache_bytes: CACHE_BYTES,
+    in_parts: true,
+};
 /// Folders that files are spread over.
 const FOLDERS: usize = 256;
 
