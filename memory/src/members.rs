@@ -111,7 +111,7 @@ mod tests {
         assert!(!memory.shared().has_met_all_since(since), "the other was not met");
         drop(memory);
         // What was met is only remembered in a file that a crash may leave behind.
-        let _ = std::fs::remove_file(dir.path().join("agreed"));
+        let _ = std::fs::remove_file(dir.path().join(Memory::MET));
         let memory = Memory::open(dir.path(), &me).unwrap();
         assert!(!memory.shared().has_met_all_since(since));
         for _ in 0..2 {

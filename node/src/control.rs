@@ -271,9 +271,7 @@ impl Control {
         self.end.leaving.store(true, Ordering::Release);
         self.end.asked.cancel();
     }
-}
 
-impl Control {
     /// Tells the others that this node brings them nothing any more, and waits a moment until they are told.
     async fn discharge(&self) {
         let n_sent = self.memory.stats().gossip_sent;

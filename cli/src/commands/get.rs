@@ -23,7 +23,8 @@ use crate::shell::fs::vfs::{Kind, Vfs};
 pub struct Get {
     /// What to copy.
     source: String,
-    /// Where to; `-` is standard output, and a folder that is there takes a file under its own name, and what is in a directory beside what it has.
+    /// Where to; `-` is standard output. A folder that is there takes a file under its own name, and what a directory holds
+    /// beside what it has.
     destination: PathBuf,
 }
 

@@ -26,7 +26,7 @@ use crate::shell::fs::vfs::{Attributes, Kind, Parents, Vfs, VfsError};
 pub struct Put {
     /// What to copy; `-` is standard input.
     source: PathBuf,
-    /// Where to; a directory that is there takes a file under its own name, and what is in a folder beside what it has.
+    /// Where to; a directory that is there takes a file under its own name, and what a folder holds beside what it has.
     destination: String,
     /// When to end: as soon as it is on this node's disk, or when it is at full durability.
     #[arg(long, value_enum, default_value_t = Until::Durable, value_name = "POINT")]
