@@ -22,7 +22,8 @@ fn reaching(name: &str, program: &str, reach: &[&str]) -> FunctionSpec {
     FunctionSpec { reach: reach.iter().map(|what| what.parse().unwrap()).collect(), ..spec(name, program) }
 }
 
-/// A host that answers each request with its first line and its body, and its port.
+/// A host that answers each request with its first line and its body, and its port. It takes one request by connection, and
+/// says so: else the next one might be sent down a connection that is just being closed.
 fn host() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -39,7 +40,9 @@ fn host() -> u16 {
             let asked = String::from_utf8(asked).unwrap();
             let body = if asked.contains("ping") { "pong" } else { "what?" };
             let answer = format!("{} {body}", asked.lines().next().unwrap());
-            let head = format!("HTTP/1.1 203 Fine\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
+            let length = answer.len();
+            let head =
+                format!("HTTP/1.1 203 Fine\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{answer}");
             stream.write_all(head.as_bytes()).unwrap();
         }
     });

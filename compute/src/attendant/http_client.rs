@@ -9,7 +9,7 @@ use hyper::body::{Frame, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 /// The body of a request, as the guest gives it.
 pub(super) type RequestBody =
@@ -19,6 +19,9 @@ pub(super) type RequestBody =
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that are kept for the next request to the same host.
 const IDLE_CONNECTIONS: usize = 4;
+/// How long they are kept. Most hosts close theirs after five seconds or later, and a request that meets a connection which is
+/// being closed fails: its body has gone with it and cannot be sent again.
+const IDLE_FOR: Duration = Duration::from_secs(4);
 
 /// For HTTP/1.1, with TLS if the URL says so; certificates are held against Mozilla's roots, which are built in.
 #[derive(Clone, Debug)]
@@ -34,8 +37,11 @@ impl HttpClient {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let client =
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(IDLE_CONNECTIONS).build(https);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .build(https);
         Ok(Self(client))
     }
 
