@@ -21,6 +21,7 @@ mod changes;
 mod clock;
 mod codec;
 mod collection;
+mod commits;
 mod counter;
 mod document;
 mod due;

@@ -153,6 +153,14 @@ impl Memory {
             incomplete: Incomplete::at(dir),
             observers: RwLock::default(),
         });
+        let n = shared.store.commits.lost();
+        if n > 0 {
+            tracing::error!(
+                n,
+                "commits that were on the disk are gone: what other members have of them comes back"
+            );
+            shared.is_missing_some();
+        }
         let (jobs, waiting) = mpsc::channel(writer::MAX_WAITING);
         let writer = std::thread::Builder::new().name("memory-writer".into());
         let writer = writer.spawn({

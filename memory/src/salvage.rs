@@ -19,6 +19,7 @@ use fjall::{Guard, Keyspace, OwnedWriteBatch, UserKey, UserValue};
 use crate::{
     cell::Cell,
     codec::{self, MalformedCell, Spot},
+    commits,
     engine::{EngineError, Opened},
     index::{Index, Known},
     store::{BATCH_PREFIX, BATCHES, BLOBS, CELLS, DUE, IndexEntry, KEYSPACES, ReadError, Store, blob_key},
@@ -133,7 +134,8 @@ impl Store {
             let mut copy = Copy { index, saved: Index::default(), new, batch: new.database.batch(), n: 0 };
             copy.cells(&old.keyspaces, &spots, addresses)?;
             copy.batches(&old.keyspaces)?;
-            let Copy { saved, batch, .. } = copy;
+            let Copy { saved, mut batch, .. } = copy;
+            batch.insert(&new.keyspaces[CELLS], commits::ADDRESS, self.commits.last());
             batch.commit()?;
             let lost: Vec<&Spot> = spots.iter().filter(|spot| saved.at(spot).is_none()).collect();
             self.damage.lose(lost.iter().copied().filter_map(addresses));

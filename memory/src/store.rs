@@ -25,6 +25,7 @@ use crate::{
     cell::{Cell, Content, SpaceName, Stamp},
     clock::unix_ms,
     codec::{self, Digest, Encoded, MalformedCell, Spot, Summary},
+    commits::{self, Commits},
     counter::{self, KeyState},
     engine::{Engine, EngineError, EngineOptions, Opened, Purpose},
     hot::{Hot, Plain},
@@ -152,6 +153,7 @@ pub(crate) type StoreEngine = Engine<KEYSPACES>;
 pub(crate) struct Store {
     pub(crate) engine: StoreEngine,
     pub(crate) addresses: Addresses,
+    pub(crate) commits: Commits,
     hot: Hot,
     pub(crate) damage: Arc<Damage>,
     /// Since when something was acknowledged that is not on the disk.
@@ -187,8 +189,9 @@ impl Store {
     fn open_engine(path: &Path) -> Result<Self, ReadError> {
         let engine = Self::engine_of(path)?;
         let addresses = Addresses::new(Log::begin(path));
+        let commits = Commits::of(path, &engine.read()?.keyspaces[CELLS])?;
         let (hot, damage, unsynced) = (Hot::default(), Arc::default(), Mutex::default());
-        Ok(Self { engine, addresses, hot, damage, unsynced })
+        Ok(Self { engine, addresses, commits, hot, damage, unsynced })
     }
 
     /// The engine in `path`, whatever is in it.
@@ -242,12 +245,14 @@ impl Store {
                 }
                 batch.insert(cells, encoded.address.as_slice(), encoded.record.as_slice());
             }
+            batch.insert(cells, commits::ADDRESS, self.commits.next());
             batch.commit()
         };
         self.hot.write(addresses.clone(), || self.engine.write(Purpose::Add, write))?;
+        self.commits.is_made();
         match mode {
             PersistMode::Buffer => _ = self.unsynced().get_or_insert_with(Instant::now),
-            PersistMode::SyncData | PersistMode::SyncAll => *self.unsynced() = None,
+            PersistMode::SyncData | PersistMode::SyncAll => self.are_synced(),
         }
         self.damage.came_back(addresses);
         Ok(())
@@ -262,9 +267,14 @@ impl Store {
     pub(crate) fn sync(&self) -> Result<(), EngineError> {
         if self.is_unsynced() {
             self.engine.write(Purpose::Free, |opened| opened.database.persist(PersistMode::SyncData))?;
-            *self.unsynced() = None;
+            self.are_synced();
         }
         Ok(())
+    }
+
+    fn are_synced(&self) {
+        *self.unsynced() = None;
+        self.commits.are_on_disk();
     }
 
     fn unsynced(&self) -> MutexGuard<'_, Option<Instant>> {

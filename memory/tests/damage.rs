@@ -1,4 +1,4 @@
-//! Bits that flip on the disk of a node that runs.
+//! Bits that flip on the disk of a node that runs, and journals that are cut while it does not.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -53,6 +53,16 @@ fn tables(dir: &Path) -> Vec<PathBuf> {
     let is_large = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.len() > 4 << 20);
     let is_table = |path: &PathBuf| path.components().any(|part| part.as_os_str() == "tables");
     files(dir).into_iter().filter(|path| is_table(path) && is_large(path)).collect()
+}
+
+/// The engine's journals.
+fn journals(dir: &Path) -> Vec<PathBuf> {
+    files(dir).into_iter().filter(|path| path.extension().is_some_and(|end| end == "jnl")).collect()
+}
+
+/// Where what was written to a file ends.
+fn end_of(path: &Path) -> u64 {
+    fs::read(path).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1)
 }
 
 /// Flips a bit in many places of what the file is there for; its end says where things are.
@@ -149,5 +159,54 @@ async fn a_node_alone_saves_what_is_sound_and_never_says_that_the_rest_was_not_t
     let memory = Memory::open(dir.path(), &peer)?;
     assert_eq!(memory.digest(), digest);
     assert!(memory.space("app")?.get(b"k0000").await?.is_some());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_is_gone_cut_or_damaged_while_a_node_is_stopped_is_told_and_made_good()
+-> anyhow::Result<()> {
+    let damages: [fn(&Path); 3] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| fs::File::options().write(true).open(path).unwrap().set_len(end_of(path) / 2).unwrap(),
+        |path| {
+            use std::os::unix::fs::FileExt;
+
+            let file = fs::File::options().read(true).write(true).open(path).unwrap();
+            let (at, mut byte) = (end_of(path) / 2, [0]);
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        },
+    ];
+    let swarm = TestSwarm::start(2).await;
+    let peers = [0, 1].map(|index| swarm.network(index).local_peer());
+    for damage in damages {
+        let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
+        let sound = Memory::open(dirs[0].path(), &peers[0])?;
+        let sync = sound.join(swarm.network(0).clone()).await?;
+        let damaged = Memory::open(dirs[1].path(), &peers[1])?;
+        for key in 0..100 {
+            damaged.space("app")?.set(format!("k{key:04}").as_bytes(), value(key), None).await?;
+        }
+        drop(damaged);
+        let damaged = Memory::open(dirs[1].path(), &peers[1])?;
+        assert!(damaged.is_whole(), "nothing has happened to it");
+        let other = damaged.join(swarm.network(1).clone()).await?;
+        wait_until("both to agree", PATIENCE, || async { sound.digest() == damaged.digest() }).await;
+        let digest = sound.digest();
+        drop((other, damaged));
+        wait_until("the store to be closed", PATIENCE, || async {
+            Memory::open(dirs[1].path(), &peers[1]).is_ok_and(|memory| memory.is_whole())
+        })
+        .await;
+
+        journals(dirs[1].path()).iter().for_each(|path| damage(path));
+        let damaged = Memory::open(dirs[1].path(), &peers[1])?;
+        assert_ne!(damaged.digest(), digest, "the engine makes nothing of it");
+        assert!(!damaged.is_whole());
+        let other = damaged.join(swarm.network(1).clone()).await?;
+        wait_until("all to be back", PATIENCE, || async { damaged.digest() == digest && damaged.is_whole() })
+            .await;
+        drop((other, damaged, sync, sound));
+    }
     Ok(())
 }

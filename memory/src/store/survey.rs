@@ -8,6 +8,7 @@ use super::{BATCH_PREFIX, BATCHES, CELLS, IndexEntry, ReadError, Store};
 use crate::{
     addresses::Log,
     codec::{self, MalformedCell},
+    commits,
     index::{Index, Known, Survey},
 };
 
@@ -32,7 +33,7 @@ impl Store {
                 noted.map(|()| (survey, log))
             });
             let (mut some, mut read) = (Vec::with_capacity(AT_ONCE), Ok(()));
-            for guard in opened.keyspaces[CELLS].iter() {
+            for guard in opened.keyspaces[CELLS].range(commits::BEHIND..) {
                 match guard.into_inner() {
                     Ok(cell) => some.push(cell),
                     Err(error) => {
