@@ -55,7 +55,7 @@ enum Record<'a> {
         time: u64,
         author: [u8; 16],
         expires_ms: Option<u64>,
-        #[serde(borrow)]
+        #[serde(borrow, with = "serde_bytes")]
         value: Option<&'a [u8]>,
     },
     /// A value that lies elsewhere.
@@ -82,13 +82,8 @@ enum Record<'a> {
 #[derive(Serialize, Deserialize)]
 enum Version<'a> {
     Deleted,
-    #[serde(borrow)]
-    Value(&'a [u8]),
-    Large {
-        name: [u8; BlobName::LEN],
-        len: u64,
-        hash: [u8; 32],
-    },
+    Value(#[serde(borrow, with = "serde_bytes")] &'a [u8]),
+    Large { name: [u8; BlobName::LEN], len: u64, hash: [u8; 32] },
 }
 
 impl<'a> Version<'a> {

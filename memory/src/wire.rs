@@ -44,13 +44,21 @@ pub(crate) enum Request<'a> {
     /// Do you hold what I hold? Answered by `Same` or `Differ`.
     Compare { root: [u8; 32] },
     /// One step of negentropy over the cells of these shards. Answered by `Reconciled`.
-    Reconcile { shards: &'a [u8], message: &'a [u8] },
+    Reconcile {
+        #[serde(borrow, with = "serde_bytes")]
+        shards: &'a [u8],
+        #[serde(borrow, with = "serde_bytes")]
+        message: &'a [u8],
+    },
     /// Send these cells. Answered by `Cells`, with as many of them, from the first on, as fit.
     Want { digests: Vec<Digest> },
     /// Send all cells of a shard, from the first digest after this one. Answered by `Cells`.
     Pull { shard: u8, after: Option<Digest> },
     /// Take these cells. Answered by `Taken` once they are stored.
-    Push { page: &'a [u8] },
+    Push {
+        #[serde(borrow, with = "serde_bytes")]
+        page: &'a [u8],
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,10 +68,12 @@ pub(crate) enum Response<'a> {
         shards: Vec<Shard>,
     },
     Reconciled {
+        #[serde(borrow, with = "serde_bytes")]
         message: &'a [u8],
     },
     /// `served` is how many of the wanted digests were gone through; `next` is where to go on in a shard.
     Cells {
+        #[serde(borrow, with = "serde_bytes")]
         page: &'a [u8],
         served: u32,
         next: Option<Digest>,
