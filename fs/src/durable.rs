@@ -91,6 +91,11 @@ impl Publisher {
         let mut rounds = FuturesUnordered::new();
         loop {
             let view = self.inner.desk.view();
+            // What would be durable for who is left would not be for those who are back in a moment.
+            if rounds.is_empty() && self.inner.desk.may_be_cut_off() {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
             while rounds.len() < ROUNDS {
                 // Short files come one by one. While some are on their way others are gathered: a round costs every
                 // holder a wait for its disk, however little it carries.

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use starfish_dht::PeerId;
-use starfish_dht::presence::Member;
+use starfish_dht::presence::{ALIVE_FOR, Member};
 
 use crate::hash::BlobHash;
 use crate::place::{Candidate, loads, order};
+
+/// So long after it was heard of last, a member that does not count as alive has fallen silent a moment ago: five seconds more than
+/// who says nothing counts as alive, which is also what a member whose connection broke has behind it from the first.
+const FALTERS_FOR: Duration = ALIVE_FOR.saturating_add(Duration::from_secs(5));
 
 /// Who is there, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +65,15 @@ impl View {
     }
 }
 
+/// Whether as many members (all others that are known) fell silent a moment ago as are left, this node among them. It may be this
+/// node that is being connected anew, as after its own restart; whether it is, or they are gone, shows within seconds.
+pub(crate) fn may_be_cut_off(members: &[Member]) -> bool {
+    let stay = members.iter().filter(|member| !member.beacon.leaving);
+    let (alive, silent): (Vec<&Member>, Vec<&Member>) = stay.partition(|member| member.alive);
+    let n_faltering = silent.iter().filter(|member| member.silent_for < FALTERS_FOR).count();
+    n_faltering > alive.len()
+}
+
 #[cfg(test)]
 mod tests {
     use starfish_dht::presence::Beacon;
@@ -90,6 +103,19 @@ mod tests {
         assert_eq!(view.alive.len(), 2);
         assert_eq!(view.away, [members[1].peer]);
         assert_eq!(view.leaving, [members[3].peer]);
+    }
+
+    #[test]
+    fn who_sees_half_fall_silent_doubts_itself_for_a_moment() {
+        let silent = |n: usize, seconds: u64| {
+            (0..n).map(move |_| member(false, false, ALIVE_FOR.as_secs() + seconds)).collect::<Vec<_>>()
+        };
+        let alive = || member(true, false, 0);
+        assert!(may_be_cut_off(&silent(1, 0)), "from the only other one");
+        assert!(!may_be_cut_off(&silent(1, 6)), "it is gone");
+        assert!(may_be_cut_off(&[silent(2, 0), vec![alive()]].concat()), "from half");
+        assert!(!may_be_cut_off(&[silent(2, 0), vec![alive(), alive()]].concat()), "most are there");
+        assert!(!may_be_cut_off(&[]));
     }
 
     #[test]

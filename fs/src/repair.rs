@@ -33,6 +33,9 @@ use crate::tree::store::TreeStore;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Members must stay the same for so long before anything is moved: they often come several at once.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Members must stay the same for so long, or for the grace time, before anything is dropped because it is too much for them: it may
+/// be what the next ones need.
+const STEADY: Duration = Duration::from_secs(30);
 /// The pause after a pass that could not do all, and the first one after a pass that could.
 const RETRY: Duration = Duration::from_secs(5);
 /// All that was well is looked at again after so long, and then after ever longer pauses, each as many times the one
@@ -82,8 +85,8 @@ struct Report {
     unreadable: u64,
     why: BTreeMap<String, u64>,
     is_complete: bool,
-    /// The members have changed since.
-    is_old: bool,
+    /// Of these members, unless they have changed while it looked.
+    of: Option<View>,
 }
 
 /// What a pass may do.
@@ -126,7 +129,7 @@ impl Repair {
         Shortfall {
             files: last.below,
             unreadable: last.unreadable,
-            looking: u64::from(last.is_old),
+            looking: u64::from(last.of.as_ref() != Some(&self.inner.desk.view())),
             why: last.why.iter().map(|(why, n)| (why.clone(), *n)).collect(),
         }
     }
@@ -145,7 +148,6 @@ impl Repair {
                     self.finish_alone().await;
                 }
                 seen = view;
-                self.last().is_old = true;
                 changed = Instant::now();
                 pause = RETRY;
                 due = Some(changed + SETTLE.min(self.inner.pace.grace));
@@ -156,11 +158,15 @@ impl Repair {
             }
             self.inner.peers.tidy();
             let scope = self.scope(&seen);
-            let report = self.pass(&seen, scope).await;
+            let is_steady = changed.elapsed() >= STEADY.min(self.inner.pace.grace);
+            let mut report = self.pass(&seen, scope, is_steady).await;
             tracing::debug!(below = report.below, ?scope, after = ?changed.elapsed(), "looked after files");
             let is_done = report.is_complete && scope == Scope::All;
+            report.of = Some(seen.clone());
             *self.last() = report;
-            if is_done {
+            if is_done && !is_steady {
+                due = Some(changed + STEADY.min(self.inner.pace.grace));
+            } else if is_done {
                 due = Some(Instant::now() + pause);
                 pause = pause.saturating_mul(LATER).min(EVERY);
             } else {
@@ -171,8 +177,17 @@ impl Repair {
     }
 
     fn scope(&self, view: &View) -> Scope {
-        let is_sure = view.away.is_empty() && Instant::now() >= self.inner.knows_all_from;
+        let is_sure =
+            view.away.is_empty() && (Instant::now() >= self.inner.knows_all_from || self.are_all_there(view));
         if is_sure { Scope::All } else { Scope::Thin }
+    }
+
+    /// Whether all who have a replica of the tree are alive: then nobody can be missed, however short this node has run.
+    fn are_all_there(&self, view: &View) -> bool {
+        let replicas = self.inner.tree.replicas();
+        let alive: HashSet<PeerId> = view.peers().chain(view.leaving.iter().copied()).collect();
+        replicas
+            .is_ok_and(|replicas| !replicas.is_empty() && replicas.iter().all(|peer| alive.contains(peer)))
     }
 
     /// What was written while this node was alone, or was not sent before it stopped, is sent once somebody is there.
@@ -210,7 +225,9 @@ impl Repair {
         self.inner.tree.read().files().collect()
     }
 
-    async fn pass(&self, view: &View, scope: Scope) -> Report {
+    /// Looks at all files that are this node's to look after. What is too much goes only if the members have been the same for a
+    /// while.
+    async fn pass(&self, view: &View, scope: Scope, is_steady: bool) -> Report {
         let local = self.inner.peers.local();
         let alive: Vec<PeerId> = view.peers().collect();
         let mut report = Report { is_complete: true, ..Report::default() };
@@ -229,11 +246,11 @@ impl Repair {
                 Err(why) => report.note(why, true),
             }
             if n_segments >= BATCH {
-                self.mend(std::mem::take(&mut batch), view, scope, &mut report).await;
+                self.mend(std::mem::take(&mut batch), view, (scope, is_steady), &mut report).await;
                 n_segments = 0;
             }
         }
-        self.mend(batch, view, scope, &mut report).await;
+        self.mend(batch, view, (scope, is_steady), &mut report).await;
         report
     }
 

@@ -40,6 +40,11 @@ impl Memory {
         space.set(&key, Bytes::new(), Some(ttl)).await.map(drop)
     }
 
+    /// The other nodes that have a replica, also those that are away now, as far as this one was told. Reads from the disk.
+    pub fn members(&self) -> Result<Vec<PeerId>, ReadError> {
+        Ok(self.shared().others()?.members)
+    }
+
     /// Tells all that `peer` left for good: nobody need wait for what it may bring.
     pub async fn discharge(&self, peer: &PeerId) -> Result<(), WriteError> {
         let Ok(space) = self.space(SPACE) else { return Ok(()) };

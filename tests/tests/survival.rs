@@ -107,6 +107,33 @@ fn what_half_of_the_swarm_held_is_made_anew_so_that_half_of_the_rest_may_die() {
 }
 
 #[test]
+fn what_was_written_while_half_was_away_is_spread_over_all_as_soon_as_they_are_back() {
+    // With the usual grace time, which is far longer than this test takes: once all are there, nobody need be waited for.
+    let swarm = Swarm::start(4);
+    let file = swarm.scratch().random("file", 2 << 20);
+    let later = swarm.scratch().folder("later", 20);
+    swarm.node(0).ok(["put", &file, "/file"]);
+    swarm.node(1).kill9();
+    swarm.node(3).kill9();
+    swarm.node(2).ok(["put", &later, "/later"]);
+    swarm.node(1).restart();
+    swarm.node(3).restart();
+    for node in swarm.nodes() {
+        wait_until("all is spread", || node.ok(["status"]).contains("all at full durability"));
+    }
+    swarm.node(0).kill9();
+    swarm.node(2).kill9();
+    for index in [1, 3] {
+        let copy = swarm.scratch().path(&format!("later-{index}"));
+        swarm.node(index).ok(["get", "/later", &copy]);
+        assert_same_folders(&later, &copy);
+        let copy = swarm.scratch().path(&format!("file-{index}"));
+        swarm.node(index).ok(["get", "/file", &copy]);
+        assert!(same_bytes(&file, &copy));
+    }
+}
+
+#[test]
 fn a_swarm_that_grew_one_by_one_can_lose_those_it_began_with() {
     const SIZE: usize = 12;
     let mut swarm = swarm(1);

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use starfish_dht::Network;
 
 use crate::durable::Publisher;
-use crate::members::View;
+use crate::members::{self, View};
 use crate::path::VfsPath;
 use crate::peers::serve::Desk;
 use crate::peers::wire::Shortfall;
@@ -59,6 +59,10 @@ impl Desk for OpenDesk {
             view.leaving.push(self.network.local_peer());
         }
         view
+    }
+
+    fn may_be_cut_off(&self) -> bool {
+        members::may_be_cut_off(&self.network.members())
     }
 
     fn knows(&self, inode: &Inode, stamp: Stamp) -> bool {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -17,6 +18,30 @@ use crate::tree::cell::{Body, Content, FileContent};
 use crate::tree::store::TreeStore;
 use crate::tree::{Found, Inode};
 use crate::vfs::{ByteStream, VfsError};
+
+/// How long a reader waits for bytes that nobody who can be reached has: whoever has them may be connecting anew, or just be
+/// handing them on.
+const WAITS_FOR: Duration = Duration::from_secs(2);
+/// The pause before they are asked for again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// That of a reader who was told that bytes cannot be had.
+struct Patience(Instant);
+
+impl Patience {
+    fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Waits for a moment; false if it has waited long enough.
+    async fn lasts(&self) -> bool {
+        let lasts = self.0.elapsed() < WAITS_FOR;
+        if lasts {
+            tokio::time::sleep(PAUSE).await;
+        }
+        lasts
+    }
+}
 
 impl Files {
     /// How many bytes of a file need not be fetched: those of whole segments, and of others the part that the shards here
@@ -54,7 +79,13 @@ impl Files {
             return Ok(stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed());
         }
         let segments = self.inner.segments.clone();
-        let manifest = manifest_of(&file, &segments).await.map_err(|error| unreadable(path, error))?;
+        let patience = Patience::begin();
+        let manifest = loop {
+            match manifest_of(&file, &segments).await {
+                Err(ManifestFault::Gather(_)) if patience.lasts().await => {}
+                manifest => break manifest.map_err(|error| unreadable(path, error))?,
+            }
+        };
         Ok(self.stream(path.clone(), segments, manifest.slices(range)))
     }
 
@@ -64,8 +95,13 @@ impl Files {
                 let (segments, path) = (segments.clone(), path.clone());
                 // A task of its own, so that it goes on while the reader is busy with what came before.
                 let part = AbortOnDropHandle::new(tokio::spawn(async move {
-                    let got = segments.get_part(slice.segment, slice.range).await;
-                    got.map_err(|error| unreadable(&path, error.into()))
+                    let patience = Patience::begin();
+                    loop {
+                        match segments.get_part(slice.segment, slice.range.clone()).await {
+                            Err(_) if patience.lasts().await => {}
+                            got => break got.map_err(|error| unreadable(&path, error.into())),
+                        }
+                    }
                 }));
                 async move { part.await.map_err(|error| failed("read a segment", io::Error::other(error)))? }
             })

@@ -1,6 +1,6 @@
 //! One segment on its way: whom to ask for which of its shards, and what to do with what they give.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ pub(super) struct Gathering<'a> {
     /// Peers that have answered and may have more.
     willing: Vec<PeerId>,
     with_whole: Vec<PeerId>,
-    n_asked: usize,
+    asked: HashSet<PeerId>,
     pub(super) has_fetched: bool,
 }
 
@@ -64,14 +64,14 @@ impl<'a> Gathering<'a> {
             waiting: HashMap::new(),
             willing: Vec::new(),
             with_whole: Vec::new(),
-            n_asked: 0,
+            asked: HashSet::new(),
             has_fetched: false,
         }
     }
 
     pub(super) fn failure(&self) -> GatherError {
         let (have, need) = (self.have.len(), self.code.k());
-        GatherError { segment: self.segment, have, need, asked: self.n_asked }
+        GatherError { segment: self.segment, have, need, asked: self.asked.len() }
     }
 
     pub(super) async fn take_local(&mut self) {
@@ -141,7 +141,7 @@ impl<'a> Gathering<'a> {
             return self.questions(peers, any, 1, true);
         }
         let trusted = self.n_trusted();
-        if self.n_asked == 0 {
+        if self.asked.is_empty() {
             return self.first_wave(trusted.max(1), any);
         }
         if !self.willing.is_empty() {
@@ -200,7 +200,7 @@ impl<'a> Gathering<'a> {
         if indices.is_empty() {
             return Vec::new();
         }
-        self.n_asked += peers.len();
+        self.asked.extend(&peers);
         let now = Instant::now();
         let limit = u16::try_from(limit).unwrap_or(u16::MAX);
         let want = Want { segment: self.segment, len: self.len, indices, limit, from_whole };

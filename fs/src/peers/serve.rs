@@ -40,6 +40,8 @@ const IDLE: Duration = Duration::from_secs(300);
 pub(crate) trait Desk: Send + Sync + 'static {
     /// The members, now.
     fn view(&self) -> View;
+    /// Whether this node may be cut off from the others for a moment.
+    fn may_be_cut_off(&self) -> bool;
     /// How many files this node knows to be below full durability.
     fn report(&self) -> Shortfall;
     /// Whether this content of an inode, or newer, is in the tree here.

@@ -40,7 +40,7 @@ impl Repair {
         &self,
         files: Vec<Vec<Segment>>,
         view: &View,
-        scope: Scope,
+        (scope, is_steady): (Scope, bool),
         report: &mut Report,
     ) {
         if files.is_empty() {
@@ -68,7 +68,7 @@ impl Repair {
             }
         }
         cases.sort_by_key(|case| case.health.margin);
-        for (segment, why) in self.do_all(cases).await {
+        for (segment, why) in self.do_all(cases, is_steady).await {
             troubles.insert(segment, (why, false));
         }
         for file in files {
@@ -120,7 +120,7 @@ impl Repair {
     }
 
     /// Does what can be done; what could not, and why.
-    async fn do_all(&self, cases: Vec<Case>) -> Vec<(BlobHash, String)> {
+    async fn do_all(&self, cases: Vec<Case>, is_steady: bool) -> Vec<(BlobHash, String)> {
         let mut failed = Vec::new();
         for some in cases.chunks(MAKE_AT_ONCE) {
             failed.extend(self.make(some).await);
@@ -129,7 +129,9 @@ impl Repair {
         let failed_segments: HashSet<BlobHash> = failed.iter().map(|(segment, _)| *segment).collect();
         let whole: Vec<&Case> =
             cases.iter().filter(|case| !failed_segments.contains(&case.segment.hash)).collect();
-        self.drop_surplus(&whole).await;
+        if is_steady {
+            self.drop_surplus(&whole).await;
+        }
         failed
     }
 
@@ -189,7 +191,7 @@ impl Repair {
                     if moved {
                         self.pace(part.body_len().unwrap_or_default()).await;
                     } else {
-                        failed.push((part.segment, "shards could not be moved".to_owned()));
+                        failed.push((part.segment, format!("shards could not be moved to {to}")));
                     }
                 }
             }

@@ -20,8 +20,9 @@ const LOCKS: usize = 64;
 const RENEW_AFTER: u64 = 60;
 /// Damaged items that are remembered; repair finds the rest when it looks.
 const MAX_DAMAGE: usize = 10_000;
-/// Of a small disk this share is left free, ...
-const RESERVE_SHARE: u64 = 50;
+/// Of a small disk this share is left free: twice what memory leaves, so that where there is no room for bytes any more, names can
+/// still be changed and removed; ...
+const RESERVE_SHARE: u64 = 25;
 /// ... and of a large one no more than this.
 const MAX_RESERVE: u64 = 256 << 20;
 

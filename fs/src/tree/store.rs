@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 
+use starfish_dht::PeerId;
 use starfish_memory::{Cell, Memory, Observer, Space, WriteError};
 
 use super::cell::Field;
@@ -164,6 +165,11 @@ impl InodeEdit {
 }
 
 impl TreeStore {
+    /// The other nodes that have a replica of the tree, also those that are away. Reads from the disk.
+    pub(crate) fn replicas(&self) -> io::Result<Vec<PeerId>> {
+        self.memory.members().map_err(io::Error::other)
+    }
+
     /// Builds the tree of what memory holds, and keeps it in step from then on.
     pub(crate) async fn open(memory: Memory) -> io::Result<Self> {
         let space = memory.space(SPACE).map_err(io::Error::other)?;
