@@ -22,6 +22,7 @@ mod revocation;
 mod runtime;
 mod socket;
 mod task;
+pub mod unambiguous;
 pub mod wire;
 
 pub use starfish_compute as compute;

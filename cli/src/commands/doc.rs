@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use serde_json::Value;
 use starfish_node::client::RemoteCollection;
+use starfish_node::unambiguous;
 use starfish_node::wire::DocumentWritten;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
@@ -285,7 +286,7 @@ async fn input(context: &mut Context, word: Option<String>) -> io::Result<Bytes>
 }
 
 fn parse_query(text: &str) -> anyhow::Result<Value> {
-    serde_json::from_str(text).map_err(|error| anyhow::anyhow!("the query is no JSON: {error}"))
+    unambiguous::parse(text.as_bytes()).map_err(|error| anyhow::anyhow!("the query is no JSON: {error}"))
 }
 
 async fn warn(context: &mut Context, written: &DocumentWritten) -> anyhow::Result<()> {

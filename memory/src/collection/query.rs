@@ -232,7 +232,7 @@ impl Parser {
 
     fn list(&mut self, value: &Value, at: &Pointer, depth: usize) -> Result<Vec<Filter>, QueryError> {
         let queries = value.as_array().filter(|queries| !queries.is_empty());
-        let queries = queries.ok_or_else(|| wanted(at, "a list of queries"))?;
+        let queries = queries.ok_or_else(|| wanted(at, "a list of one or more queries"))?;
         let filters = queries.iter().enumerate();
         filters.map(|(index, query)| self.filter(query, &at.child(index.to_string()), depth + 1)).collect()
     }
@@ -393,7 +393,8 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_its_place() {
         for (query, at, words) in [
             (json!(1), "", "here must be an object"),
-            (json!({"$or": {}}), "/$or", "here must be a list of queries"),
+            (json!({"$or": {}}), "/$or", "here must be a list of one or more queries"),
+            (json!({"$and": []}), "/$and", "here must be a list of one or more queries"),
             (json!({"$or": [{"a": 1}, 2]}), "/$or/1", "here must be an object"),
             (json!({"a": {"$gte": 1, "$gtee": 2}}), "/a/$gtee", "there is no operator `$gtee`"),
             (json!({"$where": "x"}), "/$where", "there is no operator `$where`"),

@@ -18,6 +18,7 @@ use starfish_memory::{
 use super::error::ApiError;
 use super::extract::{Json, Segments};
 use super::route::{Content, Route, Verb};
+use crate::unambiguous;
 use crate::wire::{
     DeleteRequest, Deleted, DocumentCost, DocumentCount, DocumentWritten, FindAnswer, FindRequest,
     IndexRequest,
@@ -267,7 +268,7 @@ async fn json_body<T: DeserializeOwned>(request: Request) -> Result<T, ApiError>
         let message = format!("the body is longer than {MAX_BODY} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
     })?;
-    serde_json::from_slice(&body).map_err(|error| ApiError::bad_request("bad-json", error.to_string()))
+    unambiguous::parse(&body).map_err(|error| ApiError::bad_request("bad-json", error.to_string()))
 }
 
 fn wire_written(id: String, written: Written) -> DocumentWritten {

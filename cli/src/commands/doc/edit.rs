@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use starfish_node::memory::{Edit, Pointer};
+use starfish_node::unambiguous;
 
 use super::input;
 use crate::commands::Context;
@@ -79,7 +80,7 @@ impl PlaceEdit {
             }
             Self::Apply { json } => {
                 let text = input(context, json).await?;
-                serde_json::from_slice(&text)
+                unambiguous::parse(&text)
                     .map_err(|error| anyhow::anyhow!("this is no list of edits: {error}"))?
             }
         })

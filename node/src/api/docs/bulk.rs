@@ -12,6 +12,7 @@ use crate::api::error::ApiError;
 use crate::api::extract::{Query, Segments};
 use crate::api::ndjson;
 use crate::api::route::{Content, Route, Verb};
+use crate::unambiguous;
 use crate::wire::{DocumentCount, DocumentLine};
 
 /// Documents of an import that are written together, and their bytes.
@@ -50,7 +51,7 @@ async fn export(
     let filter = match query.bytes("query") {
         None => Filter::everything(),
         Some(text) => {
-            let query: Value = serde_json::from_slice(text)
+            let query: Value = unambiguous::parse(text)
                 .map_err(|error| ApiError::bad_request("bad-json", format!("query: {error}")))?;
             Filter::parse(&query)?
         }
@@ -113,7 +114,7 @@ async fn import(
 
 /// The document that a line holds, and its id; or why it cannot be put, whatever is there already.
 fn document_in(line: &[u8]) -> Result<(String, Value), String> {
-    let DocumentLine { id, document } = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let DocumentLine { id, document } = unambiguous::parse(line).map_err(|error| error.to_string())?;
     let id = id.unwrap_or_else(new_id);
     Collection::check(&id, &document).map_err(|error| error.to_string())?;
     Ok((id, document))
