@@ -53,6 +53,11 @@ impl Commits {
         self.lost
     }
 
+    /// Whether there is not one of them. Then it is not the end that is missing, and the engine may come across the rest later.
+    pub(crate) fn are_all_lost(&self) -> bool {
+        self.lost > 0 && self.lost == self.made.load(Ordering::Relaxed)
+    }
+
     /// The number of the last one, as it stands in the store.
     pub(crate) fn last(&self) -> [u8; 8] {
         self.made.load(Ordering::Relaxed).to_be_bytes()

@@ -3,6 +3,8 @@
 //! The engine reads up to a damaged block and no further, from either side. What lies between two such blocks is found by
 //! beginning in the middle, again and again, until so many tries have been made that hardly anything is left.
 
+mod attempt;
+
 use std::{
     collections::VecDeque,
     ops::Bound,
@@ -12,13 +14,9 @@ use std::{
 
 use fjall::Keyspace;
 
-use crate::{
-    cell::Cell,
-    codec,
-    memory::Memory,
-    store::{CELLS, Store},
-    writer::WriteError,
-};
+use self::attempt::Attempt;
+
+use crate::{cell::Cell, codec, memory::Memory, store::CELLS, writer::WriteError};
 
 /// Beginnings in the middle. A damaged block of 4 KiB takes some of them for itself.
 const MAX_TRIES: usize = 4096;
@@ -37,11 +35,11 @@ impl Memory {
     pub fn recover(&self, folder: &Path) -> Result<u64, WriteError> {
         let mut cells = Cells { memory: self, some: Vec::new(), n: 0, failed: None };
         let read = catch_unwind(AssertUnwindSafe(|| {
-            if let Ok(engine) = Store::engine_of(folder)
-                && let Ok(opened) = engine.read()
-            {
+            let Some(attempt) = Attempt::at(folder, self.shared().store.engine.path()) else { return };
+            if let Ok(opened) = attempt.engine.read() {
                 for_each_sound(&opened.keyspaces[CELLS], &mut |address, record| cells.add(address, record));
             }
+            attempt.end();
         }));
         if read.is_err() {
             tracing::warn!("the engine gave up on what is damaged");
@@ -225,5 +223,75 @@ mod tests {
         let n = n.await.unwrap();
         assert!((58_000..60_000).contains(&n), "{n} of 60,000");
         assert_eq!(memory.stats().cells, n, "none twice");
+    }
+
+    /// A store in `folder` with 1,000 cells, none of them in a table.
+    async fn fill(folder: &Path, peer: &PeerId) {
+        let memory = Memory::open(folder, peer).unwrap();
+        let space = memory.space("app").unwrap();
+        for some in (0..1000).collect::<Vec<u32>>().chunks(10) {
+            let mut batch = space.batch();
+            for number in some {
+                batch.put(format!("key/{number:04}"), "", vec![7; 100]);
+            }
+            memory.commit(batch).await.unwrap();
+        }
+    }
+
+    fn flip(path: &Path, at: usize) {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[at] ^= 4;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    async fn recovered(folder: &Path, peer: &PeerId) -> u64 {
+        let new = tempfile::tempdir().unwrap();
+        let (memory, folder) = (Memory::open(new.path(), peer).unwrap(), folder.to_owned());
+        let found = std::fs::read_dir(&folder).unwrap().count();
+        let n = tokio::task::spawn_blocking({
+            let folder = folder.clone();
+            move || memory.recover(&folder).unwrap()
+        });
+        let n = n.await.unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), found, "what was found stays");
+        assert_eq!(std::fs::read_dir(folder.parent().unwrap()).unwrap().count(), 1, "the copy is gone");
+        n
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_whose_version_cannot_be_read_is_taken_over_whole() {
+        let (folder, peer) = (tempfile::tempdir().unwrap(), PeerId::random());
+        let old = folder.path().join("old");
+        fill(&old, &peer).await;
+        flip(&old.join("version"), 0);
+        assert!(Memory::open(&old, &peer).is_err());
+        assert_eq!(recovered(&old, &peer).await, 1000);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_a_journal_that_the_engine_refuses_the_beginning_is_taken_over() {
+        let (filled, folder, peer) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), PeerId::random());
+        fill(&filled.path().join("old"), &peer).await;
+        let (old, journal) = (folder.path().join("old"), folder.path().join("old/0.jnl"));
+        let renew = || {
+            let _ = std::fs::remove_dir_all(&old);
+            let copied =
+                std::process::Command::new("cp").arg("-a").args([&filled.path().join("old"), &old]).status();
+            assert!(copied.unwrap().success());
+        };
+        renew();
+        let end = std::fs::read(&journal).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+        // Some bits it takes for the end of what was written, and others for nonsense.
+        let is_refused = |at: &usize| {
+            renew();
+            flip(&journal, *at);
+            crate::store::Store::engine_of(&old).is_err()
+        };
+        let at = (end * 8 / 10..end).find(is_refused).expect("a bit that it does not take");
+        renew();
+        flip(&journal, at);
+        let n = recovered(&old, &peer).await;
+        assert!((750..1000).contains(&n), "{n} of 1,000");
     }
 }

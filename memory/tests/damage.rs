@@ -13,7 +13,7 @@ use starfish_dht::{
     PeerId,
     testing::{PATIENCE, TestSwarm, wait_until},
 };
-use starfish_memory::{Memory, Space};
+use starfish_memory::{Memory, Space, StoreError};
 
 /// More than the engine keeps in memory before it makes a file of it.
 const KEYS: usize = 2500;
@@ -163,10 +163,9 @@ async fn a_node_alone_saves_what_is_sound_and_never_says_that_the_rest_was_not_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_journal_that_is_gone_cut_or_damaged_while_a_node_is_stopped_is_told_and_made_good()
--> anyhow::Result<()> {
-    let damages: [fn(&Path); 3] = [
-        |path| fs::remove_file(path).unwrap(),
+async fn a_journal_that_is_cut_or_damaged_while_a_node_is_stopped_is_told_and_made_good() -> anyhow::Result<()>
+{
+    let damages: [fn(&Path); 2] = [
         |path| fs::File::options().write(true).open(path).unwrap().set_len(end_of(path) / 2).unwrap(),
         |path| {
             use std::os::unix::fs::FileExt;
@@ -201,12 +200,34 @@ async fn a_journal_that_is_gone_cut_or_damaged_while_a_node_is_stopped_is_told_a
 
         journals(dirs[1].path()).iter().for_each(|path| damage(path));
         let damaged = Memory::open(dirs[1].path(), &peers[1])?;
-        assert_ne!(damaged.digest(), digest, "the engine makes nothing of it");
+        assert_ne!(damaged.digest(), digest, "some of it is gone");
         assert!(!damaged.is_whole());
         let other = damaged.join(swarm.network(1).clone()).await?;
         wait_until("all to be back", PATIENCE, || async { damaged.digest() == digest && damaged.is_whole() })
             .await;
         drop((other, damaged, sync, sound));
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_whose_commits_are_all_gone_is_damaged_and_not_empty() -> anyhow::Result<()> {
+    let (dir, peer) = (tempfile::tempdir()?, PeerId::random());
+    let memory = Memory::open(dir.path(), &peer)?;
+    memory.space("app")?.set(b"k", "v".into(), None).await?;
+    drop(memory);
+    let journals = journals(dir.path());
+    let aside: Vec<PathBuf> = journals.iter().map(|path| path.with_extension("aside")).collect();
+    journals.iter().zip(&aside).for_each(|(path, aside)| fs::rename(path, aside).unwrap());
+    let refused = Memory::open(dir.path(), &peer);
+    assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+    // Whoever has the file still can put it back.
+    for path in self::journals(dir.path()) {
+        fs::remove_file(path)?;
+    }
+    aside.iter().zip(&journals).for_each(|(aside, path)| fs::rename(aside, path).unwrap());
+    let memory = Memory::open(dir.path(), &peer)?;
+    assert_eq!(memory.space("app")?.get(b"k").await?.unwrap(), "v");
+    assert!(memory.is_whole());
     Ok(())
 }
