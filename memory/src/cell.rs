@@ -121,6 +121,27 @@ impl fmt::Display for Stamp {
     }
 }
 
+/// What a value began as: the write that gave it, and how often what that left had ended by the time it was counted on anew. That a
+/// value is to last longer or shorter changes neither, so it takes nothing from what others write or count at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// Of the write; [`Origin::NOTHING`]'s if there was none.
+    pub(crate) stamp: Stamp,
+    /// Each time the value expires, what is counted from then on has the next one.
+    pub(crate) generation: u32,
+}
+
+impl Origin {
+    /// Of what is counted where nothing was ever written.
+    pub(crate) const NOTHING: Self =
+        Self { stamp: Stamp { time: 0, author: Author([0; 16]) }, generation: 0 };
+
+    /// Of what begins when it has expired.
+    pub(crate) fn next(self) -> Self {
+        Self { generation: self.generation.saturating_add(1), ..self }
+    }
+}
+
 /// Text is no stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is no version: 16 hex digits, a hyphen and 32 hex digits")]
@@ -191,16 +212,23 @@ pub struct Cell {
     pub content: Content,
     /// Unix time in milliseconds from which the value no longer counts.
     pub expires_ms: Option<u64>,
+    /// Where this version only says how long a plain value lasts that was there: what that began as.
+    pub renews: Option<Box<Origin>>,
 }
 
 /// What the merge rule compares. Honest nodes never write one stamp twice; that content and expiry follow in the
 /// order makes replicas agree even on what a dishonest one wrote.
-pub type Version<'a> = (Stamp, &'a Content, Option<u64>);
+pub type Version<'a> = (Origin, Stamp, &'a Content, Option<u64>);
 
 impl Cell {
     /// What the merge rule compares.
     pub fn version(&self) -> Version<'_> {
-        (self.stamp, &self.content, self.expires_ms)
+        (self.origin(), self.stamp, &self.content, self.expires_ms)
+    }
+
+    /// What its value began as.
+    pub fn origin(&self) -> Origin {
+        self.renews.as_deref().copied().unwrap_or(Origin { stamp: self.stamp, generation: 0 })
     }
 
     /// Whether this version wins over `other`, a version of the same cell.
@@ -250,12 +278,13 @@ pub(crate) struct Draft {
     pub(crate) field: Bytes,
     pub(crate) content: Content,
     pub(crate) expires_ms: Option<u64>,
+    pub(crate) renews: Option<Box<Origin>>,
 }
 
 impl Draft {
     pub(crate) fn stamped(self, stamp: Stamp) -> Cell {
-        let Draft { space, key, field, content, expires_ms } = self;
-        Cell { space, key, field, stamp, content, expires_ms }
+        let Draft { space, key, field, content, expires_ms, renews } = self;
+        Cell { space, key, field, stamp, content, expires_ms, renews }
     }
 }
 
@@ -275,14 +304,25 @@ pub(crate) mod tests {
     /// Versions of few cells with few stamps, so that collisions of all kinds are common.
     pub(crate) fn any_cell() -> impl Strategy<Value = Cell> {
         let address = ("[ab]", vec(0u8..3, 0..3), vec(0u8..3, 0..2));
-        (address, 1u64..4, 0u8..3, any_content(), option::of(0u64..3)).prop_map(
-            |((space, key, field), time, author, content, expires_ms)| Cell {
-                space: SpaceName::new(&space).unwrap(),
-                key: key.into(),
-                field: field.into(),
-                stamp: Stamp { time, author: Author([author; 16]) },
-                content,
-                expires_ms,
+        let origin = (0u64..3, 0u8..3, 0u32..2).prop_map(|(time, author, generation)| Origin {
+            stamp: Stamp { time, author: Author([author; 16]) },
+            generation,
+        });
+        (address, 1u64..4, 0u8..3, any_content(), option::of(0u64..3), option::of(origin)).prop_map(
+            |((space, key, field), time, author, content, expires_ms, origin)| {
+                let stamp = Stamp { time, author: Author([author; 16]) };
+                let renews =
+                    origin.filter(|origin| matches!(content, Content::Value(_)) && origin.stamp < stamp);
+                let renews = renews.map(Box::new);
+                Cell {
+                    space: SpaceName::new(&space).unwrap(),
+                    key: key.into(),
+                    field: field.into(),
+                    stamp,
+                    content,
+                    expires_ms,
+                    renews,
+                }
             },
         )
     }
@@ -341,6 +381,7 @@ pub(crate) mod tests {
             stamp: Stamp { time: 1, author: Author([0; 16]) },
             content: Content::Value(Bytes::from_static(b"v")),
             expires_ms: Some(10),
+            renews: None,
         };
         assert!(cell.live(9).is_some());
         assert!(cell.live(10).is_none());

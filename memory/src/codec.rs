@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cell::{Author, Cell, Content, Kept, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, SpaceName, Stamp},
+    cell::{Author, Cell, Content, Kept, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, Origin, SpaceName, Stamp},
     hot::Plain,
     value::{BlobName, Large},
 };
@@ -75,6 +75,15 @@ enum Record<'a> {
         parent: Option<(u64, [u8; 16])>,
         #[serde(borrow)]
         content: Version<'a>,
+    },
+    /// A plain value that was there before, with another time at which it ends; what it began as is (time, author, generation).
+    Renewed {
+        time: u64,
+        author: [u8; 16],
+        expires_ms: Option<u64>,
+        origin: (u64, [u8; 16], u32),
+        #[serde(borrow, with = "serde_bytes")]
+        value: &'a [u8],
     },
 }
 
@@ -161,9 +170,13 @@ fn first_half(hash: &[u8; 32]) -> [u8; 16] {
 
 /// Encodes a cell whose sizes have been checked.
 pub(crate) fn encode(cell: &Cell) -> Result<Encoded, MalformedCell> {
-    let Cell { space, key, field, stamp, content, expires_ms } = cell;
+    let Cell { space, key, field, stamp, content, expires_ms, renews } = cell;
     let (time, author, expires_ms) = (stamp.time, *stamp.author.as_bytes(), *expires_ms);
     let record = match content {
+        Content::Value(value) if let Some(Origin { stamp, generation }) = renews.as_deref() => {
+            let origin = (stamp.time, *stamp.author.as_bytes(), *generation);
+            Record::Renewed { time, author, expires_ms, origin, value }
+        }
         Content::Value(value) => Record::V1 { time, author, expires_ms, value: Some(value) },
         Content::Tombstone => Record::V1 { time, author, expires_ms, value: None },
         Content::Large(Large { name, len, hash }) => {
@@ -194,7 +207,18 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
     if !rest.is_empty() {
         return Err(MalformedCell::Record);
     }
+    let mut renews = None;
     let (time, author, expires_ms, content) = match record {
+        Record::Renewed { value, .. } if value.len() > MAX_VALUE => return Err(MalformedCell::TooLarge),
+        Record::Renewed { time, author, expires_ms, origin: (began, by, generation), value } => {
+            let origin = Origin { stamp: Stamp { time: began, author: Author::from_bytes(by) }, generation };
+            // What has not begun yet would win over all that comes.
+            if origin.stamp >= (Stamp { time, author: Author::from_bytes(author) }) {
+                return Err(MalformedCell::Record);
+            }
+            renews = Some(Box::new(origin));
+            (time, author, expires_ms, Content::Value(Bytes::copy_from_slice(value)))
+        }
         Record::V1 { value: Some(value), .. } if value.len() > MAX_VALUE => {
             return Err(MalformedCell::TooLarge);
         }
@@ -221,7 +245,7 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
     }
     let stamp = Stamp { time, author: Author::from_bytes(author) };
     let field = Bytes::copy_from_slice(field);
-    Ok(Cell { space, key: key.into(), field, stamp, content, expires_ms })
+    Ok(Cell { space, key: key.into(), field, stamp, content, expires_ms, renews })
 }
 
 /// The value in a record, if it is one and lies there.
@@ -233,6 +257,10 @@ pub(crate) fn plain(record: &[u8]) -> Result<Option<Plain>, MalformedCell> {
         Ok((Record::V1 { expires_ms, value, .. }, [])) => {
             Ok(value.map(|value| Plain { value: Bytes::copy_from_slice(value), expires_ms }))
         }
+        Ok((Record::Renewed { value, .. }, _)) if value.len() > MAX_VALUE => Err(MalformedCell::TooLarge),
+        Ok((Record::Renewed { expires_ms, value, .. }, [])) => {
+            Ok(Some(Plain { value: Bytes::copy_from_slice(value), expires_ms }))
+        }
         Ok((Record::Large { .. } | Record::Kept { .. }, [])) => Ok(None),
         Ok(_) | Err(_) => Err(MalformedCell::Record),
     }
@@ -243,6 +271,7 @@ pub(crate) fn stamp(record: &[u8]) -> Result<Stamp, MalformedCell> {
     let (record, _) = postcard::take_from_bytes::<Record<'_>>(record).map_err(|_| MalformedCell::Record)?;
     let (Record::V1 { time, author, .. }
     | Record::Large { time, author, .. }
+    | Record::Renewed { time, author, .. }
     | Record::Kept { time, author, .. }) = record;
     Ok(Stamp { time, author: Author::from_bytes(author) })
 }
@@ -253,22 +282,25 @@ pub(crate) struct Summary {
     pub(crate) time: u64,
     pub(crate) expires_ms: Option<u64>,
     pub(crate) is_tombstone: bool,
-    /// It speaks of a blob.
-    pub(crate) has_blob: bool,
+    /// It speaks of a blob, or is the renewal of a value: who writes over it must know it.
+    pub(crate) must_be_read: bool,
 }
 
 /// Sums up a record, without copying anything.
 pub(crate) fn summary(record: &[u8]) -> Result<Summary, MalformedCell> {
     match postcard::take_from_bytes::<Record<'_>>(record) {
         Ok((Record::V1 { time, expires_ms, value, .. }, [])) => {
-            Ok(Summary { time, expires_ms, is_tombstone: value.is_none(), has_blob: false })
+            Ok(Summary { time, expires_ms, is_tombstone: value.is_none(), must_be_read: false })
         }
         Ok((Record::Large { time, expires_ms, .. }, [])) => {
-            Ok(Summary { time, expires_ms, is_tombstone: false, has_blob: true })
+            Ok(Summary { time, expires_ms, is_tombstone: false, must_be_read: true })
         }
         Ok((Record::Kept { time, content, .. }, [])) => {
-            let has_blob = matches!(content, Version::Large { .. });
-            Ok(Summary { time, expires_ms: None, is_tombstone: false, has_blob })
+            let must_be_read = matches!(content, Version::Large { .. });
+            Ok(Summary { time, expires_ms: None, is_tombstone: false, must_be_read })
+        }
+        Ok((Record::Renewed { time, expires_ms, .. }, [])) => {
+            Ok(Summary { time, expires_ms, is_tombstone: false, must_be_read: true })
         }
         _ => Err(MalformedCell::Record),
     }
@@ -369,7 +401,7 @@ mod tests {
             prop_assert_eq!(summary.time, cell.stamp.time);
             prop_assert_eq!(summary.expires_ms, cell.expires_ms);
             prop_assert_eq!(summary.is_tombstone, cell.content == Content::Tombstone);
-            prop_assert_eq!(summary.has_blob, cell.blob().is_some());
+            prop_assert_eq!(summary.must_be_read, cell.blob().is_some() || cell.renews.is_some());
         }
 
         #[test]

@@ -1,20 +1,23 @@
 //! What a key is worth: its plain value, or the sum that several nodes have counted on top of it.
 //!
 //! Every replica adds up its own increments in a field of its own (see `slot`), so increments of different nodes never overwrite
-//! each other. A contribution remembers its *base*: the version of the plain value that it was added to. It counts
-//! while that version stands. So a later `set` or `delete` starts the count anew without touching anybody's field,
-//! and increments that a node made before it heard of the `set` end with what they were added to.
+//! each other. A contribution remembers its *base*: what the plain value that it was added to began as. It counts
+//! while that stands, however long it is to last. So a later `set` or `delete` starts the count anew without touching anybody's
+//! field, and increments that a node made before it heard of the `set` end with what they were added to.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cell::{Author, Cell, Content, RESERVED_FIELD, Stamp},
+    cell::{Author, Cell, Content, Origin, RESERVED_FIELD, Stamp},
     value::Value,
 };
 
 /// After the reserved byte: a counter's field. The author's 16 bytes follow.
 const COUNTER: u8 = b'n';
+
+/// What is counted on top of where nothing was.
+const NO_COUNT: Bytes = Bytes::from_static(b"0");
 
 /// Why a key cannot be counted up or down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,21 +30,11 @@ pub enum IncrementError {
     Overflow,
 }
 
-/// The version of the plain value that a contribution adds to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Base {
-    /// There never was one.
-    Nothing,
-    /// The value or tombstone with this stamp.
-    Written(Stamp),
-    /// What the value with this stamp left when its time was over: nothing, as if deleted.
-    Expired(Stamp),
-}
-
 /// What one author has added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Contribution {
-    base: Base,
+    /// What the value that it adds to began as.
+    base: Origin,
     sum: i64,
 }
 
@@ -94,11 +87,15 @@ impl KeyState {
     /// Whether somebody has counted on top of the plain value, or of what it left when it was deleted or expired: then it is
     /// needed for as long as that counts.
     pub(crate) fn is_counted_upon(&self) -> bool {
-        let Some(Cell { stamp: register, .. }) = &self.register else { return false };
-        self.contributions.iter().any(|(_, contribution)| match &contribution.base {
-            Base::Nothing => false,
-            Base::Written(stamp) | Base::Expired(stamp) => stamp == register,
-        })
+        let Some(register) = &self.register else { return false };
+        let origin = register.origin();
+        let counts = |base: Origin| match register.content {
+            Content::Tombstone => base == origin,
+            // Without it, what was counted where nothing was would count again.
+            _ if base == Origin::NOTHING => base == origin,
+            _ => base == origin.next(),
+        };
+        self.contributions.iter().any(|(_, contribution)| counts(contribution.base))
     }
 
     /// What the key is worth at `now_ms`.
@@ -152,11 +149,23 @@ impl KeyState {
         Ok(i128::from(start) + counting.map(|(_, contribution)| i128::from(contribution.sum)).sum::<i128>())
     }
 
-    fn base(&self, now_ms: u64) -> Base {
+    /// The value that is there at `now_ms`, if it lies in its cell, as it is to be written to last longer or shorter, and what it began
+    /// as. What is counted on top of it goes on to count.
+    pub(crate) fn renewed(&self, now_ms: u64) -> Option<(Content, Origin)> {
+        let content = match self.register.as_ref().and_then(|register| register.live_value(now_ms)) {
+            Some(Value::Inline(value)) => Content::Value(value),
+            Some(Value::Large(_)) => return None,
+            // It is all that was counted.
+            None => self.value(now_ms).map(|_| Content::Value(NO_COUNT))?,
+        };
+        Some((content, self.base(now_ms)))
+    }
+
+    fn base(&self, now_ms: u64) -> Origin {
         match &self.register {
-            None => Base::Nothing,
-            Some(register) if register.expired(now_ms) => Base::Expired(register.stamp),
-            Some(register) => Base::Written(register.stamp),
+            None => Origin::NOTHING,
+            Some(register) if register.expired(now_ms) => register.origin().next(),
+            Some(register) => register.origin(),
         }
     }
 }
@@ -180,7 +189,15 @@ mod tests {
 
     fn cell(field: Bytes, time: u64, content: Content) -> Cell {
         let space = SpaceName::new("s").unwrap();
-        Cell { space, key: "k".into(), field, stamp: Stamp { time, author: A }, content, expires_ms: None }
+        Cell {
+            space,
+            key: "k".into(),
+            field,
+            stamp: Stamp { time, author: A },
+            content,
+            expires_ms: None,
+            renews: None,
+        }
     }
 
     fn set(time: u64, value: &'static str) -> Cell {
@@ -235,6 +252,47 @@ mod tests {
         let state = state(&[base, later]);
         assert_eq!(state.value(100).and_then(Value::into_inline).unwrap(), "2");
         assert_eq!((state.expires_ms(99), state.expires_ms(100)), (Some(100), None), "and lasts");
+    }
+
+    fn renewed(cells: &[Cell], time: u64, now_ms: u64, expires_ms: u64) -> Cell {
+        let (content, origin) = state(cells).renewed(now_ms).unwrap();
+        Cell { renews: Some(Box::new(origin)), expires_ms: Some(expires_ms), ..cell(REGISTER, time, content) }
+    }
+
+    #[test]
+    fn what_is_counted_elsewhere_counts_though_it_is_to_last_so_long_here() {
+        for before in [vec![], vec![set(1, "10")], vec![cell(REGISTER, 1, Content::Tombstone)]] {
+            let start = state(&before).value(0).map_or(0, |_| 10);
+            let ours = added(&before, A, 1, 0);
+            let theirs = added(&before, B, 2, 0);
+            let mut cells = before.clone();
+            cells.push(ours);
+            let register = renewed(&cells, 3, 0, 100);
+            assert!(before.first().is_none_or(|before| register.supersedes(before)));
+            cells.retain(|cell| cell.field != REGISTER);
+            cells.extend([register, theirs]);
+            let counted = (start + 3).to_string();
+            assert_eq!(state(&cells).value(0), Some(Value::Inline(counted.into())));
+            assert_eq!(state(&cells).value(100), None, "all of it expires");
+            // So it goes on when it begins anew.
+            let (ours, theirs) = (added(&cells, A, 5, 100), added(&cells, B, 6, 100));
+            cells.retain(|cell| cell.field == REGISTER);
+            cells.push(ours);
+            let register = renewed(&cells, 9, 100, 200);
+            cells.retain(|cell| cell.field != REGISTER);
+            cells.extend([register, theirs]);
+            assert_eq!(state(&cells).value(150), Some(Value::Inline("11".into())));
+            assert_eq!(state(&cells).value(200), None);
+        }
+    }
+
+    #[test]
+    fn a_value_that_was_set_elsewhere_wins_over_one_that_was_to_last_longer() {
+        let old = set(1, "old");
+        let register = renewed(std::slice::from_ref(&old), 9, 0, 100);
+        assert!(register.supersedes(&old));
+        assert!(set(2, "new").supersedes(&register));
+        assert!(cell(REGISTER, 2, Content::Tombstone).supersedes(&register));
     }
 
     #[test]

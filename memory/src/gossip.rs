@@ -290,6 +290,7 @@ mod tests {
             stamp: Stamp { time: 1, author: Author::from_bytes([1; 16]) },
             content: Content::Value(vec![7; value].into()),
             expires_ms: None,
+            renews: None,
         };
         (0..cells).map(cell).collect()
     }

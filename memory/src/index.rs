@@ -33,10 +33,10 @@ pub(crate) struct Known {
 impl Known {
     /// Of a version that was written by itself, for all that is known, whose value may lie elsewhere, and whose address is told
     /// nowhere else.
-    pub(crate) fn new(entry: &IndexEntry, has_blob: bool) -> Self {
+    pub(crate) fn new(entry: &IndexEntry) -> Self {
         let (_, mark) = codec::split_digest(&entry.digest);
         // A tombstone is due from the beginning.
-        let is_plain = entry.due_ms == 0 && !entry.tombstone && !has_blob;
+        let is_plain = entry.due_ms == 0 && !entry.tombstone && !entry.must_be_read;
         Self { mark, time: entry.time, is_tombstone: entry.tombstone, is_plain, place: Place::NOWHERE }
     }
 

@@ -369,7 +369,9 @@ impl Shared {
         let Incomplete { file, is_there } = &self.incomplete;
         if is_there.load(Ordering::Acquire) && std::fs::remove_file(file).is_ok() {
             is_there.store(false, Ordering::Release);
-            tracing::info!("what was lost with the damaged memory has come back");
+            tracing::info!(
+                "another member was asked for what was lost with the damaged memory: what it knows is here"
+            );
         }
     }
 

@@ -178,7 +178,7 @@ pub(crate) fn burials(shared: &Shared, digests: &[Digest], floor: u64) -> Result
             && let Some(cell) = shared.store.cell(&address)?
         {
             let stamp = Stamp { time: cell.stamp.time.saturating_add(1), ..cell.stamp };
-            burials.push(Cell { stamp, content: Content::Tombstone, expires_ms: None, ..cell });
+            burials.push(Cell { stamp, content: Content::Tombstone, expires_ms: None, renews: None, ..cell });
         }
     }
     Ok(burials)

@@ -200,7 +200,7 @@ impl Copy<'_> {
         }
         let (spot, _) = codec::split_digest(&entry.digest);
         self.batch.insert(&keyspaces[CELLS], address.clone(), record.clone());
-        self.saved.put([(spot, Known::new(&entry, cell.blob().is_some()).told_at(known.place))]);
+        self.saved.put([(spot, Known::new(&entry).told_at(known.place))]);
         self.n += 1;
         if self.n.is_multiple_of(COPIED_AT_ONCE) {
             std::mem::replace(&mut self.batch, self.new.database.batch()).commit()?;

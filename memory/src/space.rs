@@ -210,7 +210,7 @@ impl Space {
 
     fn draft(&self, key: &[u8], field: Bytes, content: Content) -> Draft {
         let key = Bytes::copy_from_slice(key);
-        Draft { space: self.name.clone(), key, field, content, expires_ms: None }
+        Draft { space: self.name.clone(), key, field, content, expires_ms: None, renews: None }
     }
 }
 
@@ -274,7 +274,14 @@ impl Batch {
                 Content::Value(value) => memory.payload(value).await?.into_content(),
                 other => other,
             };
-            drafts.push(Draft { space: self.space.clone(), key, field, content, expires_ms: None });
+            drafts.push(Draft {
+                space: self.space.clone(),
+                key,
+                field,
+                content,
+                expires_ms: None,
+                renews: None,
+            });
         }
         Ok(drafts)
     }

@@ -64,7 +64,7 @@ impl Change {
     /// What the index is to know of it, but for where its address is told.
     fn known(&self) -> (Spot, Known) {
         let (spot, _) = codec::split_digest(&self.entry.digest);
-        let mut known = Known::new(&self.entry, self.blob.is_some());
+        let mut known = Known::new(&self.entry);
         known.is_plain &= self.batch.is_none();
         (spot, known)
     }
@@ -98,6 +98,8 @@ pub(crate) struct IndexEntry {
     /// When a value's time is over, or a tombstone was written, in Unix milliseconds; 0 for what lasts.
     pub(crate) due_ms: u64,
     pub(crate) tombstone: bool,
+    /// It must be read before it is written over.
+    pub(crate) must_be_read: bool,
 }
 
 impl IndexEntry {
@@ -106,15 +108,15 @@ impl IndexEntry {
             time: cell.stamp.time,
             expires_ms: cell.expires_ms,
             is_tombstone: matches!(cell.content, Content::Tombstone),
-            has_blob: cell.blob().is_some(),
+            must_be_read: cell.blob().is_some() || cell.renews.is_some(),
         };
         Self::new(encoded.digest(), &summary)
     }
 
     fn new(digest: Digest, summary: &Summary) -> Self {
-        let Summary { time, expires_ms, is_tombstone: tombstone, has_blob: _ } = *summary;
+        let Summary { time, expires_ms, is_tombstone: tombstone, must_be_read } = *summary;
         let due_ms = if tombstone { unix_ms(time) } else { expires_ms.unwrap_or(0) };
-        Self { digest, time, due_ms, tombstone }
+        Self { digest, time, due_ms, tombstone, must_be_read }
     }
 
     /// Its key among what is due.
@@ -190,6 +192,9 @@ impl Store {
         let engine = Self::engine_of(path)?;
         let addresses = Addresses::new(Log::begin(path));
         let commits = Commits::of(path, &engine.read()?.keyspaces[CELLS])?;
+        if commits.are_all_lost() {
+            return Err(ReadError::Senseless);
+        }
         let (hot, damage, unsynced) = (Hot::default(), Arc::default(), Mutex::default());
         Ok(Self { engine, addresses, commits, hot, damage, unsynced })
     }

@@ -233,7 +233,14 @@ pub(crate) fn beside(view: &View<'_>, author: Author, drafts: &[Draft]) -> Resul
         for (place, version) in cells {
             let field = Ring { author, place, hash }.field();
             let (space, key) = (draft.space.clone(), draft.key.clone());
-            kept.push(Draft { space, key, field, content: Content::Kept(version), expires_ms: None });
+            kept.push(Draft {
+                space,
+                key,
+                field,
+                content: Content::Kept(version),
+                expires_ms: None,
+                renews: None,
+            });
         }
     }
     Ok(kept)
@@ -339,6 +346,7 @@ mod tests {
             stamp,
             content,
             expires_ms: None,
+            renews: None,
         }
     }
 

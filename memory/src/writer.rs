@@ -516,7 +516,12 @@ impl Slot {
         let slot = |stored, current| Self { stored, current, next: None };
         let known = match shared.index.at(&spot) {
             None => return Ok(slot(Before::Nothing, Current::Read(None))),
-            Some(known) if known.is_plain && known.time < cell.stamp.time && !shared.minds(cell) => {
+            Some(known)
+                if known.is_plain
+                    && cell.renews.is_none()
+                    && known.time < cell.stamp.time
+                    && !shared.minds(cell) =>
+            {
                 return Ok(slot(Before::Plain, Current::Before(cell.stamp.time)));
             }
             Some(known) => known,
@@ -537,7 +542,7 @@ impl Slot {
     /// The same for one more cell.
     fn reload(&mut self, shared: &Shared, cell: &Cell, encoded: &Encoded) -> Result<(), ReadError> {
         if let Current::Before(time) = self.current
-            && cell.stamp.time < time
+            && (cell.stamp.time < time || cell.renews.is_some())
         {
             self.current = Current::Read(shared.store.cell(&encoded.address)?);
         }

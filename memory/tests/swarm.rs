@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use starfish_dht::testing::{PATIENCE, TestSwarm, wait_until};
-use starfish_memory::{Memory, MemoryOptions, MemorySync, Space};
+use starfish_memory::{Lifetime, Memory, MemoryOptions, MemorySync, Space};
 use tempfile::TempDir;
 
 /// A swarm whose every node has a memory.
@@ -95,6 +95,44 @@ async fn increments_on_all_nodes_add_up() -> anyhow::Result<()> {
     for index in 0..3 {
         memories.wait_value(index, "n", "60").await;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_long_a_value_lasts_takes_nothing_from_what_others_count_or_write_meanwhile() -> anyhow::Result<()>
+{
+    let memories = Memories::start(2).await?;
+    let [a, b] = [memories.space(0), memories.space(1)];
+    a.incr(b"counted", 10).await?;
+    for key in ["set", "both"] {
+        a.set(key.as_bytes(), "10".into(), None).await?;
+    }
+    a.set(b"expired", "7".into(), Some(Duration::from_millis(1))).await?;
+    memories.wait_agreed().await;
+    memories.swarm.partition(&[0], &[1]).await;
+    let hour = Lifetime::For(Duration::from_secs(3600));
+    for key in ["counted", "set", "expired"] {
+        b.incr(key.as_bytes(), 5).await?;
+        a.incr(key.as_bytes(), 1).await?;
+        assert!(a.expire(key.as_bytes(), hour).await?, "{key}");
+        a.incr(key.as_bytes(), 1).await?;
+        assert!(b.expire(key.as_bytes(), hour).await?, "{key}");
+    }
+    b.set(b"both", "new".into(), None).await?;
+    assert!(a.expire(b"both", hour).await?);
+    memories.swarm.heal().await;
+    for index in 0..2 {
+        for (key, value) in [("counted", "17"), ("set", "17"), ("expired", "7"), ("both", "new")] {
+            memories.wait_value(index, key, value).await;
+        }
+        assert_eq!(memories.space(index).entry(b"both").await?.unwrap().expires_ms, None);
+        assert!(memories.space(index).entry(b"counted").await?.unwrap().expires_ms.is_some());
+    }
+    memories.wait_agreed().await;
+    // It can be made to last again, and what was counted stays.
+    assert!(a.expire(b"counted", Lifetime::Forever).await?);
+    a.incr(b"counted", 1).await?;
+    memories.wait_value(1, "counted", "18").await;
     Ok(())
 }
 

@@ -228,6 +228,7 @@ pub(crate) fn draft(place: &Place, (field, value): (bytes::Bytes, bytes::Bytes))
         field,
         content: Content::Value(value),
         expires_ms: None,
+        renews: None,
     }
 }
 

@@ -296,7 +296,7 @@ impl Collection {
         let space = SpaceName::new(SPACE).map_err(|_| DocumentError::Interrupted)?;
         let field = [&[INDEX], name.as_bytes()].concat().into();
         let key = Bytes::copy_from_slice(self.name.as_bytes());
-        let draft = Draft { space, key, field, content, expires_ms: None };
+        let draft = Draft { space, key, field, content, expires_ms: None, renews: None };
         let write = self.documents.memory().update(move |_| Ok((vec![draft], ())));
         Ok(write.await.map(|_| ())?)
     }

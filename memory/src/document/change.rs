@@ -248,6 +248,7 @@ mod tests {
             stamp: Stamp { time: 1, author: Author::from_bytes([1; 16]) },
             content: Content::Value(value),
             expires_ms: None,
+            renews: None,
         }
     }
 

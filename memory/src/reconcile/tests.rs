@@ -189,6 +189,7 @@ fn any_value(author: &Node) -> Cell {
         stamp: crate::Stamp { time: author.memory.shared().clock.tick(), author: author.memory.author() },
         content: crate::Content::Value("v".into()),
         expires_ms: None,
+        renews: None,
     }
 }
 

@@ -65,7 +65,7 @@ impl Space {
             }
             let expires_ms = ttl.map_or(Lifetime::Forever, Lifetime::For).expires_ms(None);
             let (space, content) = (self.name.clone(), Content::Value(value));
-            drafts.push(Draft { space, key, field: REGISTER, content, expires_ms });
+            drafts.push(Draft { space, key, field: REGISTER, content, expires_ms, renews: None });
         }
         self.memory.write_each(drafts).await
     }

@@ -72,6 +72,8 @@ pub enum Change {
         /// How long it counts.
         lifetime: Lifetime,
     },
+    /// The value that is there counts so long. It takes nothing from what is written or counted elsewhere at the same time.
+    Last(Lifetime),
     /// The key has no value. Its fields and members stay.
     Delete,
 }
@@ -79,6 +81,7 @@ pub enum Change {
 /// What a write comes to, as a cell has it.
 enum Write {
     Keep,
+    Last(Lifetime),
     Set { content: Content, lifetime: Lifetime },
     Delete,
 }
@@ -235,15 +238,13 @@ impl Space {
         Err(WriteError::Contended)
     }
 
-    /// Changes how long the value of `key` counts; false if there is none. A counter goes on as a plain value: what is
-    /// added elsewhere at the same time is lost.
+    /// Changes how long the value of `key` counts; false if there is none. What is written or added elsewhere at the same time
+    /// stands.
     pub async fn expire(&self, key: &[u8], lifetime: Lifetime) -> Result<bool, WriteError> {
         let (written, large) = self
             .write(key, move |before| {
                 let change = match before.map(|before| &before.value) {
-                    Some(Value::Inline(value)) => {
-                        (Write::Set { content: Content::Value(value.clone()), lifetime }, None)
-                    }
+                    Some(Value::Inline(_)) => (Write::Last(lifetime), None),
                     Some(Value::Large(_)) => (Write::Keep, before.cloned()),
                     None => (Write::Keep, None),
                 };
@@ -288,6 +289,7 @@ impl Space {
             let (change, answer) = decide(before)?;
             let change = match change {
                 Change::Keep => Write::Keep,
+                Change::Last(lifetime) => Write::Last(lifetime),
                 Change::Delete => Write::Delete,
                 Change::Set { value, .. } if value.len() > MAX_VALUE => {
                     return Err(WriteError::ValueTooLong { len: value.len() as u64 });
@@ -309,12 +311,20 @@ impl Space {
         let (stamp, (written, answer)) = self
             .memory
             .update(move |view| {
-                let before = entry_of(&view.key_state(&space.name, &key)?);
+                let state = view.key_state(&space.name, &key)?;
+                let before = entry_of(&state);
                 let (change, answer) = decide(before.as_ref())?;
                 let mut draft = space.draft(&key, REGISTER, Content::Tombstone);
                 match change {
                     Write::Keep => return Ok((Vec::new(), (false, answer))),
                     Write::Delete => {}
+                    Write::Last(lifetime) => {
+                        let Some((content, origin)) = state.renewed(now_ms()) else {
+                            return Ok((Vec::new(), (false, answer)));
+                        };
+                        (draft.content, draft.renews) = (content, Some(Box::new(origin)));
+                        draft.expires_ms = lifetime.expires_ms(before.as_ref());
+                    }
                     Write::Set { content, lifetime } => {
                         draft.expires_ms = lifetime.expires_ms(before.as_ref());
                         draft.content = content;

@@ -67,7 +67,7 @@ fn note(survey: &mut Survey, log: &mut Log, cells: &[(UserKey, UserValue)]) -> R
     for (address, record) in cells {
         let summary = codec::summary(record)?;
         let digest = codec::digest(address, record);
-        let known = Known::new(&IndexEntry::new(digest, &summary), summary.has_blob);
+        let known = Known::new(&IndexEntry::new(digest, &summary));
         survey.note(codec::split_digest(&digest).0, known.told_at(log.push(address)));
     }
     Ok(())

@@ -225,6 +225,7 @@ mod tests {
                 stamp: Stamp { time: memory.shared().clock.tick(), author: Author::from_bytes([1; 16]) },
                 content: Content::Value("theirs".into()),
                 expires_ms: None,
+                renews: None,
             };
             memory.merge(vec![cell]).await.unwrap();
             let got = memory.space("app").unwrap().get(format!("k{round}").as_bytes()).await.unwrap();

@@ -89,7 +89,7 @@ pub(super) async fn expire(space: &Space, key: &[u8], ms: i64, when: When) -> Re
             let before = before.filter(|before| when.holds(before.expires_ms, at_ms));
             Ok(match before.map(|before| &before.value) {
                 Some(_) if ms <= 0 => (Change::Delete, false),
-                Some(Value::Inline(value)) => (Change::Set { value: value.clone(), lifetime }, false),
+                Some(Value::Inline(_)) => (Change::Last(lifetime), false),
                 Some(Value::Large(_)) => (Change::Keep, true),
                 None => (Change::Keep, false),
             })
@@ -108,9 +108,7 @@ pub(super) async fn persist(space: &Space, key: &[u8]) -> Result<Reply, Refusal>
         .modify(key, |before| {
             let change = match before.filter(|before| before.expires_ms.is_some()).map(|before| &before.value)
             {
-                Some(Value::Inline(value)) => {
-                    (Change::Set { value: value.clone(), lifetime: Lifetime::Forever }, false)
-                }
+                Some(Value::Inline(_)) => (Change::Last(Lifetime::Forever), false),
                 Some(Value::Large(_)) => (Change::Keep, true),
                 None => (Change::Keep, false),
             };

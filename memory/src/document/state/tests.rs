@@ -25,6 +25,7 @@ fn cell((field, value): (Bytes, Bytes)) -> Cell {
         stamp: Stamp { time: 1, author: Author::from_bytes([1; 16]) },
         content: Content::Value(value),
         expires_ms: None,
+        renews: None,
     }
 }
 
