@@ -51,8 +51,8 @@ struct Shares {
 /// Why no link was made.
 #[derive(Debug, thiserror::Error)]
 enum ShareError {
-    #[error("a link is good for a year at most")]
-    TooLong,
+    #[error("a link is good for a second at least and a year at most")]
+    NoSuchTime,
     #[error("this node's membership does not allow it to let others in, not even to read")]
     MayNot,
     #[error("this node is only on its way into the swarm")]
@@ -99,8 +99,8 @@ async fn make(
     let path = links::real_path(&*shares.files, &request.path).await?;
     let entry = shares.files.stat(&path).await?;
     let valid = request.expires_s.map_or(VALID, Duration::from_secs);
-    if valid > VALID_MAX {
-        return Err(ShareError::TooLong.into());
+    if valid.is_zero() || valid > VALID_MAX {
+        return Err(ShareError::NoSuchTime.into());
     }
     let end = SystemTime::now() + valid;
     let voucher = shares.vouch(&path, end).await?;
@@ -202,7 +202,7 @@ impl From<ShareError> for ApiError {
     fn from(error: ShareError) -> Self {
         let message = chain(&error);
         match error {
-            ShareError::TooLong => Self::bad_request("bad-share", message),
+            ShareError::NoSuchTime => Self::bad_request("bad-share", message),
             ShareError::MayNot => Self::new(StatusCode::FORBIDDEN, "not-allowed", message)
                 .with_hint("ask a member whose role is `peer` or `member`"),
             ShareError::Provisional => Self::unavailable("provisional", message),
