@@ -161,8 +161,13 @@ impl Publisher {
             .collect::<HashSet<_>>()
             .into_iter()
             .collect();
-        let others: Vec<PeerId> = view.peers().filter(|peer| *peer != self.inner.peers.local()).collect();
-        let asked = others.iter().map(|peer| self.inner.peers.known(*peer, &names));
+        let mut others: Vec<PeerId> = view.peers().filter(|peer| *peer != self.inner.peers.local()).collect();
+        // Who fell silent just now may be back before the name is.
+        others.extend(self.inner.desk.faltering());
+        let asked = others.iter().map(async |peer| {
+            let asked = self.inner.peers.known(*peer, &names);
+            tokio::time::timeout(NAME_PATIENCE, asked).await.ok()?.ok()
+        });
         let answers = futures::future::join_all(asked).await;
         let is_late = since.elapsed() > NAME_PATIENCE;
         let is_known = |position: usize| {

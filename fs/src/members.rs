@@ -65,13 +65,17 @@ impl View {
     }
 }
 
-/// Whether as many members (all others that are known) fell silent a moment ago as are left, this node among them. It may be this
-/// node that is being connected anew, as after its own restart; whether it is, or they are gone, shows within seconds.
+/// Those of `members` (all others that are known) that fell silent a moment ago. They may be gone, or be connected anew, as after a
+/// restart of theirs or of this node; which of it shows within seconds.
+pub(crate) fn faltering(members: &[Member]) -> impl Iterator<Item = PeerId> {
+    let is_faltering =
+        |member: &&Member| !member.alive && !member.beacon.leaving && member.silent_for < FALTERS_FOR;
+    members.iter().filter(is_faltering).map(|member| member.peer)
+}
+
+/// Whether as many of them fell silent a moment ago as are left, this node among them: then it may be this node that is cut off.
 pub(crate) fn may_be_cut_off(members: &[Member]) -> bool {
-    let stay = members.iter().filter(|member| !member.beacon.leaving);
-    let (alive, silent): (Vec<&Member>, Vec<&Member>) = stay.partition(|member| member.alive);
-    let n_faltering = silent.iter().filter(|member| member.silent_for < FALTERS_FOR).count();
-    n_faltering > alive.len()
+    faltering(members).count() > members.iter().filter(|member| member.alive).count()
 }
 
 #[cfg(test)]

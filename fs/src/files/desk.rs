@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use starfish_dht::Network;
+use starfish_dht::{Network, PeerId};
 
 use crate::durable::Publisher;
 use crate::members::{self, View};
@@ -63,6 +63,10 @@ impl Desk for OpenDesk {
 
     fn may_be_cut_off(&self) -> bool {
         members::may_be_cut_off(&self.network.members())
+    }
+
+    fn faltering(&self) -> Vec<PeerId> {
+        members::faltering(&self.network.members()).collect()
     }
 
     fn knows(&self, inode: &Inode, stamp: Stamp) -> bool {

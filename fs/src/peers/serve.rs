@@ -42,6 +42,8 @@ pub(crate) trait Desk: Send + Sync + 'static {
     fn view(&self) -> View;
     /// Whether this node may be cut off from the others for a moment.
     fn may_be_cut_off(&self) -> bool;
+    /// Members that fell silent a moment ago.
+    fn faltering(&self) -> Vec<PeerId>;
     /// How many files this node knows to be below full durability.
     fn report(&self) -> Shortfall;
     /// Whether this content of an inode, or newer, is in the tree here.
