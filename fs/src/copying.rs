@@ -2,7 +2,7 @@
 //!
 //! Works on any [`crate::vfs::Vfs`], so a client of a running node copies with it as the node itself does. Modes,
 //! modification times, symbolic links and empty directories are kept; owners, hard links and extended attributes
-//! are not. Devices, sockets and pipes are passed over and named in the [`Summary`].
+//! are not. What could not be copied, or not as one, is named in the [`Summary`].
 
 mod export;
 mod import;
@@ -32,8 +32,8 @@ const PLACE_BYTES: u64 = 64 << 10;
 const MAX_PLACES: u64 = 8;
 /// Files up to this length are held whole: the way to another thread, or another process, takes longer than they do.
 const SMALL: u64 = 64 << 10;
-/// Names of what was passed over that are kept for the summary; the rest is only counted.
-const MAX_NAMED: usize = 100;
+/// Remarks that are kept for the summary; the rest is only counted.
+const MAX_REMARKS: usize = 100;
 
 /// What has been copied so far, and in the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,10 +46,21 @@ pub struct Summary {
     pub links: u64,
     /// Bytes of files.
     pub bytes: u64,
-    /// How many things of the source are neither file, directory nor link, and were passed over.
-    pub n_skipped: u64,
+    /// How many things of the source whoever copies it should know of.
+    pub n_remarks: u64,
     /// The first hundred of them.
-    pub skipped: Vec<PathBuf>,
+    pub remarks: Vec<(PathBuf, Remark)>,
+}
+
+/// What whoever copies a thing should know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// It is neither file, directory nor link, and was passed over.
+    PassedOver,
+    /// It was gone before it could be copied.
+    Vanished,
+    /// It changed while it was copied: it may be a bit of what it was before and a bit of what it was then.
+    Changed,
 }
 
 /// Called after each file or part of one, with all that is copied so far.
@@ -107,6 +118,13 @@ pub enum CopyError {
     },
 }
 
+impl CopyError {
+    /// Whether it says that this is not there.
+    fn is_vanished(&self, gone: &Path) -> bool {
+        matches!(self, Self::Host { path, source, .. } if path == gone && source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// Counts and reports, from many copies at once, and keeps them from being too many.
 struct Tracker<'a> {
     summary: Mutex<Summary>,
@@ -132,11 +150,11 @@ impl<'a> Tracker<'a> {
         (self.on_progress)(&summary);
     }
 
-    fn skip(&self, path: PathBuf) {
+    fn remark(&self, path: PathBuf, remark: Remark) {
         self.count(|summary| {
-            summary.n_skipped += 1;
-            if summary.skipped.len() < MAX_NAMED {
-                summary.skipped.push(path);
+            summary.n_remarks += 1;
+            if summary.remarks.len() < MAX_REMARKS {
+                summary.remarks.push((path, remark));
             }
         });
     }

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use starfish_node::fs::copying::Summary;
+use starfish_node::fs::copying::{Remark, Summary};
 
 use super::Context;
 use crate::output::{human, progress};
@@ -32,12 +32,24 @@ impl Transfer {
         }
     }
 
-    /// Says what was copied, if a person looks on, and what was passed over in any case.
+    /// Says what was copied, if a person looks on, and in any case what was not, or not as one.
     pub(super) async fn finish(self, summary: &Summary, context: &mut Context) -> anyhow::Result<()> {
         self.bar.finish_and_clear();
-        for path in &summary.skipped {
-            let line = format!("passed over {}: neither file, folder nor link", path.display());
+        for (path, remark) in &summary.remarks {
+            let line = match remark {
+                Remark::PassedOver => {
+                    format!("passed over {}: neither file, folder nor link", path.display())
+                }
+                Remark::Vanished => {
+                    format!("passed over {}: it was gone before it could be copied", path.display())
+                }
+                Remark::Changed => format!("warning: {} changed while it was copied", path.display()),
+            };
             context.io.stderr.line(line).await?;
+        }
+        let more = summary.n_remarks - summary.remarks.len() as u64;
+        if more > 0 {
+            context.io.stderr.line(format!("and {more} more like that")).await?;
         }
         if context.io.stderr.is_terminal() {
             let elapsed = self.start.elapsed();

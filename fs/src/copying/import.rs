@@ -1,13 +1,13 @@
 //! From a folder of the host into the tree.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{AT_ONCE, CopyError, OnProgress, SMALL, Summary, Tracker, blocking, host};
+use super::{AT_ONCE, CopyError, OnProgress, Remark, SMALL, Summary, Tracker, blocking, host};
 use crate::host::HostFile;
 use crate::path::VfsPath;
 use crate::vfs::{Attributes, Parents, Removal, Vfs, VfsError, stream_of};
@@ -24,9 +24,15 @@ struct Item {
 #[derive(Clone)]
 enum What {
     Dir,
-    File { len: u64 },
-    Link { target: String },
+    File {
+        len: u64,
+    },
+    Link {
+        target: String,
+    },
     Other,
+    /// It was there a moment ago.
+    Nothing,
 }
 
 /// Copies the folder `from`, with everything in it, to the directory `to`, which is made if it is not there. What is
@@ -75,7 +81,11 @@ pub async fn import_file(
     let what = What::File { len: metadata.len() };
     let item = Item { from: from.to_owned(), to: to.clone(), attributes: attributes(&metadata), what };
     import_item(item, vfs, &tracker).await?;
-    Ok(tracker.finish())
+    let summary = tracker.finish();
+    match summary.files {
+        0 => Err(host("read", from, io::ErrorKind::NotFound.into())),
+        _ => Ok(summary),
+    }
 }
 
 fn depth(item: &Item) -> usize {
@@ -92,11 +102,22 @@ async fn import_dir_entry(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> R
 async fn import_item(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
     match &item.what {
         What::Dir => {}
-        What::Other => tracker.skip(item.from.clone()),
+        What::Other => tracker.remark(item.from.clone(), Remark::PassedOver),
+        What::Nothing => tracker.remark(item.from.clone(), Remark::Vanished),
         What::File { len } => {
             let _place = tracker.place(*len).await;
-            import_content(&item, *len, vfs, tracker).await?;
-            tracker.count(|summary| summary.files += 1);
+            match import_content(&item, *len, vfs, tracker).await {
+                Err(error) if error.is_vanished(&item.from) => {
+                    tracker.remark(item.from.clone(), Remark::Vanished);
+                }
+                copied => {
+                    let metadata = copied?;
+                    if metadata.len() != *len || attributes(&metadata).mtime_ms != item.attributes.mtime_ms {
+                        tracker.remark(item.from.clone(), Remark::Changed);
+                    }
+                    tracker.count(|summary| summary.files += 1);
+                }
+            }
         }
         What::Link { target } => {
             link(&item, target, vfs).await?;
@@ -118,27 +139,43 @@ async fn link(item: &Item, target: &str, vfs: &dyn Vfs) -> Result<(), CopyError>
     Ok(())
 }
 
-/// A long file goes over part by part, and counts as it does.
+/// A long file goes over part by part, and counts as it does. Gives what the file was like afterwards.
 async fn import_content(
     item: &Item,
     len: u64,
     vfs: &dyn Vfs,
     tracker: &Tracker<'_>,
-) -> Result<(), CopyError> {
-    let failed = |error| host("read", &item.from, error);
+) -> Result<Metadata, CopyError> {
     let count = |bytes| tracker.count(|summary| summary.bytes += bytes);
     if len <= SMALL {
-        let bytes = tokio::fs::read(&item.from).await.map_err(failed)?;
+        let path = item.from.clone();
+        let read = blocking(move || read(&path).map_err(|error| host("read", &path, error)));
+        let (bytes, metadata) = read.await?;
         let len = bytes.len() as u64;
         vfs.write(&item.to, stream_of(bytes), item.attributes).await?;
         count(len);
-        return Ok(());
+        return Ok(metadata);
     }
     let path = item.from.clone();
-    let file = blocking(move || File::open(&path).map_err(|error| host("read", &path, error))).await?;
+    let opened = blocking(move || {
+        let open = || {
+            let file = File::open(&path)?;
+            Ok((file.try_clone()?, file))
+        };
+        open().map_err(|error| host("read", &path, error))
+    });
+    let (file, same) = opened.await?;
     let source = HostFile { file, name: item.from.display().to_string() };
     vfs.write_from(&item.to, source, item.attributes, &count).await?;
-    Ok(())
+    same.metadata().map_err(|error| host("read", &item.from, error))
+}
+
+/// A short file, and what it was like afterwards.
+fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok((bytes, file.metadata()?))
 }
 
 /// Everything in a folder, the folder itself first, parents before children and level by level.
@@ -148,8 +185,12 @@ fn walk(from: PathBuf, to: VfsPath) -> Result<Vec<Item>, CopyError> {
     let mut next = 0;
     while let Some(item) = items.get(next) {
         if matches!(item.what, What::Dir) {
-            let mut children = children(item)?;
-            items.append(&mut children);
+            match children(item) {
+                Ok(mut children) => items.append(&mut children),
+                // Not the topmost one: it was asked for.
+                Err(error) if next > 0 && error.is_vanished(&item.from) => items[next].what = What::Nothing,
+                Err(error) => return Err(error),
+            }
         }
         next += 1;
     }
@@ -165,9 +206,14 @@ fn children(dir: &Item) -> Result<Vec<Item>, CopyError> {
             let name = from.file_name().and_then(|name| name.to_str());
             let name = name.ok_or_else(|| CopyError::NotUtf8 { path: from.clone() })?;
             let to = dir.to.join(name).map_err(|source| CopyError::Path { path: from.clone(), source })?;
-            let metadata = std::fs::symlink_metadata(&from).map_err(|error| host("read", &from, error))?;
-            let what = what(&from, &metadata)?;
-            Ok(Item { from, to, attributes: attributes(&metadata), what })
+            let found = std::fs::symlink_metadata(&from).map_err(|error| host("read", &from, error));
+            match found.and_then(|metadata| Ok((what(&from, &metadata)?, attributes(&metadata)))) {
+                Ok((what, attributes)) => Ok(Item { from, to, attributes, what }),
+                Err(error) if error.is_vanished(&from) => {
+                    Ok(Item { from, to, attributes: Attributes::default(), what: What::Nothing })
+                }
+                Err(error) => Err(error),
+            }
         })
         .collect()
 }

@@ -165,8 +165,41 @@ async fn what_cannot_be_copied_is_named() {
     let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let vfs = MemVfs::new();
     let summary = import_dir(host.path(), &vfs, &at("/d"), QUIET).await.unwrap();
-    assert_eq!((summary.n_skipped, summary.skipped), (1, vec![socket]));
+    assert_eq!((summary.n_remarks, summary.remarks), (1, vec![(socket, Remark::PassedOver)]));
     assert!(vfs.list(&at("/d")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_vanishes_or_changes_while_a_folder_is_copied_is_named_and_all_else_is_there() {
+    let host = tempfile::tempdir().unwrap();
+    let path = |name: &str| host.path().join(name);
+    fs::create_dir(path("folder")).unwrap();
+    for name in ["stays", "gone", "short", "long", "folder/gone"] {
+        fs::write(path(name), "before").unwrap();
+    }
+    fs::write(path("long"), vec![1; 200_000]).unwrap();
+    // The folders come first, when all that there is has been listed.
+    let meanwhile = |summary: &Summary| {
+        if summary.dirs == 1 && summary.files == 0 {
+            let _ = fs::remove_file(path("gone"));
+            let _ = fs::remove_dir_all(path("folder"));
+            fs::write(path("short"), "and after").unwrap();
+            fs::write(path("long"), vec![2; 200_001]).unwrap();
+        }
+    };
+    let vfs = MemVfs::new();
+    let summary = import_dir(host.path(), &vfs, &at("/d"), &meanwhile).await.unwrap();
+    let mut remarks = summary.remarks;
+    remarks.sort_by_key(|(path, _)| path.clone());
+    let expected = [
+        ("folder/gone", Remark::Vanished),
+        ("gone", Remark::Vanished),
+        ("long", Remark::Changed),
+        ("short", Remark::Changed),
+    ];
+    assert_eq!(remarks, expected.map(|(name, remark)| (path(name), remark)));
+    assert_eq!((summary.files, summary.n_remarks), (3, 4));
+    assert!(vfs.stat(&at("/d/stays")).await.is_ok() && vfs.stat(&at("/d/gone")).await.is_err());
 }
 
 #[tokio::test]
