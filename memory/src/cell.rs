@@ -123,7 +123,7 @@ impl fmt::Display for Stamp {
 
 /// What a value began as: the write that gave it, and how often what that left had ended by the time it was counted on anew. That a
 /// value is to last longer or shorter changes neither, so it takes nothing from what others write or count at the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// Of the write; [`Origin::NOTHING`]'s if there was none.
     pub(crate) stamp: Stamp,

@@ -32,10 +32,55 @@ pub enum IncrementError {
 
 /// What one author has added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Told", into = "Told")]
 pub(crate) struct Contribution {
     /// What the value that it adds to began as.
     base: Origin,
     sum: i64,
+}
+
+// WIRE: as a field's value has it.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    base: Base,
+    sum: i64,
+}
+
+// WIRE: the order of the variants.
+#[derive(Serialize, Deserialize)]
+enum Base {
+    /// There never was a value.
+    Nothing,
+    /// The value or tombstone with this stamp.
+    Written(Stamp),
+    /// What the value with this stamp left when its time was over.
+    Expired(Stamp),
+    /// What that left which was counted on then, when its time was over, and so on.
+    Later(Stamp, u32),
+}
+
+impl From<Contribution> for Told {
+    fn from(Contribution { base, sum }: Contribution) -> Self {
+        let base = match (base, base.generation) {
+            (Origin::NOTHING, _) => Base::Nothing,
+            (Origin { stamp, .. }, 0) => Base::Written(stamp),
+            (Origin { stamp, .. }, 1) => Base::Expired(stamp),
+            (Origin { stamp, generation }, _) => Base::Later(stamp, generation),
+        };
+        Self { base, sum }
+    }
+}
+
+impl From<Told> for Contribution {
+    fn from(Told { base, sum }: Told) -> Self {
+        let base = match base {
+            Base::Nothing => Origin::NOTHING,
+            Base::Written(stamp) => Origin { stamp, generation: 0 },
+            Base::Expired(stamp) => Origin { stamp, generation: 1 },
+            Base::Later(stamp, generation) => Origin { stamp, generation },
+        };
+        Self { base, sum }
+    }
 }
 
 impl Contribution {
@@ -252,6 +297,17 @@ mod tests {
         let state = state(&[base, later]);
         assert_eq!(state.value(100).and_then(Value::into_inline).unwrap(), "2");
         assert_eq!((state.expires_ms(99), state.expires_ms(100)), (Some(100), None), "and lasts");
+    }
+
+    #[test]
+    fn what_is_told_of_a_contribution_is_what_it_is() {
+        let stamp = Stamp { time: 7, author: A };
+        let begun = [Origin::NOTHING, Origin { stamp, generation: 0 }];
+        let bases = begun.into_iter().flat_map(|base| [base, base.next(), base.next().next()]);
+        for contribution in bases.map(|base| Contribution { base, sum: -5 }) {
+            let told = postcard::to_stdvec(&contribution).unwrap();
+            assert_eq!(postcard::from_bytes::<Contribution>(&told).unwrap(), contribution);
+        }
     }
 
     fn renewed(cells: &[Cell], time: u64, now_ms: u64, expires_ms: u64) -> Cell {

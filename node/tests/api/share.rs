@@ -111,7 +111,10 @@ async fn a_link_opens_nothing_else() {
 async fn a_link_that_expired_or_was_changed_or_revoked_opens_nothing() {
     let node = with_files().await;
     let stranger = Browser::stranger(&node);
-    let gone = share(&node, "/docs", Some(0)).await;
+    let for_no_time = ShareRequest { path: "/docs".parse().unwrap(), expires_s: Some(0) };
+    assert!(node.client().share(&for_no_time).await.is_err());
+    let gone = share(&node, "/docs", Some(1)).await;
+    wait_until("the link to expire", PATIENCE, || async { stranger.get(&gone).await.status == 403 }).await;
     assert_eq!(refused(&stranger, &gone).await, (403, "link-expired".into()));
 
     let link = share(&node, "/docs", None).await;
