@@ -65,7 +65,7 @@ impl Commits {
 
     /// The number of the next one.
     pub(crate) fn next(&self) -> [u8; 8] {
-        (self.made.load(Ordering::Relaxed) + 1).to_be_bytes()
+        self.made.load(Ordering::Relaxed).saturating_add(1).to_be_bytes()
     }
 
     /// That one was made.
