@@ -26,7 +26,7 @@ use round::{Round, Sent};
 use crate::hash::BlobHash;
 use crate::holders::Holders;
 use crate::manifest::Segment;
-use crate::members::View;
+use crate::members::{View, faltering, may_be_cut_off};
 use crate::path::VfsPath;
 use crate::peers::Peers;
 use crate::peers::serve::Desk;
@@ -92,7 +92,7 @@ impl Publisher {
         loop {
             let view = self.inner.desk.view();
             // What would be durable for who is left would not be for those who are back in a moment.
-            if rounds.is_empty() && self.inner.desk.may_be_cut_off() {
+            if rounds.is_empty() && may_be_cut_off(&self.inner.desk.members()) {
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
@@ -163,7 +163,7 @@ impl Publisher {
             .collect();
         let mut others: Vec<PeerId> = view.peers().filter(|peer| *peer != self.inner.peers.local()).collect();
         // Who fell silent just now may be back before the name is.
-        others.extend(self.inner.desk.faltering());
+        others.extend(faltering(&self.inner.desk.members()));
         let asked = others.iter().map(async |peer| {
             let asked = self.inner.peers.known(*peer, &names);
             tokio::time::timeout(NAME_PATIENCE, asked).await.ok()?.ok()

@@ -90,12 +90,12 @@ struct Report {
 }
 
 /// What a pass may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
-    /// Whatever the promise needs.
-    All,
-    /// Only what is about to be lost: somebody may come back.
-    Thin,
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    /// It mends whatever the promise needs; otherwise only what is about to be lost, since somebody may come back.
+    mends_all: bool,
+    /// It drops what is too much.
+    drops: bool,
 }
 
 impl std::fmt::Debug for Repair {
@@ -157,15 +157,15 @@ impl Repair {
                 continue;
             }
             self.inner.peers.tidy();
-            let scope = self.scope(&seen);
-            let is_steady = changed.elapsed() >= STEADY.min(self.inner.pace.grace);
-            let mut report = self.pass(&seen, scope, is_steady).await;
+            let steady_from = changed + STEADY.min(self.inner.pace.grace);
+            let scope = Scope { mends_all: self.knows_all(&seen), drops: Instant::now() >= steady_from };
+            let mut report = self.pass(&seen, scope).await;
             tracing::debug!(below = report.below, ?scope, after = ?changed.elapsed(), "looked after files");
-            let is_done = report.is_complete && scope == Scope::All;
+            let is_done = report.is_complete && scope.mends_all;
             report.of = Some(seen.clone());
             *self.last() = report;
-            if is_done && !is_steady {
-                due = Some(changed + STEADY.min(self.inner.pace.grace));
+            if is_done && !scope.drops {
+                due = Some(steady_from);
             } else if is_done {
                 due = Some(Instant::now() + pause);
                 pause = pause.saturating_mul(LATER).min(EVERY);
@@ -176,10 +176,9 @@ impl Repair {
         }
     }
 
-    fn scope(&self, view: &View) -> Scope {
-        let is_sure =
-            view.away.is_empty() && (Instant::now() >= self.inner.knows_all_from || self.are_all_there(view));
-        if is_sure { Scope::All } else { Scope::Thin }
+    /// Whether nobody may come back who holds what seems to be missing.
+    fn knows_all(&self, view: &View) -> bool {
+        view.away.is_empty() && (Instant::now() >= self.inner.knows_all_from || self.are_all_there(view))
     }
 
     /// Whether all who have a replica of the tree are alive: then nobody can be missed, however short this node has run.
@@ -225,9 +224,8 @@ impl Repair {
         self.inner.tree.read().files().collect()
     }
 
-    /// Looks at all files that are this node's to look after. What is too much goes only if the members have been the same for a
-    /// while.
-    async fn pass(&self, view: &View, scope: Scope, is_steady: bool) -> Report {
+    /// Looks at all files that are this node's to look after.
+    async fn pass(&self, view: &View, scope: Scope) -> Report {
         let local = self.inner.peers.local();
         let alive: Vec<PeerId> = view.peers().collect();
         let mut report = Report { is_complete: true, ..Report::default() };
@@ -246,11 +244,11 @@ impl Repair {
                 Err(why) => report.note(why, true),
             }
             if n_segments >= BATCH {
-                self.mend(std::mem::take(&mut batch), view, (scope, is_steady), &mut report).await;
+                self.mend(std::mem::take(&mut batch), view, scope, &mut report).await;
                 n_segments = 0;
             }
         }
-        self.mend(batch, view, (scope, is_steady), &mut report).await;
+        self.mend(batch, view, scope, &mut report).await;
         report
     }
 

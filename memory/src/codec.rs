@@ -209,7 +209,9 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
     }
     let mut renews = None;
     let (time, author, expires_ms, content) = match record {
-        Record::Renewed { value, .. } if value.len() > MAX_VALUE => return Err(MalformedCell::TooLarge),
+        Record::V1 { value: Some(value), .. } | Record::Renewed { value, .. } if value.len() > MAX_VALUE => {
+            return Err(MalformedCell::TooLarge);
+        }
         Record::Renewed { time, author, expires_ms, origin: (began, by, generation), value } => {
             let origin = Origin { stamp: Stamp { time: began, author: Author::from_bytes(by) }, generation };
             // What has not begun yet would win over all that comes.
@@ -218,9 +220,6 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
             }
             renews = Some(Box::new(origin));
             (time, author, expires_ms, Content::Value(Bytes::copy_from_slice(value)))
-        }
-        Record::V1 { value: Some(value), .. } if value.len() > MAX_VALUE => {
-            return Err(MalformedCell::TooLarge);
         }
         Record::V1 { time, author, expires_ms, value } => {
             let value = value.map(|value| Content::Value(Bytes::copy_from_slice(value)));
@@ -251,17 +250,16 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
 /// The value in a record, if it is one and lies there.
 pub(crate) fn plain(record: &[u8]) -> Result<Option<Plain>, MalformedCell> {
     match postcard::take_from_bytes::<Record<'_>>(record) {
-        Ok((Record::V1 { value: Some(value), .. }, _)) if value.len() > MAX_VALUE => {
+        Ok((Record::V1 { value: Some(value), .. } | Record::Renewed { value, .. }, _))
+            if value.len() > MAX_VALUE =>
+        {
             Err(MalformedCell::TooLarge)
         }
-        Ok((Record::V1 { expires_ms, value, .. }, [])) => {
-            Ok(value.map(|value| Plain { value: Bytes::copy_from_slice(value), expires_ms }))
-        }
-        Ok((Record::Renewed { value, .. }, _)) if value.len() > MAX_VALUE => Err(MalformedCell::TooLarge),
-        Ok((Record::Renewed { expires_ms, value, .. }, [])) => {
-            Ok(Some(Plain { value: Bytes::copy_from_slice(value), expires_ms }))
-        }
-        Ok((Record::Large { .. } | Record::Kept { .. }, [])) => Ok(None),
+        Ok((
+            Record::V1 { expires_ms, value: Some(value), .. } | Record::Renewed { expires_ms, value, .. },
+            [],
+        )) => Ok(Some(Plain { value: Bytes::copy_from_slice(value), expires_ms })),
+        Ok((Record::V1 { value: None, .. } | Record::Large { .. } | Record::Kept { .. }, [])) => Ok(None),
         Ok(_) | Err(_) => Err(MalformedCell::Record),
     }
 }
@@ -292,15 +290,12 @@ pub(crate) fn summary(record: &[u8]) -> Result<Summary, MalformedCell> {
         Ok((Record::V1 { time, expires_ms, value, .. }, [])) => {
             Ok(Summary { time, expires_ms, is_tombstone: value.is_none(), must_be_read: false })
         }
-        Ok((Record::Large { time, expires_ms, .. }, [])) => {
+        Ok((Record::Large { time, expires_ms, .. } | Record::Renewed { time, expires_ms, .. }, [])) => {
             Ok(Summary { time, expires_ms, is_tombstone: false, must_be_read: true })
         }
         Ok((Record::Kept { time, content, .. }, [])) => {
             let must_be_read = matches!(content, Version::Large { .. });
             Ok(Summary { time, expires_ms: None, is_tombstone: false, must_be_read })
-        }
-        Ok((Record::Renewed { time, expires_ms, .. }, [])) => {
-            Ok(Summary { time, expires_ms, is_tombstone: false, must_be_read: true })
         }
         _ => Err(MalformedCell::Record),
     }

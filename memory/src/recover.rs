@@ -39,7 +39,6 @@ impl Memory {
             if let Ok(opened) = attempt.engine.read() {
                 for_each_sound(&opened.keyspaces[CELLS], &mut |address, record| cells.add(address, record));
             }
-            attempt.end();
         }));
         if read.is_err() {
             tracing::warn!("the engine gave up on what is damaged");
@@ -190,16 +189,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (old, new) = (folder.path().join("old"), folder.path().join("new"));
         let peer = PeerId::random();
-        let memory = Memory::open(&old, &peer).unwrap();
-        let space = memory.space("app").unwrap();
-        for some in (0..60_000).collect::<Vec<u32>>().chunks(1000) {
-            let mut batch = space.batch();
-            for number in some {
-                batch.put(format!("key/{number}"), "", vec![7; 100]);
-            }
-            memory.commit(batch).await.unwrap();
-        }
-        drop((memory, space));
+        fill(&old, &peer, 60_000).await;
         let mut tables = Vec::new();
         for entry in std::fs::read_dir(old.join("keyspaces")).unwrap() {
             let tables_of = entry.unwrap().path().join("tables");
@@ -225,14 +215,14 @@ mod tests {
         assert_eq!(memory.stats().cells, n, "none twice");
     }
 
-    /// A store in `folder` with 1,000 cells, none of them in a table.
-    async fn fill(folder: &Path, peer: &PeerId) {
+    /// A store in `folder` with so many cells. A thousand are too few for a table.
+    async fn fill(folder: &Path, peer: &PeerId, n: usize) {
         let memory = Memory::open(folder, peer).unwrap();
         let space = memory.space("app").unwrap();
-        for some in (0..1000).collect::<Vec<u32>>().chunks(10) {
+        for some in (0..n).collect::<Vec<usize>>().chunks(n / 100) {
             let mut batch = space.batch();
             for number in some {
-                batch.put(format!("key/{number:04}"), "", vec![7; 100]);
+                batch.put(format!("key/{number}"), "", vec![7; 100]);
             }
             memory.commit(batch).await.unwrap();
         }
@@ -262,7 +252,7 @@ mod tests {
     async fn a_store_whose_version_cannot_be_read_is_taken_over_whole() {
         let (folder, peer) = (tempfile::tempdir().unwrap(), PeerId::random());
         let old = folder.path().join("old");
-        fill(&old, &peer).await;
+        fill(&old, &peer, 1000).await;
         flip(&old.join("version"), 0);
         assert!(Memory::open(&old, &peer).is_err());
         assert_eq!(recovered(&old, &peer).await, 1000);
@@ -272,7 +262,7 @@ mod tests {
     async fn of_a_journal_that_the_engine_refuses_the_beginning_is_taken_over() {
         let (filled, folder, peer) =
             (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), PeerId::random());
-        fill(&filled.path().join("old"), &peer).await;
+        fill(&filled.path().join("old"), &peer, 1000).await;
         let (old, journal) = (folder.path().join("old"), folder.path().join("old/0.jnl"));
         let renew = || {
             let _ = std::fs::remove_dir_all(&old);

@@ -106,24 +106,29 @@ async fn import_item(item: Item, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result
         What::Nothing => tracker.remark(item.from.clone(), Remark::Vanished),
         What::File { len } => {
             let _place = tracker.place(*len).await;
-            match import_content(&item, *len, vfs, tracker).await {
-                Err(error) if error.is_vanished(&item.from) => {
-                    tracker.remark(item.from.clone(), Remark::Vanished);
-                }
-                copied => {
-                    let metadata = copied?;
-                    if metadata.len() != *len || attributes(&metadata).mtime_ms != item.attributes.mtime_ms {
-                        tracker.remark(item.from.clone(), Remark::Changed);
-                    }
-                    tracker.count(|summary| summary.files += 1);
-                }
-            }
+            file(&item, *len, vfs, tracker).await?;
         }
         What::Link { target } => {
             link(&item, target, vfs).await?;
             tracker.count(|summary| summary.links += 1);
         }
     }
+    Ok(())
+}
+
+/// Copies a file that was this long when it was found, and remarks if it is not the same any more.
+async fn file(item: &Item, len: u64, vfs: &dyn Vfs, tracker: &Tracker<'_>) -> Result<(), CopyError> {
+    let metadata = match import_content(item, len, vfs, tracker).await {
+        Err(error) if error.is_vanished(&item.from) => {
+            tracker.remark(item.from.clone(), Remark::Vanished);
+            return Ok(());
+        }
+        copied => copied?,
+    };
+    if metadata.len() != len || attributes(&metadata).mtime_ms != item.attributes.mtime_ms {
+        tracker.remark(item.from.clone(), Remark::Changed);
+    }
+    tracker.count(|summary| summary.files += 1);
     Ok(())
 }
 

@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use starfish_dht::{Network, PeerId};
+use starfish_dht::Network;
+use starfish_dht::presence::Member;
 
 use crate::durable::Publisher;
-use crate::members::{self, View};
+use crate::members::View;
 use crate::path::VfsPath;
 use crate::peers::serve::Desk;
 use crate::peers::wire::Shortfall;
@@ -54,19 +55,15 @@ impl OpenDesk {
 impl Desk for OpenDesk {
     fn view(&self) -> View {
         let local = Candidate { peer: self.network.local_peer(), zone: self.zone.clone() };
-        let mut view = View::of(local, &self.network.members(), self.grace);
+        let mut view = View::of(local, &self.members(), self.grace);
         if self.retiring.load(Ordering::Relaxed) {
             view.leaving.push(self.network.local_peer());
         }
         view
     }
 
-    fn may_be_cut_off(&self) -> bool {
-        members::may_be_cut_off(&self.network.members())
-    }
-
-    fn faltering(&self) -> Vec<PeerId> {
-        members::faltering(&self.network.members()).collect()
+    fn members(&self) -> Vec<Member> {
+        self.network.members()
     }
 
     fn knows(&self, inode: &Inode, stamp: Stamp) -> bool {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use starfish_dht::membership::Right;
+use starfish_dht::presence::Member;
 use starfish_dht::rpc::{MAX_FRAME, MessageError, read_message};
 use starfish_dht::{Incoming, Network, PeerId, Stream};
 use tokio::io::AsyncWriteExt;
@@ -40,10 +41,8 @@ const IDLE: Duration = Duration::from_secs(300);
 pub(crate) trait Desk: Send + Sync + 'static {
     /// The members, now.
     fn view(&self) -> View;
-    /// Whether this node may be cut off from the others for a moment.
-    fn may_be_cut_off(&self) -> bool;
-    /// Members that fell silent a moment ago.
-    fn faltering(&self) -> Vec<PeerId>;
+    /// All other members that are known.
+    fn members(&self) -> Vec<Member>;
     /// How many files this node knows to be below full durability.
     fn report(&self) -> Shortfall;
     /// Whether this content of an inode, or newer, is in the tree here.

@@ -40,7 +40,7 @@ impl Repair {
         &self,
         files: Vec<Vec<Segment>>,
         view: &View,
-        (scope, is_steady): (Scope, bool),
+        scope: Scope,
         report: &mut Report,
     ) {
         if files.is_empty() {
@@ -68,7 +68,7 @@ impl Repair {
             }
         }
         cases.sort_by_key(|case| case.health.margin);
-        for (segment, why) in self.do_all(cases, is_steady).await {
+        for (segment, why) in self.do_all(cases, scope).await {
             troubles.insert(segment, (why, false));
         }
         for file in files {
@@ -103,7 +103,7 @@ impl Repair {
             return Verdict::Lost(format!("only {have} of the {k} shards that are needed can be reached"));
         }
         let is_thin = !health.is_durable && health.margin * THIN < i32::from(k);
-        if scope == Scope::Thin && !is_thin {
+        if !scope.mends_all && !is_thin {
             return if health.is_durable {
                 Verdict::Well
             } else {
@@ -120,7 +120,7 @@ impl Repair {
     }
 
     /// Does what can be done; what could not, and why.
-    async fn do_all(&self, cases: Vec<Case>, is_steady: bool) -> Vec<(BlobHash, String)> {
+    async fn do_all(&self, cases: Vec<Case>, scope: Scope) -> Vec<(BlobHash, String)> {
         let mut failed = Vec::new();
         for some in cases.chunks(MAKE_AT_ONCE) {
             failed.extend(self.make(some).await);
@@ -129,7 +129,7 @@ impl Repair {
         let failed_segments: HashSet<BlobHash> = failed.iter().map(|(segment, _)| *segment).collect();
         let whole: Vec<&Case> =
             cases.iter().filter(|case| !failed_segments.contains(&case.segment.hash)).collect();
-        if is_steady {
+        if scope.drops {
             self.drop_surplus(&whole).await;
         }
         failed

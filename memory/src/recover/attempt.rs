@@ -17,17 +17,17 @@ const JOURNAL: &str = "jnl";
 /// The search for the place where a journal is damaged ends this close to it, in bytes.
 const PRECISION: u64 = 4096;
 
-/// What can be opened of a store, and where it was copied for that. The copy goes with it.
+/// What can be opened of a store. Where it was copied for that, the copy goes once it is closed: fields are dropped in their order.
 pub(super) struct Attempt {
     pub(super) engine: StoreEngine,
-    copy: Option<Copy>,
+    _copy: Option<Copy>,
 }
 
 impl Attempt {
     /// Opens the store in `folder`, or as much of it as can be. `sound` is the folder of a store that is sound.
     pub(super) fn at(folder: &Path, sound: &Path) -> Option<Self> {
         if let Some(engine) = open(folder) {
-            return Some(Self { engine, copy: None });
+            return Some(Self { engine, _copy: None });
         }
         let copied = Self::of_copy(folder, sound);
         copied
@@ -55,14 +55,7 @@ impl Attempt {
             }
         }
         let copy = copy(taken)?;
-        Ok(open(&copy.0).map(|engine| Self { engine, copy: Some(copy) }))
-    }
-
-    /// Closes it.
-    pub(super) fn end(self) {
-        let Self { engine, copy } = self;
-        drop(engine);
-        drop(copy);
+        Ok(open(&copy.0).map(|engine| Self { engine, _copy: Some(copy) }))
     }
 }
 

@@ -72,7 +72,8 @@ pub enum Change {
         /// How long it counts.
         lifetime: Lifetime,
     },
-    /// The value that is there counts so long. It takes nothing from what is written or counted elsewhere at the same time.
+    /// The value that is there counts so long, if it lies in its cell ([`Space::expire`] does it for larger ones as well). It takes
+    /// nothing from what is written or counted elsewhere at the same time.
     Last(Lifetime),
     /// The key has no value. Its fields and members stay.
     Delete,
@@ -239,7 +240,7 @@ impl Space {
     }
 
     /// Changes how long the value of `key` counts; false if there is none. What is written or added elsewhere at the same time
-    /// stands.
+    /// stands; only a value of more than [`MAX_VALUE`] bytes is written anew, and the later write counts.
     pub async fn expire(&self, key: &[u8], lifetime: Lifetime) -> Result<bool, WriteError> {
         let (written, large) = self
             .write(key, move |before| {
