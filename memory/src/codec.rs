@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cell::{Author, Cell, Content, Kept, MAX_FIELD, MAX_KEY, MAX_SPACE, MAX_VALUE, Origin, SpaceName, Stamp},
-    hot::Plain,
+    hot::{Found, Plain},
     value::{BlobName, Large},
 };
 
@@ -247,8 +247,8 @@ pub(crate) fn decode(address: &[u8], record: &[u8]) -> Result<Cell, MalformedCel
     Ok(Cell { space, key: key.into(), field, stamp, content, expires_ms, renews })
 }
 
-/// The value in a record, if it is one and lies there.
-pub(crate) fn plain(record: &[u8]) -> Result<Option<Plain>, MalformedCell> {
+/// The value in a record.
+pub(crate) fn plain(record: &[u8]) -> Result<Found, MalformedCell> {
     match postcard::take_from_bytes::<Record<'_>>(record) {
         Ok((Record::V1 { value: Some(value), .. } | Record::Renewed { value, .. }, _))
             if value.len() > MAX_VALUE =>
@@ -258,8 +258,9 @@ pub(crate) fn plain(record: &[u8]) -> Result<Option<Plain>, MalformedCell> {
         Ok((
             Record::V1 { expires_ms, value: Some(value), .. } | Record::Renewed { expires_ms, value, .. },
             [],
-        )) => Ok(Some(Plain { value: Bytes::copy_from_slice(value), expires_ms })),
-        Ok((Record::V1 { value: None, .. } | Record::Large { .. } | Record::Kept { .. }, [])) => Ok(None),
+        )) => Ok(Found::Plain(Plain { value: Bytes::copy_from_slice(value), expires_ms })),
+        Ok((Record::V1 { value: None, .. }, [])) => Ok(Found::Nothing),
+        Ok((Record::Large { .. } | Record::Kept { .. }, [])) => Ok(Found::Elsewhere),
         Ok(_) | Err(_) => Err(MalformedCell::Record),
     }
 }
@@ -313,6 +314,18 @@ pub(crate) fn key_prefix(space: &SpaceName, key: &[u8]) -> Vec<u8> {
     let mut prefix = scan_prefix(space, key);
     prefix.extend_from_slice(&[ESCAPE, END_OF_KEY]);
     prefix
+}
+
+/// What the addresses of a key begin with, if this is one of its addresses and not that of its value.
+pub(crate) fn beside(address: &[u8]) -> Option<&[u8]> {
+    let mut at = address.iter().position(|&byte| byte == ESCAPE)? + 1;
+    loop {
+        at += address.get(at..)?.iter().position(|&byte| byte == ESCAPE)? + 2;
+        if *address.get(at - 1)? != ESCAPED_ZERO {
+            let (prefix, field) = address.split_at(at);
+            return (!field.is_empty()).then_some(prefix);
+        }
+    }
 }
 
 /// What the addresses of all keys that begin with `prefix`, and no others, begin with.

@@ -108,6 +108,17 @@ pub(crate) struct KeyState {
     version: Option<Stamp>,
 }
 
+impl From<Option<Cell>> for KeyState {
+    /// Of a key of which the cell of its value is all there is.
+    fn from(register: Option<Cell>) -> Self {
+        let mut state = Self::default();
+        if let Some(register) = register {
+            state.take(register);
+        }
+        state
+    }
+}
+
 impl KeyState {
     /// Takes in one cell of the key; cells of other fields are passed over, and so are contributions that do not
     /// parse: only a faulty peer writes those.

@@ -6,7 +6,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -32,6 +32,17 @@ pub(crate) struct Plain {
     pub(crate) expires_ms: Option<u64>,
 }
 
+/// What a search for a value comes to.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    /// It is this.
+    Plain(Plain),
+    /// There is none, or it was deleted.
+    Nothing,
+    /// It is not in its cell.
+    Elsewhere,
+}
+
 impl Plain {
     pub(crate) fn is_over(&self, now_ms: u64) -> bool {
         self.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
@@ -51,7 +62,8 @@ impl Weighter<Vec<u8>, Plain> for Weight {
 #[derive(Debug)]
 pub(crate) struct Hot {
     values: Cache<Vec<u8>, Plain, Weight>,
-    is_written: AtomicBool,
+    /// Begins and ends of commits: odd while one is under way.
+    commits: AtomicU64,
     found: Box<[AtomicU32]>,
     hasher: RandomState,
 }
@@ -60,7 +72,7 @@ impl Default for Hot {
     fn default() -> Self {
         Self {
             values: Cache::with_weighter(USUAL, MAX_BYTES, Weight),
-            is_written: AtomicBool::new(false),
+            commits: AtomicU64::new(0),
             found: (0..PLACES).map(|_| AtomicU32::new(0)).collect(),
             hasher: RandomState::new(),
         }
@@ -69,27 +81,23 @@ impl Default for Hot {
 
 impl Hot {
     /// The value at `address`, which is looked for with `find` unless it is here.
-    pub(crate) fn get_or<E>(
-        &self,
-        address: &[u8],
-        find: impl Fn() -> Result<Option<Plain>, E>,
-    ) -> Result<Option<Plain>, E> {
-        if self.is_written.load(Ordering::SeqCst) {
+    pub(crate) fn get_or<E>(&self, address: &[u8], find: impl Fn() -> Result<Found, E>) -> Result<Found, E> {
+        if !self.commits.load(Ordering::SeqCst).is_multiple_of(2) {
             return find();
         }
         if let Some(plain) = self.values.get(address) {
-            return Ok(Some(plain));
+            return Ok(Found::Plain(plain));
         }
         let found = find()?;
-        if found.is_none() || !self.was_found_before(address) {
+        if !matches!(found, Found::Plain(_)) || !self.was_found_before(address) {
             return Ok(found);
         }
         // It may have been written over since, so it is looked for once more, with its place taken.
         match self.values.get_value_or_guard(address, Some(Duration::ZERO)) {
-            GuardResult::Value(plain) => Ok(Some(plain)),
+            GuardResult::Value(plain) => Ok(Found::Plain(plain)),
             GuardResult::Guard(place) => {
                 let found = find()?;
-                if let Some(plain) = &found {
+                if let Found::Plain(plain) = &found {
                     // It was written over meanwhile if there is no place any more.
                     let _ = place.insert(plain.clone());
                 }
@@ -98,6 +106,13 @@ impl Hot {
             // Somebody else is looking.
             GuardResult::Timeout => find(),
         }
+    }
+
+    /// What a look comes to, if no commit was under way meanwhile that it may have seen a part of.
+    pub(crate) fn undisturbed<T>(&self, look: impl FnOnce() -> T) -> Option<T> {
+        let before = self.commits.load(Ordering::SeqCst);
+        let found = before.is_multiple_of(2).then(look)?;
+        (self.commits.load(Ordering::SeqCst) == before).then_some(found)
     }
 
     fn was_found_before(&self, address: &[u8]) -> bool {
@@ -112,14 +127,14 @@ impl Hot {
         addresses: impl Iterator<Item = &'a [u8]>,
         commit: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        self.is_written.store(true, Ordering::SeqCst);
+        self.commits.fetch_add(1, Ordering::SeqCst);
         let outcome = commit();
         match outcome {
             Ok(_) => addresses.for_each(|address| _ = self.values.remove(address)),
             // Nobody knows what was written.
             Err(_) => self.forget_all(),
         }
-        self.is_written.store(false, Ordering::SeqCst);
+        self.commits.fetch_add(1, Ordering::SeqCst);
         outcome
     }
 
@@ -133,8 +148,8 @@ impl Hot {
 mod tests {
     use super::*;
 
-    fn plain(value: &'static str) -> Plain {
-        Plain { value: value.into(), expires_ms: None }
+    fn plain(value: &'static str) -> Found {
+        Found::Plain(Plain { value: value.into(), expires_ms: None })
     }
 
     /// Writes over `a`, with this outcome.
@@ -142,10 +157,16 @@ mod tests {
         assert_eq!(hot.write([b"a".as_slice()].into_iter(), || outcome), outcome);
     }
 
+    fn value_of(found: Result<Found, ()>) -> Option<Bytes> {
+        match found.unwrap() {
+            Found::Plain(plain) => Some(plain.value),
+            Found::Nothing | Found::Elsewhere => None,
+        }
+    }
+
     /// What is found at `a` when `there` is what a search finds.
     fn got(hot: &Hot, there: Option<&'static str>) -> Option<Bytes> {
-        let found = hot.get_or::<()>(b"a", || Ok(there.map(plain)));
-        found.unwrap().map(|plain| plain.value)
+        value_of(hot.get_or::<()>(b"a", || Ok(there.map_or(Found::Nothing, plain))))
     }
 
     #[test]
@@ -178,9 +199,9 @@ mod tests {
             assert_eq!(got(&hot, Some("old")).unwrap(), "old");
             let found = hot.get_or::<()>(b"a", || {
                 write(&hot, outcome);
-                Ok(Some(plain("old")))
+                Ok(plain("old"))
             });
-            assert_eq!(found.unwrap().unwrap().value, "old");
+            assert_eq!(value_of(found).unwrap(), "old");
             assert_eq!(got(&hot, Some("new")).unwrap(), "new");
         }
     }
@@ -189,17 +210,18 @@ mod tests {
     fn who_looks_while_another_one_does_does_not_wait() {
         let hot = Hot::default();
         assert_eq!(got(&hot, Some("same")).unwrap(), "same");
-        let found = hot.get_or::<()>(b"a", || Ok(got(&hot, Some("same")).map(|_| plain("same"))));
-        assert_eq!(found.unwrap().unwrap().value, "same");
+        let found =
+            hot.get_or::<()>(b"a", || Ok(got(&hot, Some("same")).map_or(Found::Nothing, |_| plain("same"))));
+        assert_eq!(value_of(found).unwrap(), "same");
     }
 
     #[test]
     fn it_keeps_no_more_than_it_may() {
         let hot = Hot::default();
         for number in 0..20_000u32 {
-            let value = Plain { value: vec![0; 1024].into(), expires_ms: None };
+            let found = Found::Plain(Plain { value: vec![0; 1024].into(), expires_ms: None });
             for _ in 0..2 {
-                hot.get_or::<()>(&number.to_be_bytes(), || Ok(Some(value.clone()))).unwrap();
+                hot.get_or::<()>(&number.to_be_bytes(), || Ok(found.clone())).unwrap();
             }
         }
         assert!(hot.values.weight() <= MAX_BYTES);

@@ -15,6 +15,7 @@
 
 mod addresses;
 mod answer;
+mod beside;
 mod blobs;
 mod cell;
 mod changes;

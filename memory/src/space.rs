@@ -69,8 +69,10 @@ impl Space {
     /// What `key` is worth. A large value is fetched, and held in memory as a whole.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         // What nearly every key has takes a look at one cell.
-        if let Ok(Some(value)) = self.plain(&codec::key_prefix(&self.name, key)) {
-            return Ok(Some(value));
+        match self.glance(key) {
+            Glance::Value(value) => return Ok(Some(value)),
+            Glance::Nothing => return Ok(None),
+            Glance::More => {}
         }
         let arrival = Arrival::begin();
         loop {

@@ -17,18 +17,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use fjall::{PersistMode, Readable};
+use fjall::{PersistMode, Readable, UserValue};
 
 use crate::{
     addresses::{Addresses, Log},
+    beside::Beside,
     cell::{Cell, Content, SpaceName, Stamp},
     clock::unix_ms,
     codec::{self, Digest, Encoded, MalformedCell, Spot, Summary},
     commits::{self, Commits},
     counter::{self, KeyState},
     engine::{Engine, EngineError, EngineOptions, Opened, Purpose},
-    hot::{Hot, Plain},
+    hot::{Found, Hot},
     index::{Index, Known},
     memory::Durability,
     salvage::Damage,
@@ -157,6 +157,7 @@ pub(crate) struct Store {
     pub(crate) addresses: Addresses,
     pub(crate) commits: Commits,
     hot: Hot,
+    beside: Beside,
     pub(crate) damage: Arc<Damage>,
     /// Since when something was acknowledged that is not on the disk.
     unsynced: Mutex<Option<Instant>>,
@@ -196,7 +197,7 @@ impl Store {
             return Err(ReadError::Senseless);
         }
         let (hot, damage, unsynced) = (Hot::default(), Arc::default(), Mutex::default());
-        Ok(Self { engine, addresses, commits, hot, damage, unsynced })
+        Ok(Self { engine, addresses, commits, hot, beside: Beside::default(), damage, unsynced })
     }
 
     /// The engine in `path`, whatever is in it.
@@ -253,7 +254,12 @@ impl Store {
             batch.insert(cells, commits::ADDRESS, self.commits.next());
             batch.commit()
         };
-        self.hot.write(addresses.clone(), || self.engine.write(Purpose::Add, write))?;
+        let is_new = |change: &&Change| matches!(change.before, Before::Nothing);
+        self.hot.write(addresses.clone(), || {
+            // Before anybody can see them, and so take what is there for all that there is.
+            changes.iter().filter(is_new).for_each(|change| self.beside.note(&change.encoded.address));
+            self.engine.write(Purpose::Add, write)
+        })?;
         self.commits.is_made();
         match mode {
             PersistMode::Buffer => _ = self.unsynced().get_or_insert_with(Instant::now),
@@ -429,26 +435,41 @@ impl Store {
         Ok(cell)
     }
 
-    /// The value at `address`, if there is one that lies in the cell and is live; what else is there is not told.
-    pub(crate) fn plain_value(&self, address: &[u8], now_ms: u64) -> Result<Option<Bytes>, ReadError> {
-        let plain = self.hot.get_or::<ReadError>(address, || {
-            let plain = self.noted(self.read_plain(address))?;
-            if plain.is_none() {
+    /// The value in the cell at `address`, if it is live.
+    pub(crate) fn plain_value(&self, address: &[u8], now_ms: u64) -> Result<Found, ReadError> {
+        let found = self.hot.get_or::<ReadError>(address, || {
+            let found = self.noted(self.read_plain(address))?;
+            if matches!(found, Found::Nothing) {
                 self.damage.check_one(address)?;
             }
-            Ok(plain)
+            Ok(found)
         })?;
-        Ok(plain.filter(|plain| !plain.is_over(now_ms)).map(|plain| plain.value))
+        Ok(match found {
+            Found::Plain(plain) if plain.is_over(now_ms) => Found::Nothing,
+            found => found,
+        })
     }
 
-    fn read_plain(&self, address: &[u8]) -> Result<Option<Plain>, ReadError> {
-        let Some(record) = self.engine.read()?.keyspaces[CELLS].get(address)? else { return Ok(None) };
-        Ok(codec::plain(&record)?)
+    fn read_plain(&self, address: &[u8]) -> Result<Found, ReadError> {
+        self.record(address)?.map_or(Ok(Found::Nothing), |record| Ok(codec::plain(&record)?))
+    }
+
+    /// Whether it was all there was of a key, what a look at the cell of its value has found *before*. It may be said not to be
+    /// when it was.
+    pub(crate) fn was_all(&self, key_prefix: &[u8]) -> bool {
+        !self.beside.may_have(key_prefix)
     }
 
     fn read_cell(&self, address: &[u8]) -> Result<Option<Cell>, ReadError> {
-        let record = self.engine.read()?.keyspaces[CELLS].get(address)?;
-        Ok(record.map(|record| codec::decode(address, &record)).transpose()?)
+        Ok(self.record(address)?.map(|record| codec::decode(address, &record)).transpose()?)
+    }
+
+    /// The record at `address`. While a commit is under way the engine itself would show a part of it; a snapshot does not.
+    fn record(&self, address: &[u8]) -> Result<Option<UserValue>, ReadError> {
+        let opened = self.engine.read()?;
+        let cells = &opened.keyspaces[CELLS];
+        let found = self.hot.undisturbed(|| cells.get(address));
+        Ok(found.unwrap_or_else(|| opened.database.snapshot().get(cells, address))?)
     }
 
     fn noted<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
@@ -492,9 +513,21 @@ impl Store {
         Ok(field.is_empty() && self.key_state(&space, &key)?.is_counted_upon())
     }
 
+    /// What decides what a key is worth whose addresses begin with this, if nothing but the cell of its value can be there.
+    pub(crate) fn value_alone(&self, key_prefix: &[u8]) -> Result<Option<KeyState>, ReadError> {
+        if !self.was_all(key_prefix) {
+            return Ok(None);
+        }
+        let value = self.cell(key_prefix)?;
+        Ok(self.was_all(key_prefix).then(|| value.into()))
+    }
+
     /// The cells that decide what `key` is worth.
     pub(crate) fn key_state(&self, space: &SpaceName, key: &[u8]) -> Result<KeyState, ReadError> {
         let prefix = codec::key_prefix(space, key);
+        if let Some(state) = self.value_alone(&prefix)? {
+            return Ok(state);
+        }
         let mut state = KeyState::default();
         for cell in self.scan(&prefix, &prefix) {
             let cell = cell?;

@@ -8,8 +8,8 @@ use starfish_dht::{
     testing::{PATIENCE, wait_until},
 };
 use starfish_memory::{
-    BlobError, Change, Condition, Event, Glance, KeyKind, KeyRange, Lifetime, MAX_BATCH_CELLS, MAX_KEY,
-    MAX_MEMBER, Memory, Put, Space, WriteError,
+    BlobError, Change, Condition, Durability, Event, Glance, KeyKind, KeyRange, Lifetime, MAX_BATCH_CELLS,
+    MAX_KEY, MAX_MEMBER, Memory, Put, Space, WriteError,
 };
 use tempfile::TempDir;
 
@@ -232,12 +232,42 @@ async fn one_look_tells_what_is_plain_and_no_more() -> anyhow::Result<()> {
     space.set_fields(b"hash", vec![("f".into(), "v".into())]).await?;
     space.set(b"gone", "v".into(), None).await?;
     space.delete(b"gone").await?;
+    space.set(b"number", "7".into(), None).await?;
     assert_eq!(space.glance(b"text"), Glance::Value("v".into()));
+    assert_eq!(space.glance(b"number"), Glance::Value("7".into()), "nobody has counted on top of it");
     assert_eq!(space.glance(b"nothing"), Glance::Nothing);
-    for key in ["count", "hash", "gone"] {
+    assert_eq!(space.glance(b"gone"), Glance::Nothing);
+    for key in ["count", "hash"] {
         assert_eq!(space.glance(key.as_bytes()), Glance::More, "{key}");
     }
+    space.incr(b"number", 1).await?;
+    assert_eq!(space.glance(b"number"), Glance::More);
+    assert_eq!(space.get(b"number").await?.unwrap(), "8");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_seen_one_cell_of_a_batch_misses_none_of_the_others() -> anyhow::Result<()> {
+    const ROUNDS: u32 = 500;
+    let Node { memory, space, .. } = &node()?;
+    let reader = {
+        let space = space.clone();
+        tokio::task::spawn_blocking(move || {
+            for round in 0..ROUNDS {
+                let first = format!("first{round}");
+                while space.glance(first.as_bytes()) == Glance::Nothing {}
+                let second = format!("second{round}");
+                assert_eq!(space.glance(second.as_bytes()), Glance::More, "{second} has a field");
+            }
+        })
+    };
+    let quick = memory.with_durability(Durability::EverySecond);
+    for round in 0..ROUNDS {
+        let mut batch = space.batch();
+        batch.put(format!("first{round}"), "", "there").put(format!("second{round}"), "field", "there");
+        quick.commit(batch).await?;
+    }
+    Ok(reader.await?)
 }
 
 #[tokio::test]

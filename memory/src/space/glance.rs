@@ -9,7 +9,7 @@ use crate::{
     cell::{Content, Draft, MAX_VALUE, REGISTER},
     clock::now_ms,
     codec, counter,
-    store::ReadError,
+    hot::{Found, Plain},
     writer::WriteError,
 };
 
@@ -39,19 +39,19 @@ impl Space {
     /// Looks at the value of `key`.
     pub fn glance(&self, key: &[u8]) -> Glance {
         // It is the address of the value as well, whose field is empty.
-        let prefix = codec::key_prefix(&self.name, key);
-        match self.plain(&prefix) {
-            Ok(Some(value)) => Glance::Value(value),
-            Ok(None) if self.memory.shared().store.scan(&prefix, &prefix).next().is_none() => Glance::Nothing,
-            Ok(None) | Err(_) => Glance::More,
+        let (prefix, store) = (codec::key_prefix(&self.name, key), &self.memory.shared().store);
+        match store.plain_value(&prefix, now_ms()) {
+            // Nodes may have counted on top of an integer.
+            Ok(Found::Plain(Plain { value, .. }))
+                if counter::parse_integer(&value).is_none() || store.was_all(&prefix) =>
+            {
+                Glance::Value(value)
+            }
+            Ok(Found::Nothing) if store.was_all(&prefix) || store.scan(&prefix, &prefix).next().is_none() => {
+                Glance::Nothing
+            }
+            Ok(_) | Err(_) => Glance::More,
         }
-    }
-
-    /// The value at `address`, if its cell alone tells what its key is worth.
-    pub(super) fn plain(&self, address: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        let value = self.memory.shared().store.plain_value(address, now_ms())?;
-        // Nodes may have counted on top of an integer.
-        Ok(value.filter(|value| counter::parse_integer(value).is_none()))
     }
 
     /// Does these writes in their order. Each stands by itself, and others may see some of them before all; but they take

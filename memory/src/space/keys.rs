@@ -134,9 +134,12 @@ impl Space {
     /// The same by three looks, at so many cells each: what is live of one kind may lie behind much that is dead. `None` if that does
     /// not tell.
     fn kind_among(&self, key: &[u8], max: usize) -> Result<Option<Option<KeyKind>>, ReadError> {
-        let prefix = codec::key_prefix(&self.name, key);
+        let (prefix, store) = (codec::key_prefix(&self.name, key), &self.memory.shared().store);
+        if let Some(state) = store.value_alone(&prefix)? {
+            return Ok(Some(state.value(now_ms()).map(|_| KeyKind::Value)));
+        }
         let (mut state, mut has_more) = (KeyState::default(), false);
-        for cell in self.memory.shared().store.scan(&prefix, &prefix) {
+        for cell in store.scan(&prefix, &prefix) {
             let cell = cell?;
             // Those that decide the value come first.
             if !counter::decides_value(&cell.field) {

@@ -29,7 +29,7 @@ impl Store {
             let (sender, cells) = mpsc::sync_channel::<Vec<(UserKey, UserValue)>>(AHEAD);
             let summing = scope.spawn(|| {
                 let (mut survey, mut log) = (Survey::default(), Log::begin(self.engine.path()));
-                let noted = cells.into_iter().try_for_each(|cells| note(&mut survey, &mut log, &cells));
+                let noted = cells.into_iter().try_for_each(|cells| self.note(&mut survey, &mut log, &cells));
                 noted.map(|()| (survey, log))
             });
             let (mut some, mut read) = (Vec::with_capacity(AT_ONCE), Ok(()));
@@ -60,15 +60,21 @@ impl Store {
         }
         Ok(index)
     }
-}
 
-/// What is to be known of these cells.
-fn note(survey: &mut Survey, log: &mut Log, cells: &[(UserKey, UserValue)]) -> Result<(), ReadError> {
-    for (address, record) in cells {
-        let summary = codec::summary(record)?;
-        let digest = codec::digest(address, record);
-        let known = Known::new(&IndexEntry::new(digest, &summary));
-        survey.note(codec::split_digest(&digest).0, known.told_at(log.push(address)));
+    /// What is to be known of these cells.
+    fn note(
+        &self,
+        survey: &mut Survey,
+        log: &mut Log,
+        cells: &[(UserKey, UserValue)],
+    ) -> Result<(), ReadError> {
+        for (address, record) in cells {
+            let summary = codec::summary(record)?;
+            let digest = codec::digest(address, record);
+            let known = Known::new(&IndexEntry::new(digest, &summary));
+            survey.note(codec::split_digest(&digest).0, known.told_at(log.push(address)));
+            self.beside.note(address);
+        }
+        Ok(())
     }
-    Ok(())
 }
