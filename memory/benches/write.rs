@@ -1,4 +1,4 @@
-//! Durable writes, 64 in flight, beside the same cells written to the storage engine in batches of as many.
+//! Durable writes, 64 in flight, beside cells of the same sizes written to the storage engine in batches of as many.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,12 @@ use tokio::runtime::Runtime;
 
 /// Writes that wait at once, and the cells of one batch of the engine.
 const IN_FLIGHT: usize = 64;
+const KEY: usize = 16;
 const VALUE: [u8; 100] = [7; 100];
+/// What the memory writes for one of them: the space and the key's end in its address, stamp and author in its record.
+const SPACE: &[u8] = b"bench\0";
+const END: &[u8] = b"\0\x01";
+const STAMPED: [u8; 130] = [7; 130];
 
 async fn sets(memory: &Memory, n: u64) -> anyhow::Result<Duration> {
     let space = memory.space("bench")?;
@@ -22,7 +27,7 @@ async fn sets(memory: &Memory, n: u64) -> anyhow::Result<Duration> {
         .map(|_| {
             let space = space.clone();
             async move {
-                let key: [u8; 16] = rand::random();
+                let key: [u8; KEY] = rand::random();
                 space.set(&key, Bytes::from_static(&VALUE), None).await
             }
         })
@@ -39,7 +44,8 @@ fn batches(database: &Database, cells: &Keyspace, n: u64) -> anyhow::Result<Dura
         let some = left.min(IN_FLIGHT as u64);
         let mut batch = database.batch().durability(Some(PersistMode::SyncData));
         for _ in 0..some {
-            batch.insert(cells, rand::random::<[u8; 16]>(), VALUE);
+            let address = [SPACE, &rand::random::<[u8; KEY]>(), END].concat();
+            batch.insert(cells, address, STAMPED);
         }
         batch.commit()?;
         left -= some;

@@ -2,23 +2,24 @@
 //!
 //! Whoever writes a change that makes the history too large closes the epoch, in the background. It may do so if this
 //! node has agreed with all others, twice, since it knows of the epoch: then nobody writes in the one before any more,
-//! and all that was written there is known here. Otherwise the changes are folded into a pack, and the epoch stays.
+//! and all that was written there is known here. Otherwise the changes are folded into a pack, and the epoch stays until it can be
+//! closed.
 //!
 //! Superfluous cells are taken out by a thread, on every node for itself, once what supersedes them is on its disk. They
 //! leave no trace; that peers who still have them do not bring them back is seen to at the intake.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{Collection, documents::Documents, error::DocumentError, read::text_len, write::Outcome};
+use super::{Collection, documents::Documents, read::text_len, write::Outcome};
 use crate::{
     cell::{Cell, Content, Draft},
     codec::{self, Digest},
@@ -42,12 +43,21 @@ const MAX_KEPT: usize = 16 * 1024 * 1024;
 /// Cells that are taken out in one commit.
 const MAX_TAKEN_OUT: usize = 4096;
 
+/// Documents whose epochs are to be closed as soon as they can be. Beyond this the next change tries again.
+const MAX_OVERDUE: usize = 1024;
+
+/// How soon that is tried again at first, ...
+const TRIED_AFTER: Duration = Duration::from_millis(500);
+/// ... and at last.
+const TRIED_EVERY: Duration = Duration::from_secs(60);
+
 /// What is known of documents that have packs.
 #[derive(Debug, Default)]
 pub(crate) struct Packed {
     known: Mutex<Known>,
     waiting: OnceLock<SyncSender<Place>>,
     has_missed: AtomicBool,
+    overdue: Mutex<HashSet<Place>>,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +106,25 @@ impl Packed {
         known.documents.get(place).filter(|standing| standing.epoch == epoch).map(|standing| standing.since)
     }
 
+    /// Whether the epoch of a document may be one that can be closed, as far as that is known without a look at it.
+    fn may_be_closed(&self, place: &Place, has_met_all: impl Fn(Instant) -> bool) -> bool {
+        let since = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.documents.get(place).map(|standing| standing.since)
+        };
+        since.is_none_or(has_met_all)
+    }
+
+    /// That somebody waits until the document's epoch can be closed. False if somebody does already, or too many wait.
+    fn begin_to_wait(&self, place: &Place) -> bool {
+        let mut overdue = self.overdue.lock().unwrap_or_else(PoisonError::into_inner);
+        overdue.len() < MAX_OVERDUE && overdue.insert(place.clone())
+    }
+
+    fn has_waited(&self, place: &Place) {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+    }
+
     fn learn(&self, place: &Place, epoch: Epoch, settled: Settled) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.forget(place);
@@ -124,28 +153,54 @@ fn place_of(cell: &Cell) -> Place {
 }
 
 impl Collection {
-    /// Makes the history of a document less, if it still is to be.
+    /// Makes the history of a document less, if it still is to be, and again when more can be done about it.
     pub(crate) fn compact_in_background(&self, place: Place) {
         let collection = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = collection.compact(place).await {
-                tracing::debug!(%error, "the history of a document stays as it is");
+            let is_done = collection.compact(place.clone()).await;
+            let (documents, name) = (collection.documents.downgrade(), collection.name.clone());
+            if !is_done && collection.documents.derived().packed.begin_to_wait(&place) {
+                drop(collection);
+                compact_later(documents, &name, place).await;
             }
         });
     }
 
-    async fn compact(&self, place: Place) -> Result<(), DocumentError> {
+    /// Says whether there is nothing left to be done.
+    async fn compact(&self, place: Place) -> bool {
         let (documents, at) = (self.documents.clone(), place.clone());
-        self.write_now(place, move |document, _| {
+        let compacted = self.write_now(place, move |document, _| {
             let may_close = documents.may_close(&at, document.epoch());
-            let purpose = match document.size().compaction(text_len(&document.value())) {
-                Some(Compaction::Close | Compaction::CloseOrFold) if may_close => Purpose::Close,
-                Some(Compaction::CloseOrFold) => Purpose::Fold,
-                Some(Compaction::Close) | None => return Ok(Outcome { cells: Vec::new(), answer: () }),
+            let (purpose, answer) = match document.size().compaction(text_len(&document.value())) {
+                Some(Compaction::Close | Compaction::CloseOrFold) if may_close => (Purpose::Close, true),
+                Some(Compaction::CloseOrFold) => (Purpose::Fold, false),
+                Some(Compaction::Close) => return Ok(Outcome { cells: Vec::new(), answer: false }),
+                None => return Ok(Outcome { cells: Vec::new(), answer: true }),
             };
-            Ok(Outcome { cells: document.pack(purpose).unwrap_or_default(), answer: () })
+            Ok(Outcome { cells: document.pack(purpose).unwrap_or_default(), answer })
+        });
+        compacted.await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the history of a document stays as it is");
+            true
         })
-        .await
+    }
+}
+
+/// Waits, without holding anything, until the document's epoch can be closed.
+async fn compact_later(documents: impl Fn() -> Option<Documents>, name: &str, place: Place) {
+    let mut pause = TRIED_AFTER;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = pause.saturating_mul(2).min(TRIED_EVERY);
+        let Some(documents) = documents() else { return };
+        let derived = Arc::clone(documents.derived());
+        let has_met_all = |since| documents.memory().shared().has_met_all_since(since);
+        if derived.packed.may_be_closed(&place, has_met_all) {
+            let Ok(collection) = Collection::new(documents, name) else { return };
+            if collection.compact(place.clone()).await {
+                return derived.packed.has_waited(&place);
+            }
+        }
     }
 }
 

@@ -253,14 +253,16 @@ impl Collection {
         entry: &Arc<Entry>,
         cells: Vec<(Bytes, Bytes)>,
     ) -> Result<bool, DocumentError> {
+        entry.is_writing(cells.iter().map(|(field, _)| field));
         let drafts: Vec<Draft> = cells.into_iter().map(|cell| draft(place, cell)).collect();
-        let (entry, at) = (entry.clone(), place.clone());
+        let (at, writing) = (place.clone(), entry.clone());
         let closes = |field: &[u8]| change::pack_field(field) == Some(Purpose::Close);
         let update = move |view: &View<'_>| {
-            let is_overtaken = entry.is_overtaken() || view.is_pending(&at.space, &at.key, closes);
+            let is_overtaken = writing.is_overtaken() || view.is_pending(&at.space, &at.key, closes);
             Ok(if is_overtaken { (Vec::new(), false) } else { (drafts, true) })
         };
         let committed = self.documents.memory().update(update).await;
+        entry.is_writing([]);
         if committed.is_err() {
             self.documents.change_actor();
         }
@@ -288,4 +290,27 @@ fn check(value: &Value) -> Result<(), DocumentError> {
 fn check_size(value: &Value) -> Result<(), DocumentError> {
     let bytes = text_len(value);
     if bytes > MAX_DOCUMENT { Err(DocumentError::TooLarge { bytes }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use starfish_dht::PeerId;
+
+    use super::super::Documents;
+    use crate::Memory;
+
+    #[tokio::test]
+    async fn what_a_node_has_written_itself_it_does_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let notes = Documents::new(Memory::open(folder.path(), &PeerId::random()).unwrap())
+            .collection("notes")
+            .unwrap();
+        let mut noise = vec![0; 512 * 1024];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let body: String = noise.iter().map(|byte| format!("{byte:02x}")).collect();
+        notes.put("long", json!({ "body": body })).await.unwrap();
+        let entry = notes.documents.derived().open.present(&notes.place("long")).unwrap();
+        assert!(!entry.is_behind(), "however long it is");
+    }
 }

@@ -4,7 +4,7 @@
 //! are committed for it are noted here, on the writer's thread, and taken in by whoever uses it next.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -13,7 +13,11 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{change, pack::Purpose, state::Document};
+use super::{
+    change::{self, Kind, Name},
+    pack::Purpose,
+    state::Document,
+};
 use crate::{
     cell::{Cell, Content, SpaceName},
     codec,
@@ -62,6 +66,8 @@ struct Behind {
     overflown: bool,
     /// An epoch of the document was closed, or is about to be.
     is_closed: bool,
+    /// What whoever uses the document is writing, and has put into it.
+    own: BTreeSet<Name>,
 }
 
 impl OpenDocuments {
@@ -84,6 +90,9 @@ impl OpenDocuments {
         let place = Place { space: cell.space.clone(), key: cell.key.clone() };
         let Some(entry) = self.present(&place) else { return };
         let mut behind = entry.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if change::name_in(&cell.field).is_some_and(|(name, _)| behind.own.contains(&name)) {
+            return;
+        }
         behind.bytes += cell.field.len()
             + match &cell.content {
                 Content::Value(value) => value.len(),
@@ -143,6 +152,22 @@ impl Entry {
     /// not be committed: who closed it may have been told that all know of it.
     pub(crate) fn is_overtaken(&self) -> bool {
         self.behind.lock().unwrap_or_else(PoisonError::into_inner).is_closed
+    }
+
+    /// Whoever uses the document is going to commit cells with these fields. What is in it already need not be taken in when it is
+    /// on the disk. To be called with none of them when that is over.
+    pub(crate) fn is_writing<'a>(&self, fields: impl IntoIterator<Item = &'a Bytes>) {
+        let names = fields.into_iter().filter_map(|field| change::name_in(field));
+        // To close an epoch is to begin another one, which is put together anew.
+        let own = names.map(|(name, _)| name).filter(|name| name.kind != Kind::Pack(Purpose::Close));
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner).own = own.collect();
+    }
+
+    /// Whether something was committed that the document does not have.
+    #[cfg(test)]
+    pub(crate) fn is_behind(&self) -> bool {
+        let behind = self.behind.lock().unwrap();
+        behind.overflown || !behind.cells.is_empty()
     }
 
     pub(crate) fn weigh(&self, document: &Document) {

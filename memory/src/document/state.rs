@@ -317,10 +317,16 @@ impl Document {
         self.epoch
     }
 
-    /// A pack of all changes of the epoch that are known here, as cells.
+    /// A pack of all changes of the epoch that are known here, as cells. After an error in writing them the document must be
+    /// loaded anew.
     pub(crate) fn pack(&mut self, purpose: Purpose) -> Option<Vec<(Bytes, Bytes)>> {
         let (hash, bytes) = pack::pack(self.automerge.get_changes(&[]))?;
-        change::parts_of(Name { kind: Kind::Pack(purpose), epoch: self.epoch, hash }, &bytes)
+        let cells = change::parts_of(Name { kind: Kind::Pack(purpose), epoch: self.epoch, hash }, &bytes)?;
+        if purpose == Purpose::Fold {
+            // What it holds is superfluous, and so are earlier packs.
+            self.size = Size { single: 0, packed: cells.len() * FIELD_BYTES + bytes.len(), ..self.size };
+        }
+        Some(cells)
     }
 
     /// Whether the document is there: something was written that no deletion knew of.

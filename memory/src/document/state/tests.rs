@@ -271,3 +271,16 @@ fn a_foreign_change_with_things_that_json_has_not_is_read_as_null() {
     let changes = foreign.get_changes(&[]);
     assert_eq!(Document::load(&cells(&changes)).value(), json!({"a": null, "b": null}));
 }
+
+#[test]
+fn who_folds_its_changes_knows_how_large_the_document_is_then() {
+    let (mut document, mut all) = (Document::default(), Vec::new());
+    for fold in 0..3 {
+        for round in 0..20 {
+            all.extend(patched(&mut document, 1, &json!({"fold": fold, "round": round})));
+            assert_eq!(document.size(), Document::load(&all).size());
+        }
+        all.extend(document.pack(Purpose::Fold).unwrap().into_iter().map(cell));
+        assert_eq!(document.size(), Document::load(&all).size());
+    }
+}
