@@ -171,13 +171,15 @@ impl Collection {
         let (documents, at) = (self.documents.clone(), place.clone());
         let compacted = self.write_now(place, move |document, _| {
             let may_close = documents.may_close(&at, document.epoch());
-            let (purpose, answer) = match document.size().compaction(text_len(&document.value())) {
-                Some(Compaction::Close | Compaction::CloseOrFold) if may_close => (Purpose::Close, true),
-                Some(Compaction::CloseOrFold) => (Purpose::Fold, false),
+            let purpose = match document.size().compaction(text_len(&document.value())) {
+                // It is looked at again: the epoch that is closed may be too long to be kept beside the next one.
+                Some(Compaction::Close | Compaction::CloseOrFold) if may_close => Purpose::Close,
+                Some(Compaction::CloseOrFold) => Purpose::Fold,
                 Some(Compaction::Close) => return Ok(Outcome { cells: Vec::new(), answer: false }),
                 None => return Ok(Outcome { cells: Vec::new(), answer: true }),
             };
-            Ok(Outcome { cells: document.pack(purpose).unwrap_or_default(), answer })
+            let pack = document.pack(purpose);
+            Ok(Outcome { answer: pack.is_none(), cells: pack.unwrap_or_default() })
         });
         compacted.await.unwrap_or_else(|error| {
             tracing::debug!(%error, "the history of a document stays as it is");

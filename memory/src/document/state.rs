@@ -33,9 +33,11 @@ const OPEN_FACTOR: usize = 8;
 
 /// The changes of an epoch may take so many bytes in any case, ...
 const SMALL_HISTORY: usize = 16 * 1024;
-/// ... and so many times what the document says. The epoch before may take as much, though a pack of it rarely does, so
-/// that all stays well below ten times.
+/// ... and so many times what the document says.
 const MAX_GROWTH: usize = 3;
+/// The epoch before may take so many times as much: it may have been long before it could be closed. So all stays below ten times
+/// what the document says.
+const MAX_OLDER: usize = 2;
 
 /// Bytes of the field of a change's cell.
 const FIELD_BYTES: usize = 1 + EPOCH_BYTES + 32 + 2;
@@ -81,7 +83,8 @@ impl Size {
     /// What is to be done about a document of this size that says so many bytes of JSON.
     pub(crate) fn compaction(&self, text: usize) -> Option<Compaction> {
         let allowed = SMALL_HISTORY.max(MAX_GROWTH * text);
-        match (self.current() > allowed, self.single > allowed.max(self.packed)) {
+        let is_long = self.current() > allowed || self.older > MAX_OLDER * allowed;
+        match (is_long, self.single > allowed.max(self.packed)) {
             (false, _) => None,
             (true, false) => Some(Compaction::Close),
             (true, true) => Some(Compaction::CloseOrFold),
