@@ -88,6 +88,14 @@ impl Space {
         }
     }
 
+    /// What several keys are worth, all at one moment, without the bytes of large values: a batch is seen in all of them or in none.
+    pub async fn values(&self, keys: &[Bytes]) -> Result<Vec<Option<Value>>, ReadError> {
+        let store = &self.memory.shared().store;
+        let states = Arrival::wait_for(|| store.key_states(&self.name, keys.iter().map(Bytes::as_ref)));
+        let now_ms = now_ms();
+        Ok(states.await?.iter().map(|state| state.value(now_ms)).collect())
+    }
+
     /// What `key` is worth, without the bytes of a large value.
     pub async fn value(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
         Arrival::wait_for(|| self.read(key)).await

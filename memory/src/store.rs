@@ -522,6 +522,35 @@ impl Store {
         Ok(self.was_all(key_prefix).then(|| value.into()))
     }
 
+    /// What decides what several keys are worth, all at one moment.
+    pub(crate) fn key_states<'a>(
+        &self,
+        space: &SpaceName,
+        keys: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Vec<KeyState>, ReadError> {
+        let opened = self.engine.read()?;
+        let (snapshot, cells) = (opened.database.snapshot(), &opened.keyspaces[CELLS]);
+        let read = |key: &[u8]| -> Result<KeyState, ReadError> {
+            let prefix = codec::key_prefix(space, key);
+            self.damage.check(&prefix, &prefix)?;
+            let value = snapshot.get(cells, &prefix)?;
+            let value = value.map(|record| codec::decode(&prefix, &record)).transpose()?;
+            let mut state = KeyState::from(value);
+            if !self.was_all(&prefix) {
+                for guard in snapshot.prefix(cells, &prefix) {
+                    let (address, record) = guard.into_inner()?;
+                    let cell = codec::decode(&address, &record)?;
+                    if !counter::decides_value(&cell.field) {
+                        break;
+                    }
+                    state.take(cell);
+                }
+            }
+            Ok(state)
+        };
+        self.noted(keys.map(read).collect())
+    }
+
     /// The cells that decide what `key` is worth.
     pub(crate) fn key_state(&self, space: &SpaceName, key: &[u8]) -> Result<KeyState, ReadError> {
         let prefix = codec::key_prefix(space, key);

@@ -207,3 +207,26 @@ async fn who_asks_for_no_document_gets_none() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn of_several_documents_with_one_id_the_last_one_stays() -> anyhow::Result<()> {
+    let Node { people, .. } = &node().await?;
+    let versions = |round: u32| (0..3).map(move |id| (format!("p00{id}"), json!({"round": round})));
+    assert_eq!(people.put_all((0..10).flat_map(versions).collect()).await?, 30);
+    for id in 0..3 {
+        assert_eq!(*people.get(&format!("p00{id}")).await?.unwrap(), json!({"round": 9}));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn numbers_stay_what_they_are() -> anyhow::Result<()> {
+    let Node { people, .. } = &node().await?;
+    let text =
+        r#"{"at":[106.68230192128101,18.738455136342594,9.080553830286376e265],"time":1795452032.8732321}"#;
+    people.put("place", serde_json::from_str(text)?).await?;
+    assert_eq!(people.get("place").await?.unwrap().to_string(), text.replace("e265", "e+265"));
+    let query = r#"{"time":1795452032.8732321}"#;
+    assert_eq!(ids(&found(people, serde_json::from_str(query)?).await), ["place"]);
+    Ok(())
+}

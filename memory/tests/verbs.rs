@@ -9,7 +9,7 @@ use starfish_dht::{
 };
 use starfish_memory::{
     BlobError, Change, Condition, Durability, Event, Glance, KeyKind, KeyRange, Lifetime, MAX_BATCH_CELLS,
-    MAX_KEY, MAX_MEMBER, Memory, Put, Space, WriteError,
+    MAX_KEY, MAX_MEMBER, Memory, Put, Space, Value, WriteError,
 };
 use tempfile::TempDir;
 
@@ -243,6 +243,36 @@ async fn one_look_tells_what_is_plain_and_no_more() -> anyhow::Result<()> {
     space.incr(b"number", 1).await?;
     assert_eq!(space.glance(b"number"), Glance::More);
     assert_eq!(space.get(b"number").await?.unwrap(), "8");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_keys_are_read_as_of_one_moment() -> anyhow::Result<()> {
+    const ROUNDS: u32 = 500;
+    let Node { memory, space, .. } = &node()?;
+    let keys: Vec<Bytes> = (0..10).map(|number| format!("key{number}").into()).collect();
+    let quick = memory.with_durability(Durability::EverySecond);
+    let writer = tokio::spawn({
+        let (space, keys) = (space.clone(), keys.clone());
+        async move {
+            for round in 0..ROUNDS {
+                let mut batch = space.batch();
+                keys.iter().for_each(|key| _ = batch.put(key.clone(), "", format!("v{round}")));
+                quick.commit(batch).await.unwrap();
+            }
+        }
+    });
+    while !writer.is_finished() {
+        let values = space.values(&keys).await?;
+        assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+    }
+    writer.await?;
+    space.set(&keys[0], "7".into(), None).await?;
+    space.incr(&keys[0], 1).await?;
+    space.delete(&keys[1]).await?;
+    space.set_fields(&keys[1], vec![("f".into(), "v".into())]).await?;
+    let last = Some(Value::from("v499"));
+    assert_eq!(space.values(&keys[..3]).await?, [Some("8".into()), None, last]);
     Ok(())
 }
 

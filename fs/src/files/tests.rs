@@ -198,6 +198,17 @@ async fn two_halves_merge_and_nothing_is_lost() {
         assert!(both[0] == "e" && both[1] == "same" && both[2].starts_with("same (conflict of "), "{both:?}");
     }
     assert_eq!(a.get("/d/same").await.unwrap(), b.get("/d/same").await.unwrap());
+    // Each of the two has a history of its own.
+    let conflict = format!("/d/{}", a.names("/d").await[2]);
+    for path in ["/d/same", &conflict] {
+        let content = a.get(path).await.unwrap();
+        assert_eq!(a.files.versions(&at(path)).await.unwrap().len(), 1);
+        a.put(path, "later").await;
+        let versions = a.files.versions(&at(path)).await.unwrap();
+        assert_eq!(versions.len(), 2);
+        a.files.restore(&at(path), &versions[1].id).await.unwrap();
+        assert_eq!(a.get(path).await.unwrap(), content);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

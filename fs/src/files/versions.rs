@@ -112,7 +112,17 @@ impl Files {
 
     async fn all_versions(&self, path: &VfsPath) -> Result<Vec<Kept>, VfsError> {
         let at = self.resolve(path, Last::Follow)?;
-        let inodes = self.inner.tree.read().trace(&at);
+        let inodes = {
+            let shown = match self.find(&at) {
+                Ok(Found::Leaf(inode)) => Some(inode),
+                _ => None,
+            };
+            let tree = self.inner.tree.read();
+            // One that has the same name and is there is shown under another one, after a conflict.
+            let others = tree.trace(&at).into_iter().filter(|other| Some(*other) != shown);
+            let removed = others.filter(|other| shown.is_none() || tree.removed_at(*other).is_some());
+            shown.into_iter().chain(removed).collect::<Vec<Inode>>()
+        };
         let mut all = Vec::new();
         for inode in inodes {
             all.extend(self.versions_of(inode).await?);

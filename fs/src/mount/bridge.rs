@@ -106,14 +106,14 @@ impl Filesystem for Bridge {
         _: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _: Option<SystemTime>,
-        _: Option<FileHandle>,
+        handle: Option<FileHandle>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let wanted = Wanted { mode, size, mtime_ms: mtime.map(at) };
+        let wanted = Wanted { mode, size, by_handle: handle.is_some(), mtime_ms: mtime.map(at) };
         let work = async move |mounted: Arc<Mounted>| mounted.set_attributes(ino.0, wanted).await;
         self.answer("change attributes", reply, work, attributes);
     }

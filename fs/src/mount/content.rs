@@ -118,22 +118,20 @@ impl Mounted {
         Ok(())
     }
 
-    /// Cuts or lengthens a file, open or not.
+    /// Cuts or lengthens a file, open or not, by its name: no handle's end would bring that to the tree.
     pub(super) async fn resize(&self, ino: u64, size: u64) -> Result<(), Fault> {
-        if self.files.get(ino).is_none() {
-            self.open(ino).await?;
-            let resized = self.resize_open(ino, size).await;
-            let committed = match self.open_file(ino) {
-                Ok(file) if resized.is_ok() => self.commit(&file).await,
-                _ => Ok(()),
-            };
-            self.let_go(ino);
-            return resized.and(committed);
-        }
-        self.resize_open(ino, size).await
+        self.open(ino).await?;
+        let resized = self.resize_open(ino, size).await;
+        let committed = match self.open_file(ino) {
+            Ok(file) if resized.is_ok() => self.commit(&file).await,
+            _ => Ok(()),
+        };
+        self.let_go(ino);
+        resized.and(committed)
     }
 
-    async fn resize_open(&self, ino: u64, size: u64) -> Result<(), Fault> {
+    /// The same by a handle that can write.
+    pub(super) async fn resize_open(&self, ino: u64, size: u64) -> Result<(), Fault> {
         let file = self.open_file(ino)?;
         let _changing = file.change().await;
         if size == 0 && file.stage().is_none() {

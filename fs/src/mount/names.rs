@@ -24,6 +24,8 @@ enum NamesGuard<'a> {
 pub(super) struct Wanted {
     pub(super) mode: Option<u32>,
     pub(super) size: Option<u64>,
+    /// Whether it is asked for by a handle of a file that is open, not by the file's name.
+    pub(super) by_handle: bool,
     pub(super) mtime_ms: Option<u64>,
 }
 
@@ -244,7 +246,10 @@ impl Mounted {
 impl Mounted {
     pub(super) async fn set_attributes(&self, ino: u64, wanted: Wanted) -> Result<FileAttr, Fault> {
         if let Some(size) = wanted.size {
-            self.resize(ino, size).await?;
+            match wanted.by_handle {
+                true => self.resize_open(ino, size).await?,
+                false => self.resize(ino, size).await?,
+            }
         }
         if wanted.mode.is_none() && wanted.mtime_ms.is_none() {
             return self.attributes(ino).await;

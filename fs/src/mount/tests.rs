@@ -224,6 +224,32 @@ async fn what_is_written_follows_a_file_that_is_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_cut_by_its_name_stays_cut_though_somebody_reads_it() {
+    let Some(tested) = Tested::new(Access::ReadWrite).await else { return };
+    tested.write("/f", "twenty bytes of text").await;
+    let tree = Arc::clone(&tested.tree);
+    tested
+        .with(move |at| {
+            let reader = File::open(at.join("f")).unwrap();
+            // The standard library cuts files by handles only.
+            let cut = std::process::Command::new("perl")
+                .args(["-e", "truncate($ARGV[0], 6) or die $!"])
+                .arg(at.join("f"))
+                .status();
+            if cut.is_ok_and(|status| status.success()) {
+                let there = tokio::runtime::Handle::current()
+                    .block_on(tree.stat(&VfsPath::root().join("f").unwrap()))
+                    .unwrap();
+                assert_eq!(there.size, 6, "it was said to be done");
+                drop(reader);
+                assert_eq!(fs::read(at.join("f")).unwrap(), b"twenty");
+            }
+        })
+        .await;
+    tested.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn errors_are_those_of_any_file_system() {
     let Some(tested) = Tested::new(Access::ReadWrite).await else { return };
     tested

@@ -37,6 +37,8 @@ const OPTIONS: EngineOptions<2> = EngineOptions {
 };
 /// Folders that files are spread over.
 const FOLDERS: usize = 256;
+/// The folder of files that are being written.
+const TEMPORARY: &str = "tmp";
 
 /// Folders that are waited for at once.
 const SYNCS_AT_ONCE: usize = 8;
@@ -92,14 +94,10 @@ impl Kind {
 
 impl Disk {
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        let temporary = dir.join("tmp");
         // What a crash left half written has no name yet.
-        match fs::remove_dir_all(&temporary) {
+        match fs::remove_dir_all(dir.join(TEMPORARY)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir_all(&temporary)?,
-        }
-        for folder in 0..FOLDERS {
-            fs::create_dir_all(dir.join(format!("{folder:02x}")))?;
+            _ => make_folders(dir)?,
         }
         let engine =
             Engine::open(&dir.join("index"), OPTIONS).map_err(EngineError::Failed).map_err(engine)?;
@@ -232,7 +230,11 @@ impl Disk {
     /// Each folder is waited for by itself, and the disk does in one go what is asked of it at once.
     fn sync_folders(&self, folders: &[usize]) -> io::Result<()> {
         let sync = |part: &[usize]| -> io::Result<()> {
-            part.iter().try_for_each(|folder| File::open(self.dir.join(format!("{folder:02x}")))?.sync_data())
+            part.iter().try_for_each(|folder| match File::open(self.dir.join(format!("{folder:02x}"))) {
+                // With what was in it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                opened => opened?.sync_data(),
+            })
         };
         let (first, rest) = folders.split_at(folders.len().div_ceil(SYNCS_AT_ONCE));
         std::thread::scope(|threads| {
@@ -268,15 +270,22 @@ impl Disk {
 
     fn write_file(&self, path: &Path, bytes: &[u8], is_synced: bool) -> io::Result<()> {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.dir.join("tmp").join(number.to_string());
-        let written = (|| {
+        let temporary = self.dir.join(TEMPORARY).join(number.to_string());
+        let write = || {
             let mut file = File::create(&temporary)?;
             file.write_all(bytes)?;
             if is_synced {
                 file.sync_data()?;
             }
             fs::rename(&temporary, path)
-        })();
+        };
+        let written = match write() {
+            // Somebody has removed folders.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_folders(&self.dir).and_then(|()| write())
+            }
+            written => written,
+        };
         if written.is_err() {
             // The disk may be full: leave it nothing.
             let _ = fs::remove_file(&temporary);
@@ -317,4 +326,10 @@ fn engine(error: EngineError) -> io::Error {
         EngineError::Failed(fjall::Error::Io(error)) => error,
         other => io::Error::other(other),
     }
+}
+
+/// Makes the folders of a store that are not there.
+fn make_folders(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir.join(TEMPORARY))?;
+    (0..FOLDERS).try_for_each(|folder| fs::create_dir_all(dir.join(format!("{folder:02x}"))))
 }

@@ -38,6 +38,20 @@ fn only_file(dir: &TempDir) -> PathBuf {
 }
 
 #[tokio::test]
+async fn folders_that_somebody_removes_are_made_again() {
+    let (dir, store) = store(ROOMY).await;
+    for folder in fs::read_dir(dir.path()).unwrap().flatten() {
+        if folder.file_name() != "index" && folder.file_type().unwrap().is_dir() {
+            fs::remove_dir_all(folder.path()).unwrap();
+        }
+    }
+    let (hash, bytes) = sample(1 << 20, 1);
+    store.add(hash, bytes.clone(), false).await.unwrap();
+    store.flush().await.unwrap();
+    assert_eq!(store.get(hash).await.unwrap(), Some(bytes));
+}
+
+#[tokio::test]
 async fn what_was_added_is_there_after_a_restart() {
     let (dir, store) = store(ROOMY).await;
     let (small, large) = (sample(100, 1), sample(1 << 20, 2));

@@ -1,5 +1,7 @@
 //! Many documents at once: deleting by query, dropping a collection, taking documents in, and listing collections.
 
+use std::collections::HashSet;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -105,15 +107,33 @@ impl Collection {
         Ok(deleted)
     }
 
-    /// Puts many documents. The first that cannot be put ends it; those before, and some after, are in. So what is to stop
-    /// at it had better be looked at before ([`Collection::check`]).
+    /// Puts many documents; of several with one id the last one stays. The first that cannot be put ends it; those before,
+    /// and some after, are in. So what is to stop at it had better be looked at before ([`Collection::check`]).
     pub async fn put_all(&self, documents: Vec<(String, Value)>) -> Result<u64, PutAllError> {
-        let putting = stream::iter(documents).map(|(id, value)| async move { self.put(&id, value).await });
-        let (mut putting, mut number) = (putting.buffered(AT_ONCE), 0);
-        while let Some(put) = putting.next().await {
-            put.map_err(|source| PutAllError { number, source })?;
-            number += 1;
+        let mut number = 0;
+        for some in with_different_ids(documents) {
+            let putting = stream::iter(some).map(|(id, value)| async move { self.put(&id, value).await });
+            let mut putting = putting.buffered(AT_ONCE);
+            while let Some(put) = putting.next().await {
+                put.map_err(|source| PutAllError { number, source })?;
+                number += 1;
+            }
         }
         Ok(number as u64)
     }
+}
+
+/// The same documents in their order, in runs in which no id comes twice.
+fn with_different_ids(documents: Vec<(String, Value)>) -> Vec<Vec<(String, Value)>> {
+    let (mut runs, mut ids) = (vec![Vec::new()], HashSet::new());
+    for document in documents {
+        if !ids.insert(document.0.clone()) {
+            ids = HashSet::from([document.0.clone()]);
+            runs.push(Vec::new());
+        }
+        if let Some(run) = runs.last_mut() {
+            run.push(document);
+        }
+    }
+    runs
 }

@@ -132,9 +132,13 @@ impl Keys {
             Self::Del(keys) => delete(space, keys).await?,
             Self::Exists(keys) => {
                 let mut there = 0;
-                for key in keys {
-                    let is_there = space.value(&key).await?.is_some() || space.kind(&key).await?.is_some();
-                    there += usize::from(is_there);
+                for (key, value) in keys.iter().zip(space.values(&keys).await?) {
+                    // A value that has come since does not count: others that came with it were not there.
+                    let holds_other = async || {
+                        let kind = space.kind(key).await?;
+                        Ok::<_, Refusal>(kind.is_some_and(|kind| kind != KeyKind::Value))
+                    };
+                    there += usize::from(value.is_some() || holds_other().await?);
                 }
                 Reply::count(there)
             }

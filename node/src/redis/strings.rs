@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::poll_immediate;
 use starfish_memory::{
-    Change, Condition, Entry, KeyKind, Lifetime, MAX_KEY, MAX_LARGE, MAX_VALUE, Memory, Put, Space,
+    Change, Condition, Entry, KeyKind, Lifetime, MAX_KEY, MAX_LARGE, MAX_VALUE, Memory, Put, Space, Value,
 };
 
 use super::args::Args;
@@ -158,8 +158,13 @@ impl Strings {
             Self::Get(key) => Reply::value(read(space, &key).await?),
             Self::GetMany(keys) => {
                 let mut values = Together::default();
-                for key in keys {
-                    values.push(space.get(&key).await?)?;
+                for (key, value) in keys.iter().zip(space.values(&keys).await?) {
+                    values.push(match value {
+                        Some(Value::Inline(value)) => Some(value),
+                        // Its bytes may have been let go of since, if it was replaced.
+                        Some(Value::Large(_)) => space.get(key).await?,
+                        None => None,
+                    })?;
                 }
                 Reply::Array(values.0)
             }
