@@ -211,6 +211,25 @@ fn a_node_whose_quota_is_full_says_so_and_goes_on() {
 }
 
 #[test]
+fn files_are_durable_and_said_to_be_though_one_member_has_no_room() {
+    let swarm = Swarm::start_as([start(), start(), start().with_env("STARFISH_STORAGE_QUOTA", "8M")]);
+    let large = swarm.scratch().random("large", 40 << 20);
+    swarm.node(0).ok(["put", &large, "/large"]);
+    for node in 0..3 {
+        wait_until("all is at full durability", || {
+            swarm.node(node).ok(["status"]).contains("all at full durability")
+        });
+    }
+    swarm.node(0).kill9();
+    for node in [1, 2] {
+        let copy = swarm.scratch().path("copy");
+        swarm.node(node).ok(["get", "/large", &copy]);
+        assert!(same_bytes(&large, &copy));
+        std::fs::remove_file(&copy).expect("the copy can be removed");
+    }
+}
+
+#[test]
 fn what_a_file_was_is_listed_and_restored_on_another_node() {
     let swarm = swarm(2);
     let (here, there) = (swarm.node(0), swarm.node(1));

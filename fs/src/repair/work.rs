@@ -68,8 +68,15 @@ impl Repair {
             }
         }
         cases.sort_by_key(|case| case.health.margin);
+        // Where shards are is a matter of room; that any half may vanish is not.
+        let durable: HashSet<BlobHash> =
+            cases.iter().filter(|case| case.health.is_durable).map(|case| case.segment.hash).collect();
         for (segment, why) in self.do_all(cases, scope).await {
-            troubles.insert(segment, (why, false));
+            if durable.contains(&segment) {
+                tracing::debug!(%segment, why, "durable, but not where it should be");
+            } else {
+                troubles.insert(segment, (why, false));
+            }
         }
         for file in files {
             let trouble = file.iter().filter_map(|segment| troubles.get(&segment.hash));
