@@ -240,6 +240,8 @@ async fn of_two_edits_at_once_one_shows_and_the_other_is_a_version_everywhere() 
             })
             .await;
         }
+    }
+    for node in [&a, &b] {
         let versions = node.files.versions(&at(short)).await.unwrap();
         let lost = versions.iter().find(|version| version.size == 9).unwrap();
         node.files.restore(&at(short), &lost.id).await.unwrap();

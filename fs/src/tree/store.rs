@@ -227,12 +227,22 @@ impl TreeStore {
 
     /// What an inode is now, with the stamp of its content.
     pub(crate) async fn current(&self, inode: Inode) -> Result<Option<(Stamp, Content, Mode)>, VfsError> {
-        let (stamp, mode) = {
+        let stamp_and_mode = || {
             let tree = self.read();
             (tree.stamp(inode), tree.mode(inode))
         };
-        let (Some(stamp), Some(content)) = (stamp, self.content(inode).await?) else { return Ok(None) };
-        Ok(Some((stamp, content, mode)))
+        let mut before = stamp_and_mode();
+        for _ in 0..MAX_CATCH_UPS {
+            let content = self.content(inode).await?;
+            let after = stamp_and_mode();
+            // Another content may have come meanwhile: the stamp of one must not go with the other.
+            if before.0 == after.0 {
+                let (stamp, mode) = after;
+                return Ok(stamp.zip(content).map(|(stamp, content)| (stamp, content, mode)));
+            }
+            before = after;
+        }
+        Err(failed("read what a file is now", io::Error::other("it keeps changing")))
     }
 
     /// What an inode was before, with the stamps of these contents.
