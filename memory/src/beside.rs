@@ -31,19 +31,21 @@ impl Default for Beside {
 impl Beside {
     /// That there is a cell with this address, or will be in a moment.
     pub(crate) fn note(&self, address: &[u8]) {
-        if let Some((word, bit)) = codec::beside(address).and_then(|key| self.place(key)) {
+        if let Some(key_prefix) = codec::beside(address) {
+            let (word, bit) = self.place(key_prefix);
             word.fetch_or(bit, Ordering::SeqCst);
         }
     }
 
     /// Whether the key whose addresses begin with this may have such cells.
     pub(crate) fn may_have(&self, key_prefix: &[u8]) -> bool {
-        self.place(key_prefix).is_none_or(|(word, bit)| word.load(Ordering::SeqCst) & bit != 0)
+        let (word, bit) = self.place(key_prefix);
+        word.load(Ordering::SeqCst) & bit != 0
     }
 
-    fn place(&self, key_prefix: &[u8]) -> Option<(&AtomicU64, u64)> {
+    fn place(&self, key_prefix: &[u8]) -> (&AtomicU64, u64) {
         let place = self.hasher.hash_one(key_prefix) as usize % PLACES;
-        Some((self.bits.get(place / BITS)?, 1 << (place % BITS)))
+        (&self.bits[place / BITS], 1 << (place % BITS))
     }
 }
 

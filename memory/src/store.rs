@@ -540,6 +540,7 @@ impl Store {
                 for guard in snapshot.prefix(cells, &prefix) {
                     let (address, record) = guard.into_inner()?;
                     let cell = codec::decode(&address, &record)?;
+                    // Those that do come first, before all other fields that the key may have.
                     if !counter::decides_value(&cell.field) {
                         break;
                     }
@@ -553,20 +554,7 @@ impl Store {
 
     /// The cells that decide what `key` is worth.
     pub(crate) fn key_state(&self, space: &SpaceName, key: &[u8]) -> Result<KeyState, ReadError> {
-        let prefix = codec::key_prefix(space, key);
-        if let Some(state) = self.value_alone(&prefix)? {
-            return Ok(state);
-        }
-        let mut state = KeyState::default();
-        for cell in self.scan(&prefix, &prefix) {
-            let cell = cell?;
-            // They come first, before all other fields that the key may have.
-            if !counter::decides_value(&cell.field) {
-                break;
-            }
-            state.take(cell);
-        }
-        Ok(state)
+        Ok(self.key_states(space, std::iter::once(key))?.pop().unwrap_or_default())
     }
 }
 

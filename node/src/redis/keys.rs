@@ -134,11 +134,9 @@ impl Keys {
                 let mut there = 0;
                 for (key, value) in keys.iter().zip(space.values(&keys).await?) {
                     // A value that has come since does not count: others that came with it were not there.
-                    let holds_other = async || {
-                        let kind = space.kind(key).await?;
-                        Ok::<_, Refusal>(kind.is_some_and(|kind| kind != KeyKind::Value))
-                    };
-                    there += usize::from(value.is_some() || holds_other().await?);
+                    let is_there =
+                        value.is_some() || space.kind(key).await?.is_some_and(|kind| kind != KeyKind::Value);
+                    there += usize::from(is_there);
                 }
                 Reply::count(there)
             }
