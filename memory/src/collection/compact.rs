@@ -28,7 +28,8 @@ use crate::{
         epoch::Epoch,
         open::Place,
         pack::Purpose,
-        state::{Compaction, Settled, tidying},
+        state::Compaction,
+        tidy::{Settled, tidying},
     },
     store::ReadError,
     writer::WriteError,
@@ -256,7 +257,7 @@ impl Documents {
         let prefix = codec::key_prefix(&place.space, &place.key);
         let store = &self.memory().shared().store;
         let cells = store.scan(&prefix, &prefix).collect::<Result<Vec<Cell>, ReadError>>()?;
-        let Some(tidying) = tidying(&cells) else { return Ok(()) };
+        let Some(tidying) = tidying(&cells, &self.derived().packs) else { return Ok(()) };
         if !tidying.write.is_empty() {
             let drafts = tidying.write.into_iter().map(|cell| draft(place, cell)).collect();
             self.memory().update_blocking(move |_| Ok((drafts, ())))?;

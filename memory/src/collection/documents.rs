@@ -16,7 +16,10 @@ use super::{
 use crate::{
     cell::{Cell, SpaceName},
     codec,
-    document::open::{OpenDocuments, Place},
+    document::{
+        open::{OpenDocuments, Place},
+        packs::Packs,
+    },
     memory::{Memory, Observer},
     store::ReadError,
 };
@@ -46,6 +49,7 @@ const AT_ONCE: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Derived {
     pub(crate) open: OpenDocuments,
+    pub(crate) packs: Packs,
     pub(crate) views: Views,
     pub(crate) indexes: LocalIndexes,
     pub(crate) packed: Packed,

@@ -6,7 +6,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Collection, error::DocumentError, views::Lookup, views::View};
-use crate::document::open::{self, Place};
+use crate::{
+    document::{
+        open::{self, Place},
+        state::Document,
+    },
+    store::ReadError,
+};
 
 /// What a document costs, beside what it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,7 +41,7 @@ impl Collection {
     pub async fn stats(&self, id: &str) -> Result<Option<DocumentStats>, DocumentError> {
         let place = self.place(id);
         self.blocking(move |collection| {
-            let mut document = open::load(collection.documents.memory(), &place)?;
+            let mut document = collection.load(&place)?;
             let stats = DocumentStats {
                 bytes: text_len(&document.value()),
                 changes: document.changes(),
@@ -54,27 +60,31 @@ impl Collection {
             Lookup::Known(view) => return Ok(view),
             Lookup::Unknown(ticket) => ticket,
         };
-        let memory = self.documents.memory();
         let entry = self.documents.derived().open.present(place);
         // Whoever edits the document holds its lock and waits for a thread such as this one, which so must not wait for
         // the lock. What is on the disk is what counts.
         let held = entry.as_ref().and_then(|entry| Some((entry, entry.document.try_lock().ok()?)));
         let view = match held {
             Some((entry, mut held)) => {
-                let mut document = entry.catch_up(memory, place, held.take())?;
+                let mut document = entry.catch_up(held.take(), || self.load(place))?;
                 let view = document.exists().then(|| Arc::new(document.value()));
                 *held = Some(document);
                 view
             }
             // It is only read: there is no need to keep it open.
             None => {
-                let mut document = open::load(memory, place)?;
+                let mut document = self.load(place)?;
                 document.exists().then(|| Arc::new(document.value()))
             }
         };
         let text = view.as_deref().map_or(0, text_len);
         views.hand_in(place, ticket, &view, text);
         Ok(view)
+    }
+
+    /// Puts the document together from the disk.
+    pub(crate) fn load(&self, place: &Place) -> Result<Document, ReadError> {
+        open::load(self.documents.memory(), &self.documents.derived().packs, place)
     }
 
     /// Runs `work` on a thread where it holds up no other task.

@@ -239,7 +239,7 @@ impl Collection {
         let actor = self.documents.actor();
         let (place, entry) = (place.clone(), entry.clone());
         self.blocking(move |collection| {
-            let mut document = entry.catch_up(collection.documents.memory(), &place, before)?;
+            let mut document = entry.catch_up(before, || collection.load(&place))?;
             let outcome = work(&mut document, &actor)?;
             Ok((document, outcome))
         })

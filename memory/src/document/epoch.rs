@@ -83,8 +83,8 @@ impl Epoch {
         (*change.actor_id() == self.actor(Some((from, hash)))).then_some(hash)
     }
 
-    /// The change that this epoch begins with, if it says `tree`.
-    pub(crate) fn begin(self, tree: &Tree) -> Result<Change, AutomergeError> {
+    /// The change that this epoch begins with, if it says `tree`, and the document that it makes.
+    pub(crate) fn begin(self, tree: &Tree) -> Result<(Change, AutoCommit), AutomergeError> {
         let mut document: AutoCommit = new_automerge();
         document.set_actor(self.actor(None));
         tree.write_root(&mut document)?;
@@ -93,7 +93,8 @@ impl Epoch {
             Some(hash) => hash,
             None => document.empty_change(options()),
         };
-        document.get_change_by_hash(&hash).ok_or(AutomergeError::InvalidHash(hash))
+        let change = document.get_change_by_hash(&hash).ok_or(AutomergeError::InvalidHash(hash))?;
+        Ok((change, document))
     }
 }
 

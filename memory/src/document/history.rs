@@ -5,7 +5,10 @@
 //! are those of other epochs that were opened beside it, by way of the epoch before. All that is a function of the cells
 //! alone, so replicas with the same cells show the same document.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use automerge::{ActorId, AutoCommit, Change, ChangeHash};
 
@@ -14,8 +17,7 @@ use super::{
     epoch::Epoch,
     pack::Pack,
     state,
-    transplant::{Counterparts, Moved, Side, transplant},
-    tree::Tree,
+    transplant::{Counterparts, Floor, Moved, Side, transplant},
 };
 
 /// Everything that is whole.
@@ -23,15 +25,13 @@ use super::{
 pub(crate) struct History {
     /// Changes that have cells of their own.
     pub(crate) single: BTreeMap<Epoch, BTreeMap<ChangeHash, Change>>,
-    pub(crate) packs: Vec<Pack>,
+    pub(crate) packs: Vec<Arc<Pack>>,
 }
 
 /// A document as one epoch has it.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) document: AutoCommit,
-    /// The change that the epoch begins with, if it is known what opened it.
-    first: Option<ChangeHash>,
     /// What was brought over from the epoch before and has no cells here.
     pub(crate) brought: Vec<Change>,
     /// How many changes were passed over because they contradict others.
@@ -48,7 +48,7 @@ impl Frame {
 impl History {
     /// The epoch that counts.
     pub(crate) fn current(&self) -> Epoch {
-        self.packs.iter().filter_map(Pack::opens).max().unwrap_or(Epoch::FIRST)
+        self.packs.iter().filter_map(|pack| pack.opens()).max().unwrap_or(Epoch::FIRST)
     }
 
     /// The epoch before the one that counts, whose changes are still brought over; the one that counts if it is the first.
@@ -66,7 +66,7 @@ impl History {
     pub(crate) fn superfluous(&self) -> BTreeSet<Name> {
         let mut found = BTreeSet::new();
         for (epoch, changes) in &self.single {
-            let held = |hash: &ChangeHash| self.packed(*epoch).any(|pack| pack.hashes.contains(hash));
+            let held = |hash: &ChangeHash| self.packed(*epoch).any(|pack| pack.hashes().contains(hash));
             let gone = changes.keys().filter(|hash| self.is_over(*epoch) || held(hash));
             found.extend(gone.map(|hash| Name { kind: Kind::Change, epoch: *epoch, hash: *hash }));
         }
@@ -80,19 +80,19 @@ impl History {
 
     /// The packs of an epoch.
     pub(crate) fn packed(&self, epoch: Epoch) -> impl Iterator<Item = &Pack> {
-        self.packs.iter().filter(move |pack| pack.epoch == epoch)
+        self.packs.iter().map(Arc::as_ref).filter(move |pack| pack.epoch == epoch)
     }
 
     /// The pack that opened an epoch.
     fn opening(&self, epoch: Epoch) -> Option<&Pack> {
-        self.packs.iter().find(|pack| pack.opens() == Some(epoch))
+        self.packs.iter().map(Arc::as_ref).find(|pack| pack.opens() == Some(epoch))
     }
 
     /// The document as `epoch` has it. Names in `deleted` what stands for what was deleted, too.
     pub(crate) fn frame(&self, epoch: Epoch, deleted: &mut HashSet<ChangeHash>) -> Frame {
         let Some(opening) = self.opening(epoch) else { return self.assemble(epoch, None, deleted) };
         if !deleted.is_empty() {
-            cover(deleted, &mut opening.document.clone());
+            cover(deleted, &mut opening.floor.document.clone());
         }
         if !self.is_news(opening) {
             return self.assemble(epoch, Some(opening), deleted);
@@ -119,8 +119,8 @@ impl History {
     fn is_news(&self, opening: &Pack) -> bool {
         let epoch = opening.epoch;
         let single = self.single.get(&epoch).into_iter().flatten();
-        single.clone().any(|(hash, _)| !opening.hashes.contains(hash))
-            || self.packed(epoch).any(|pack| !pack.hashes.is_subset(&opening.hashes))
+        single.clone().any(|(hash, _)| !opening.hashes().contains(hash))
+            || self.packed(epoch).any(|pack| !pack.hashes().is_subset(opening.hashes()))
             || self
                 .packed(epoch)
                 .filter_map(Pack::opens)
@@ -135,40 +135,36 @@ impl History {
 
     /// The document of an epoch from its own changes alone.
     fn assemble(&self, epoch: Epoch, opening: Option<&Pack>, deleted: &mut HashSet<ChangeHash>) -> Frame {
-        let largest = self.packed(epoch).max_by_key(|pack| pack.hashes.len());
-        let (mut changes, mut beginning) = (Vec::new(), None);
-        if let Some(opening) = opening
-            && let Ok(first) = epoch.begin(&Tree::read(&opening.document))
+        let largest = self.packed(epoch).max_by_key(|pack| pack.hashes().len());
+        let beginning = opening.and_then(Pack::beginning);
+        if let (Some(opening), Some(beginning)) = (opening, beginning)
+            && opening.heads.iter().all(|head| deleted.contains(head))
         {
-            if opening.heads.iter().all(|head| deleted.contains(head)) {
-                deleted.insert(first.hash());
-            }
-            beginning = Some(first.hash());
-            if largest.is_none_or(|pack| !pack.hashes.contains(&first.hash())) {
-                changes.push(first);
-            }
+            deleted.insert(beginning.change.hash());
         }
+        let is_packed = |hash: &ChangeHash| largest.is_some_and(|pack| pack.hashes().contains(hash));
+        let mut changes: Vec<Change> = Vec::new();
+        changes.extend(
+            beginning.map(|beginning| beginning.change.clone()).filter(|first| !is_packed(&first.hash())),
+        );
         for pack in self.packed(epoch) {
             if let Some(largest) = largest
                 && pack.name != largest.name
-                && !pack.hashes.is_subset(&largest.hashes)
+                && !pack.hashes().is_subset(largest.hashes())
             {
-                changes.extend(pack.document.clone().get_changes(&[]));
+                changes.extend(pack.floor.document.clone().get_changes(&[]));
             }
         }
         let single = self.single.get(&epoch).into_iter().flatten();
-        changes.extend(
-            single
-                .filter(|(hash, _)| largest.is_none_or(|pack| !pack.hashes.contains(hash)))
-                .map(|(_, change)| change.clone()),
-        );
-        let mut document = largest.map_or_else(state::new_automerge, |pack| pack.document.clone());
+        changes.extend(single.filter(|(hash, _)| !is_packed(hash)).map(|(_, change)| change.clone()));
+        let ground = largest.map(|pack| &pack.floor).or(beginning.map(|beginning| &beginning.floor));
+        let mut document = ground.map_or_else(state::new_automerge, |floor| floor.document.clone());
         if state::apply(&mut document, &changes).is_ok() {
-            return Frame { document, first: beginning, brought: Vec::new(), passed_over: 0 };
+            return Frame { document, brought: Vec::new(), passed_over: 0 };
         }
-        let packed = largest.map(|pack| pack.document.clone().get_changes(&[])).unwrap_or_default();
+        let packed = largest.map(|pack| pack.floor.document.clone().get_changes(&[])).unwrap_or_default();
         let (document, passed_over) = state::settle([packed, changes].concat());
-        Frame { document, first: beginning, brought: Vec::new(), passed_over }
+        Frame { document, brought: Vec::new(), passed_over }
     }
 
     /// Brings over what `opening` does not hold, into the epoch that it opened.
@@ -180,9 +176,8 @@ impl History {
         into: Epoch,
         deleted: &mut HashSet<ChangeHash>,
     ) -> Counterparts {
-        let all = from.document.get_changes(&[]);
-        let late: Vec<Change> =
-            all.into_iter().filter(|change| !opening.hashes.contains(&change.hash())).collect();
+        let mut late = from.document.get_changes(&opening.heads);
+        late.retain(|change| !opening.hashes().contains(&change.hash()));
         let mut counterparts = Counterparts::new();
         if late.is_empty() {
             return counterparts;
@@ -190,25 +185,27 @@ impl History {
         // What somebody has brought over and written down before. Of several changes by one who brings over, the last
         // stands for what was brought.
         let mut written: HashMap<ActorId, (u64, ChangeHash)> = HashMap::new();
-        let single =
-            self.single.get(&into).into_iter().flatten().map(|(hash, change)| (change.clone(), *hash));
-        let applied = to.document.get_changes(&[]).into_iter().map(|change| (change.clone(), change.hash()));
-        for (change, hash) in single.chain(applied) {
-            let last = written.entry(change.actor_id().clone()).or_insert((change.seq(), hash));
-            *last = (*last).max((change.seq(), hash));
+        let single = self.single.get(&into).into_iter().flatten();
+        let single = single.map(|(hash, change)| (change.actor_id().clone(), change.seq(), *hash));
+        let applied = to.document.get_changes_meta(&[]);
+        let applied =
+            applied.iter().map(|change| (change.actor.clone().into_owned(), change.seq, change.hash));
+        for (actor, seq, hash) in single.chain(applied) {
+            let last = written.entry(actor).or_insert((seq, hash));
+            *last = (*last).max((seq, hash));
         }
         let mut open = Vec::new();
-        for change in late {
+        for change in &late {
             match written.get(&into.actor(Some((opening.epoch, change.hash())))) {
                 Some((_, hash)) => {
                     counterparts.insert(change.hash(), *hash);
                 }
-                None => open.push(change),
+                None => open.push(change.clone()),
             }
         }
-        let floor: Vec<ChangeHash> = to.first.into_iter().collect();
-        let mut here = Side { epoch: opening.epoch, document: &mut from.document, floor: &opening.heads };
-        let mut there = Side { epoch: into, document: &mut to.document, floor: &floor };
+        let nothing = nothing();
+        let mut here = Side::new(opening.epoch, &mut from.document, &opening.floor, late);
+        let mut there = Side::new(into, &mut to.document, ground(opening, &nothing), []);
         let moved = transplant(&mut here, &mut there, &open, &mut counterparts, HashSet::new());
         to.take(moved);
         mark(deleted, &mut from.document, &counterparts);
@@ -232,17 +229,29 @@ fn bring_back(
 ) {
     // What was brought over from there is there already.
     let mut known: Counterparts = counterparts.iter().map(|(there, here)| (*here, *there)).collect();
-    let floor: Vec<ChangeHash> = from.first.into_iter().collect();
-    let all = from.document.get_changes(&[]).into_iter().filter(|change| !floor.contains(&change.hash()));
+    let nothing = nothing();
+    let floor = ground(opening, &nothing);
+    let all = from.document.get_changes(&[]).into_iter();
+    let all = all.filter(|change| !floor.hashes.contains(&change.hash()));
     let (brought, changes): (Vec<Change>, Vec<Change>) =
         all.partition(|change| epoch.origin(opening.epoch, change).is_some());
     // Of some, what was brought over has not arrived here yet.
     let absent = brought.iter().map(Change::hash).filter(|hash| !known.contains_key(hash)).collect();
-    let mut here = Side { epoch, document: &mut from.document, floor: &floor };
-    let mut there = Side { epoch: opening.epoch, document: &mut to.document, floor: &opening.heads };
+    let at_hand = brought.iter().chain(&changes).cloned();
+    let mut here = Side::new(epoch, &mut from.document, floor, at_hand);
+    let mut there = Side::new(opening.epoch, &mut to.document, &opening.floor, []);
     let moved = transplant(&mut here, &mut there, &changes, &mut known, absent);
     to.take(moved);
     mark(deleted, &mut from.document, &known);
+}
+
+/// Where the epoch that `opening` opens begins; at nothing, if that cannot be told.
+fn ground<'a>(opening: &'a Pack, nothing: &'a Floor) -> &'a Floor {
+    opening.beginning().map_or(nothing, |beginning| &beginning.floor)
+}
+
+fn nothing() -> Floor {
+    Floor { document: state::new_automerge(), hashes: HashSet::new() }
 }
 
 /// What a deleted change builds on is deleted, too.

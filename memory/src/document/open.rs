@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::{
     change::{self, Kind, Name},
     pack::Purpose,
+    packs::Packs,
     state::Document,
 };
 use crate::{
@@ -130,19 +131,18 @@ fn evict(entries: &mut HashMap<Place, Arc<Entry>>) {
 }
 
 impl Entry {
-    /// The document as of now: `held`, with what was committed since, or put together from the disk.
+    /// The document as of now: `held`, with what was committed since, or put together from the disk by `load`.
     pub(crate) fn catch_up(
         &self,
-        memory: &Memory,
-        place: &Place,
         held: Option<Document>,
+        load: impl FnOnce() -> Result<Document, ReadError>,
     ) -> Result<Document, ReadError> {
         let news = std::mem::take(&mut *self.behind.lock().unwrap_or_else(PoisonError::into_inner));
         let held = held.filter(|_| !news.overflown);
         let caught_up = held.and_then(|mut document| document.take(&news.cells).is_ok().then_some(document));
         let document = match caught_up {
             Some(document) => document,
-            None => load(memory, place)?,
+            None => load()?,
         };
         self.weigh(&document);
         Ok(document)
@@ -176,8 +176,8 @@ impl Entry {
 }
 
 /// Puts the document together from the disk.
-pub(crate) fn load(memory: &Memory, place: &Place) -> Result<Document, ReadError> {
+pub(crate) fn load(memory: &Memory, packs: &Packs, place: &Place) -> Result<Document, ReadError> {
     let prefix = codec::key_prefix(&place.space, &place.key);
     let cells = memory.shared().store.scan(&prefix, &prefix).collect::<Result<Vec<Cell>, ReadError>>()?;
-    Ok(Document::load(&cells))
+    Ok(Document::load(&cells, packs))
 }

@@ -7,6 +7,7 @@
 use std::{
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::OnceLock,
 };
 
 use automerge::{AutoCommit, Change, ChangeHash, LoadOptions, SaveOptions, TextEncoding};
@@ -15,6 +16,8 @@ use super::{
     change::{Kind, MAX_PACK, Name},
     epoch::Epoch,
     state,
+    transplant::Floor,
+    tree::Tree,
 };
 
 /// In automerge's form: what begins a chunk, with its checksum; and what says that it is a document.
@@ -38,10 +41,18 @@ pub(crate) struct Pack {
     pub(crate) purpose: Purpose,
     pub(crate) epoch: Epoch,
     pub(crate) name: ChangeHash,
-    pub(crate) document: AutoCommit,
-    /// Its changes.
-    pub(crate) hashes: HashSet<ChangeHash>,
+    /// Its changes, and the document that they make.
+    pub(crate) floor: Floor,
     pub(crate) heads: Vec<ChangeHash>,
+    beginning: OnceLock<Option<Beginning>>,
+}
+
+/// What the epoch that a pack opens begins with.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) change: Change,
+    /// That change alone.
+    pub(crate) floor: Floor,
 }
 
 /// The pack of these changes, with its name: the same for whoever has the same changes. `None` if they make none.
@@ -53,7 +64,8 @@ pub(crate) fn pack(changes: Vec<Change>) -> Option<(ChangeHash, Vec<u8>)> {
     (bytes.len() <= MAX_PACK).then(|| (name_of(&bytes), bytes))
 }
 
-fn name_of(bytes: &[u8]) -> ChangeHash {
+/// What a pack of these bytes is called.
+pub(crate) fn name_of(bytes: &[u8]) -> ChangeHash {
     ChangeHash(*blake3::hash(bytes).as_bytes())
 }
 
@@ -70,9 +82,25 @@ impl Pack {
             let hashes: HashSet<ChangeHash> =
                 document.get_changes_meta(&[]).iter().map(|change| change.hash).collect();
             let heads = document.get_heads();
-            Some(Self { purpose, epoch, name, document, hashes, heads })
+            let floor = Floor { document, hashes };
+            Some(Self { purpose, epoch, name, floor, heads, beginning: OnceLock::new() })
         }));
-        taken.ok().flatten().filter(|pack| !pack.hashes.is_empty())
+        taken.ok().flatten().filter(|pack| !pack.hashes().is_empty())
+    }
+
+    /// Its changes.
+    pub(crate) fn hashes(&self) -> &HashSet<ChangeHash> {
+        &self.floor.hashes
+    }
+
+    /// What the epoch that it opens begins with; `None` if it opens none, or what it says cannot be written.
+    pub(crate) fn beginning(&self) -> Option<&Beginning> {
+        let begin = || {
+            let (change, document) = self.opens()?.begin(&Tree::read(&self.floor.document)).ok()?;
+            let hashes = HashSet::from([change.hash()]);
+            Some(Beginning { change, floor: Floor { document, hashes } })
+        };
+        self.beginning.get_or_init(begin).as_ref()
     }
 
     /// What its cells are named by.
@@ -87,11 +115,11 @@ impl Pack {
 
     /// Whether `other` makes it superfluous.
     pub(crate) fn is_within(&self, other: &Self) -> bool {
-        let rank = |pack: &Self| (pack.hashes.len(), pack.purpose, pack.name);
+        let rank = |pack: &Self| (pack.hashes().len(), pack.purpose, pack.name);
         self.purpose == Purpose::Fold
             && self.epoch == other.epoch
             && rank(self) < rank(other)
-            && self.hashes.is_subset(&other.hashes)
+            && self.hashes().is_subset(other.hashes())
     }
 }
 
@@ -176,7 +204,7 @@ mod tests {
         assert_eq!(pack(changes.clone()).unwrap(), (name, bytes.clone()), "the order does not matter");
         assert!(bytes.len() * 2 < raw, "{} of {raw}", bytes.len());
         let pack = taken(&bytes).unwrap();
-        assert_eq!(pack.hashes, changes.iter().map(Change::hash).collect());
+        assert_eq!(*pack.hashes(), changes.iter().map(Change::hash).collect());
     }
 
     #[test]

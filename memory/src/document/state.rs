@@ -17,8 +17,10 @@ use serde_json::Value;
 use super::{
     change::{self, Assembled, Assembly, Kind, MAX_HEADS, Name, Record},
     epoch::{EPOCH_BYTES, Epoch},
-    history::{Frame, History, is_over},
-    pack::{self, Pack, Purpose},
+    gather::Gathered,
+    history::Frame,
+    pack::{self, Purpose},
+    packs::Packs,
     shared::Editor,
     value,
 };
@@ -106,43 +108,6 @@ pub(crate) enum Compaction {
     CloseOrFold,
 }
 
-/// What is to be done about the cells of a document that has more of them than it needs.
-#[derive(Debug, Default)]
-pub(crate) struct Tidying {
-    /// To be written first: changes of an epoch that will count no more, as the oldest that does has them.
-    pub(crate) write: Vec<(Bytes, Bytes)>,
-    /// Fields of cells that are superfluous then.
-    pub(crate) remove: Vec<Bytes>,
-    /// The epoch that counts.
-    pub(crate) epoch: Epoch,
-    /// What need not come back.
-    pub(crate) settled: Settled,
-}
-
-/// What is known to be superfluous, whoever brings it.
-#[derive(Debug, Default)]
-pub(crate) struct Settled {
-    oldest: Epoch,
-    /// Tags of changes that are in packs, in order.
-    packed: Vec<u64>,
-}
-
-impl Settled {
-    /// Whether a cell with this field is superfluous.
-    pub(crate) fn holds(&self, field: &[u8]) -> bool {
-        change::name_in(field).is_some_and(|(name, _)| {
-            is_over(self.oldest, name.epoch)
-                || (name.kind == Kind::Change
-                    && self.packed.binary_search(&name.epoch.tag(&name.hash)).is_ok())
-        })
-    }
-
-    /// About what it takes in memory.
-    pub(crate) fn weight(&self) -> usize {
-        size_of::<Self>() + self.packed.len() * size_of::<u64>()
-    }
-}
-
 impl Default for Document {
     fn default() -> Self {
         Self {
@@ -162,107 +127,13 @@ pub(crate) fn new_automerge() -> AutoCommit {
     AutoCommit::new_with_encoding(TextEncoding::UnicodeCodePoint)
 }
 
-/// What cells say, sorted.
-#[derive(Debug, Default)]
-struct Gathered {
-    history: History,
-    deletions: BTreeMap<Author, Vec<ChangeHash>>,
-    assembly: Assembly,
-    bytes: BTreeMap<Name, usize>,
-    damaged: u64,
-}
-
-impl Gathered {
-    fn of<'a>(cells: impl IntoIterator<Item = &'a Cell>) -> Self {
-        let mut gathered = Self::default();
-        for cell in cells {
-            match change::parse(cell) {
-                Some(Record::Part { name, number, of, bytes }) => {
-                    *gathered.bytes.entry(name).or_default() += cell.field.len() + bytes.len();
-                    gathered.add(name, number, of, bytes);
-                }
-                Some(Record::Deleted { author, heads }) => {
-                    gathered.deletions.insert(author, heads);
-                }
-                None => gathered.damaged += 1,
-            }
-        }
-        gathered
-    }
-
-    fn add(&mut self, name: Name, number: u16, of: u16, bytes: Bytes) {
-        let Name { kind, epoch, hash } = name;
-        match (self.assembly.add(name, number, of, bytes), kind) {
-            (Assembled::Change(change), _) => {
-                self.history.single.entry(epoch).or_default().insert(hash, *change);
-            }
-            (Assembled::Pack(bytes), Kind::Pack(purpose)) => match Pack::take(purpose, epoch, hash, &bytes) {
-                Some(pack) => self.history.packs.push(pack),
-                None => self.damaged += 1,
-            },
-            (Assembled::Incomplete, _) => {}
-            (Assembled::Damaged | Assembled::Pack(_), _) => self.damaged += 1,
-        }
-    }
-
-    /// What the cells take without those that are superfluous.
-    fn size(&self, current: Epoch) -> Size {
-        let (mut size, superfluous) = (Size::default(), self.history.superfluous());
-        for (name, bytes) in self.bytes.iter().filter(|(name, _)| !superfluous.contains(name)) {
-            match name.kind {
-                _ if name.epoch != current => size.older += bytes,
-                Kind::Change => size.single += bytes,
-                Kind::Pack(_) => size.packed += bytes,
-            }
-        }
-        size
-    }
-}
-
-/// What is superfluous among all cells of a document; `None` if nothing is packed.
-pub(crate) fn tidying(cells: &[Cell]) -> Option<Tidying> {
-    let gathered = Gathered::of(cells);
-    let history = &gathered.history;
-    if history.packs.is_empty() {
-        return None;
-    }
-    let oldest = history.oldest();
-    let mut write = Vec::new();
-    let is_older_here = cells
-        .iter()
-        .any(|cell| change::name_in(&cell.field).is_some_and(|(name, _)| is_over(oldest, name.epoch)));
-    if is_older_here {
-        for change in history.frame(oldest, &mut HashSet::new()).brought {
-            let is_here =
-                history.single.get(&oldest).is_some_and(|single| single.contains_key(&change.hash()))
-                    || history.packed(oldest).any(|pack| pack.hashes.contains(&change.hash()));
-            if !is_here {
-                write.extend(change::cells_of(oldest, &change)?);
-            }
-        }
-    }
-    let superfluous = history.superfluous();
-    let is_superfluous = |field: &[u8]| {
-        change::name_in(field)
-            .is_some_and(|(name, _)| is_over(oldest, name.epoch) || superfluous.contains(&name))
-    };
-    let fields = cells.iter().map(|cell| &cell.field);
-    let remove = fields.filter(|field| is_superfluous(field)).cloned().collect();
-    let packed = history.packs.iter().filter(|pack| !is_over(oldest, pack.epoch));
-    let mut packed: Vec<u64> =
-        packed.flat_map(|pack| pack.hashes.iter().map(|hash| pack.epoch.tag(hash))).collect();
-    packed.sort_unstable();
-    packed.dedup();
-    Some(Tidying { write, remove, epoch: history.current(), settled: Settled { oldest, packed } })
-}
-
 impl Document {
     /// Puts a document together from all of its cells.
-    pub(crate) fn load<'a>(cells: impl IntoIterator<Item = &'a Cell>) -> Self {
-        let gathered = Gathered::of(cells);
+    pub(crate) fn load<'a>(cells: impl IntoIterator<Item = &'a Cell>, packs: &Packs) -> Self {
+        let gathered = Gathered::of(cells, packs);
         let epoch = gathered.history.current();
         let size = gathered.size(epoch);
-        let Gathered { history, deletions, assembly, bytes: _, damaged } = gathered;
+        let Gathered { history, deletions, assembly, damaged, .. } = gathered;
         let mut deleted: HashSet<ChangeHash> = deletions.values().flatten().copied().collect();
         let Frame { mut document, passed_over, .. } = history.frame(epoch, &mut deleted);
         let mut seen: HashSet<ChangeHash> =
@@ -388,13 +259,18 @@ impl Document {
 
     /// About what it takes in memory.
     pub(crate) fn weight(&self) -> usize {
-        OPEN_BYTES + OPEN_FACTOR * self.size.current()
+        weight(self.size.current())
     }
 
     /// What its cells take.
     pub(crate) fn size(&self) -> Size {
         self.size
     }
+}
+
+/// About what a document takes in memory whose changes come to so many bytes.
+pub(crate) fn weight(bytes: usize) -> usize {
+    OPEN_BYTES + OPEN_FACTOR * bytes
 }
 
 /// Applies changes, all at once. Automerge asserts some of what it is given: a hostile change is to end in an error.

@@ -14,12 +14,68 @@ use super::{epoch::Epoch, shared::Editor, tree::Tree};
 /// Which change stands for which.
 pub(crate) type Counterparts = HashMap<ChangeHash, ChangeHash>;
 
+/// A point in the history of a document.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    /// The document as it was there.
+    pub(crate) document: AutoCommit,
+    /// All its changes.
+    pub(crate) hashes: HashSet<ChangeHash>,
+}
+
 /// One side of the move: a document as an epoch has it, and where the floor is in it.
 #[derive(Debug)]
 pub(crate) struct Side<'a> {
-    pub(crate) epoch: Epoch,
-    pub(crate) document: &'a mut AutoCommit,
-    pub(crate) floor: &'a [ChangeHash],
+    epoch: Epoch,
+    document: &'a mut AutoCommit,
+    floor: &'a Floor,
+    /// Changes above the floor that were looked up.
+    above: HashMap<ChangeHash, Change>,
+}
+
+impl<'a> Side<'a> {
+    /// The side of `document`, of which some changes are at hand.
+    pub(crate) fn new(
+        epoch: Epoch,
+        document: &'a mut AutoCommit,
+        floor: &'a Floor,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Self {
+        let above = changes.into_iter().map(|change| (change.hash(), change)).collect();
+        Self { epoch, document, floor, above }
+    }
+
+    /// The document with the floor, these changes, and whatever they know of. (A fork would make it of all its changes
+    /// anew, also of the very many below the floor.)
+    fn at(&mut self, mut heads: Vec<ChangeHash>) -> Result<AutoCommit, AutomergeError> {
+        let (mut seen, mut changes) = (HashSet::new(), Vec::new());
+        while let Some(hash) = heads.pop() {
+            if self.floor.hashes.contains(&hash) || !seen.insert(hash) {
+                continue;
+            }
+            let change = self.change(hash)?;
+            heads.extend(change.deps());
+            changes.push(change);
+        }
+        let mut document = self.floor.document.clone();
+        document.apply_changes(changes)?;
+        Ok(document)
+    }
+
+    fn change(&mut self, hash: ChangeHash) -> Result<Change, AutomergeError> {
+        if let Some(change) = self.above.get(&hash) {
+            return Ok(change.clone());
+        }
+        let change = self.document.get_change_by_hash(&hash).ok_or(AutomergeError::InvalidHash(hash))?;
+        self.above.insert(hash, change.clone());
+        Ok(change)
+    }
+
+    fn take(&mut self, changes: &[Change]) -> Result<(), AutomergeError> {
+        self.document.apply_changes(changes.iter().cloned())?;
+        self.above.extend(changes.iter().map(|change| (change.hash(), change.clone())));
+        Ok(())
+    }
 }
 
 /// What came of a move.
@@ -77,10 +133,8 @@ fn bring(
     let mut pair = match last.take().and_then(|mut pair| follows(&mut pair).then_some(pair)) {
         Some(pair) => pair,
         None => {
-            let here = [from.floor, change.deps()].concat();
-            let there = known.iter().filter_map(|hash| counterparts.get(hash));
-            let there: Vec<ChangeHash> = to.floor.iter().chain(there).copied().collect();
-            let (here, there) = (from.document.fork_at(&here)?, to.document.fork_at(&there)?);
+            let there = known.iter().filter_map(|hash| counterparts.get(hash)).copied().collect();
+            let (here, there) = (from.at(change.deps().to_vec())?, to.at(there)?);
             Pair { change: change.hash(), said: Tree::read(&here), here, there }
         }
     };
@@ -92,7 +146,7 @@ fn bring(
     let mut editor = Editor::with_message(&mut pair.there, author, name);
     pair.said.carry(&base, &mut editor)?;
     let brought = editor.finish_with_own();
-    to.document.apply_changes(brought.iter().cloned())?;
+    to.take(&brought)?;
     if let Some(own) = brought.last() {
         counterparts.insert(change.hash(), own.hash());
     }

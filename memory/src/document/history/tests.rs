@@ -14,7 +14,9 @@ use crate::{
         edit::{self, Edit},
         epoch::Epoch,
         pack::Purpose,
-        state::{Document, Settled, tidying},
+        packs::Packs,
+        state::Document,
+        tidy::{Settled, tidying},
     },
 };
 
@@ -35,6 +37,7 @@ struct Node {
     cells: BTreeMap<Bytes, Cell>,
     document: Document,
     settled: Settled,
+    packs: Packs,
     /// With whom it has exchanged everything since it knows of the epoch.
     met: BTreeSet<usize>,
 }
@@ -45,6 +48,7 @@ impl Node {
             cells: BTreeMap::new(),
             document: Document::default(),
             settled: Settled::default(),
+            packs: Packs::default(),
             met: BTreeSet::new(),
         }
     }
@@ -68,7 +72,7 @@ impl Node {
     }
 
     fn reload(&mut self) {
-        self.document = Document::load(self.cells.values());
+        self.document = Document::load(self.cells.values(), &self.packs);
     }
 
     fn edit(&mut self, who: usize, edits: Value) {
@@ -87,7 +91,7 @@ impl Node {
 
     fn tidy(&mut self) {
         let cells: Vec<Cell> = self.cells.values().cloned().collect();
-        let Some(tidying) = tidying(&cells) else { return };
+        let Some(tidying) = tidying(&cells, &self.packs) else { return };
         self.take(tidying.write.into_iter().map(cell).collect());
         for field in tidying.remove {
             self.cells.remove(&field);
@@ -247,7 +251,11 @@ impl World {
         for node in &self.nodes {
             assert_eq!(fields(node), fields(&self.nodes[0]), "all hold the same cells");
             assert_eq!(node.document.value(), value);
-            assert_eq!(Document::load(node.cells.values()).value(), value, "also after a restart");
+            assert_eq!(
+                Document::load(node.cells.values(), &Packs::default()).value(),
+                value,
+                "also after a restart"
+            );
             assert_eq!(node.document.damaged(), 0);
         }
         assert_eq!(value["n"].as_i64().unwrap_or_default(), self.sum);
@@ -299,7 +307,8 @@ fn resident(node: &Node) -> usize {
         4096 * pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
     };
     let before = resident();
-    let held: Vec<Document> = (0..100).map(|_| Document::load(node.cells.values())).collect();
+    let held: Vec<Document> =
+        (0..100).map(|_| Document::load(node.cells.values(), &Packs::default())).collect();
     (resident() - before) / held.len()
 }
 

@@ -85,7 +85,7 @@ impl Beside {
     fn edit(&mut self, who: usize, edit: impl Fn(&mut Editor<'_>) -> Result<(), String>) {
         let actor = actor(who as u8);
         let Ok(changes) = self.document.edit(&actor, &edit) else {
-            self.document = Document::load(&self.log);
+            self.document = Document::load(&self.log, &Packs::default());
             return;
         };
         self.log.extend(cells(&changes));
@@ -142,7 +142,7 @@ proptest! {
         }
         for node in &nodes {
             prop_assert_eq!(node.document.value(), nodes[0].document.value());
-            prop_assert_eq!(Document::load(&node.log).value(), nodes[0].document.value());
+            prop_assert_eq!(Document::load(&node.log, &Packs::default()).value(), nodes[0].document.value());
         }
     }
 
@@ -155,7 +155,7 @@ proptest! {
             patches.iter().flat_map(|(who, patch)| patched(&mut document, *who, patch)).collect();
         let expected = document.value();
         log.sort_by_key(|cell| blake3::hash(&[&seed.to_le_bytes(), cell.field.as_ref()].concat()).as_bytes()[..8].to_vec());
-        prop_assert_eq!(Document::load(&log).value(), expected.clone());
+        prop_assert_eq!(Document::load(&log, &Packs::default()).value(), expected.clone());
         let mut one_by_one = Document::default();
         log.iter().for_each(|cell| one_by_one.take([cell]).unwrap());
         prop_assert_eq!(one_by_one.value(), expected);
@@ -167,7 +167,7 @@ proptest! {
 fn a_deleted_document_is_gone_until_somebody_who_did_not_know_edits_it() {
     let mut here = Document::default();
     let created = patched(&mut here, 1, &json!({"a": 1}));
-    let mut there = Document::load(&created);
+    let mut there = Document::load(&created, &Packs::default());
     assert!(there.exists());
 
     here.delete(Author::from_bytes([1; 16]));
@@ -182,7 +182,7 @@ fn a_deleted_document_is_gone_until_somebody_who_did_not_know_edits_it() {
 fn two_who_delete_what_each_of_them_knows_have_deleted_both() {
     let mut here = Document::default();
     let created = patched(&mut here, 1, &json!({"a": 1}));
-    let mut there = Document::load(&created);
+    let mut there = Document::load(&created, &Packs::default());
     let one = patched(&mut here, 1, &json!({"b": 1}));
     let two = patched(&mut there, 2, &json!({"c": 1}));
     let deletion = |document: &mut Document, author| {
@@ -190,7 +190,7 @@ fn two_who_delete_what_each_of_them_knows_have_deleted_both() {
         cell(change::deletion(author, &document.delete(author)))
     };
     let all = [created, one, two, vec![deletion(&mut here, 1), deletion(&mut there, 2)]].concat();
-    assert!(!Document::load(&all).exists());
+    assert!(!Document::load(&all, &Packs::default()).exists());
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn what_is_damaged_or_waits_for_more_does_not_keep_the_rest_from_being_read() {
     log.remove(1);
     log.push(cell((b"cnonsense".as_slice().into(), "x".into())));
     log.push(cell(("?".into(), "x".into())));
-    let mut loaded = Document::load(&log);
+    let mut loaded = Document::load(&log, &Packs::default());
     assert_eq!(loaded.value(), json!({"a": 1}));
     assert_eq!(loaded.damaged(), 2);
     assert!(loaded.exists());
@@ -225,18 +225,18 @@ fn two_changes_under_one_number_show_the_same_on_every_node() {
     let mut base = Document::default();
     let created = patched(&mut base, 1, &json!({"a": 0}));
     let forked = |value: u64| {
-        let mut document = Document::load(&created);
+        let mut document = Document::load(&created, &Packs::default());
         patched(&mut document, 1, &json!({ "a": value, "b": value }))
     };
     let (one, two) = (forked(1), forked(2));
     let mut values = Vec::new();
     for order in [[&one, &two], [&two, &one]] {
-        let mut document = Document::load(&created);
+        let mut document = Document::load(&created, &Packs::default());
         let mut known = created.clone();
         for cells in order {
             known.extend(cells.iter().cloned());
             if document.take(cells).is_err() {
-                document = Document::load(&known);
+                document = Document::load(&known, &Packs::default());
             }
         }
         assert_eq!(document.damaged(), 1);
@@ -249,7 +249,7 @@ fn two_changes_under_one_number_show_the_same_on_every_node() {
 fn edits_of_two_who_do_not_hear_each_other_are_both_there_in_the_end() {
     let mut here = Document::default();
     let created = patched(&mut here, 1, &json!({"body": "middle"}));
-    let mut there = Document::load(&created);
+    let mut there = Document::load(&created, &Packs::default());
     let splice = |at: usize, insert: &str| -> Vec<Edit> {
         serde_json::from_value(json!([{"op": "splice-text", "path": "/body", "at": at, "insert": insert}]))
             .unwrap()
@@ -269,7 +269,7 @@ fn a_foreign_change_with_things_that_json_has_not_is_read_as_null() {
     foreign.put(ROOT, "b", f64::NAN).unwrap();
     foreign.commit();
     let changes = foreign.get_changes(&[]);
-    assert_eq!(Document::load(&cells(&changes)).value(), json!({"a": null, "b": null}));
+    assert_eq!(Document::load(&cells(&changes), &Packs::default()).value(), json!({"a": null, "b": null}));
 }
 
 #[test]
@@ -278,9 +278,9 @@ fn who_folds_its_changes_knows_how_large_the_document_is_then() {
     for fold in 0..3 {
         for round in 0..20 {
             all.extend(patched(&mut document, 1, &json!({"fold": fold, "round": round})));
-            assert_eq!(document.size(), Document::load(&all).size());
+            assert_eq!(document.size(), Document::load(&all, &Packs::default()).size());
         }
         all.extend(document.pack(Purpose::Fold).unwrap().into_iter().map(cell));
-        assert_eq!(document.size(), Document::load(&all).size());
+        assert_eq!(document.size(), Document::load(&all, &Packs::default()).size());
     }
 }
