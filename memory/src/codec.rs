@@ -305,6 +305,7 @@ pub(crate) fn summary(record: &[u8]) -> Result<Summary, MalformedCell> {
 /// The address of one cell.
 pub(crate) fn address(space: &SpaceName, key: &[u8], field: &[u8]) -> Vec<u8> {
     let mut address = key_prefix(space, key);
+    address.reserve_exact(field.len());
     address.extend_from_slice(field);
     address
 }
@@ -333,11 +334,11 @@ pub(crate) fn scan_prefix(space: &SpaceName, prefix: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(space.len() + prefix.len() + 8);
     out.extend_from_slice(space.as_bytes());
     out.push(ESCAPE);
-    for &byte in prefix {
-        out.push(byte);
-        if byte == ESCAPE {
-            out.push(ESCAPED_ZERO);
+    for (number, part) in prefix.split(|&byte| byte == ESCAPE).enumerate() {
+        if number > 0 {
+            out.extend_from_slice(&[ESCAPE, ESCAPED_ZERO]);
         }
+        out.extend_from_slice(part);
     }
     out
 }
@@ -354,17 +355,18 @@ pub(crate) fn split_address(address: &[u8]) -> Result<(SpaceName, Vec<u8>, &[u8]
     let space = std::str::from_utf8(&address[..end]).map_err(|_| MalformedCell::Address)?;
     let space = SpaceName::new(space).map_err(|_| MalformedCell::Address)?;
 
-    let mut key = Vec::new();
-    let mut rest = address[end + 1..].iter();
-    while let Some(&byte) = rest.next() {
-        if byte != ESCAPE {
-            key.push(byte);
-            continue;
-        }
-        match rest.next() {
-            Some(&ESCAPED_ZERO) => key.push(ESCAPE),
-            Some(&END_OF_KEY) => return Ok((space, key, rest.as_slice())),
-            _ => return Err(MalformedCell::Address),
+    let (mut key, mut rest) = (Vec::new(), &address[end + 1..]);
+    while let Some(zero) = rest.iter().position(|&byte| byte == ESCAPE) {
+        let (part, escape) = rest.split_at(zero);
+        key.reserve_exact(part.len());
+        key.extend_from_slice(part);
+        match *escape {
+            [ESCAPE, ESCAPED_ZERO, ref behind @ ..] => {
+                key.push(ESCAPE);
+                rest = behind;
+            }
+            [ESCAPE, END_OF_KEY, ref field @ ..] => return Ok((space, key, field)),
+            _ => break,
         }
     }
     Err(MalformedCell::Address)

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fjall::{PersistMode, Readable, UserValue};
+use fjall::{OwnedWriteBatch, PersistMode, Readable, UserValue};
 
 use crate::{
     addresses::{Addresses, Log},
@@ -224,7 +224,8 @@ impl Store {
         let addresses = changes.iter().map(|change| change.encoded.address.as_slice());
         let write = |opened: &Opened<KEYSPACES>| {
             let [cells, due, blobs, batches] = &opened.keyspaces;
-            let mut batch = opened.database.batch().durability(Some(mode));
+            let mut batch = OwnedWriteBatch::with_capacity(opened.database.clone(), changes.len() + 1)
+                .durability(Some(mode));
             for Change { encoded, entry, blob, batch: mates, before } in changes {
                 if let Before::Marked { entry: old, blob: old_blob, stamp: old_stamp } = before {
                     if Some(*old_stamp) != *mates {

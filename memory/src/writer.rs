@@ -5,14 +5,16 @@
 //! group will have written; so reading and changing a cell (`incr`) needs no lock. When the batch is on disk,
 //! observers, watchers and gossip hear of it in the order of the jobs, and then the jobs are answered.
 
+mod company;
 mod job;
 
 use std::{
     collections::{BTreeMap, HashSet, btree_map::Entry},
     sync::Arc,
+    time::Instant,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use crate::{
     blobs::BlobError,
@@ -26,6 +28,7 @@ use crate::{
     value::{BlobName, MAX_LARGE},
 };
 
+use company::Company;
 pub(crate) use job::{EachJob, Job, LocalJob, RemoteJob};
 
 /// Jobs that wait for the writer. Beyond this, those who write wait for room.
@@ -143,7 +146,7 @@ pub(crate) enum Removal {
 
 /// Commits jobs until nobody can send any more.
 pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
-    let mut doubtful = Vec::new();
+    let (mut doubtful, mut company) = (Vec::new(), Company::default());
     while let Some(first) = work.blocking_recv() {
         mend(shared, &mut doubtful);
         let mut group = Group {
@@ -159,9 +162,13 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
         let mut next = Some(first);
         while let Some(Work::Job(job)) = next {
             group.add(job);
-            next = if group.has_room() { work.try_recv().ok() } else { None };
+            next = if group.has_room() { group.next(&mut work, &company) } else { None };
         }
+        let (jobs, is_synced, began) = (group.jobs.len(), group.is_synced(), Instant::now());
         let unknown = group.commit();
+        if is_synced {
+            company.note(jobs, work.len(), began.elapsed(), Instant::now());
+        }
         // Nothing has been written since the first failure.
         if doubtful.is_empty() {
             doubtful = unknown;
@@ -376,6 +383,27 @@ impl Group<'_> {
         self.cells < MAX_GROUP_CELLS && self.bytes < MAX_GROUP_BYTES
     }
 
+    /// Whether it is on the disk before it is answered.
+    fn is_synced(&self) -> bool {
+        self.durability == Durability::OnDisk
+    }
+
+    /// What else is to be done, if it comes in time.
+    fn next(&self, work: &mut mpsc::Receiver<Work>, company: &Company) -> Option<Work> {
+        loop {
+            match work.try_recv() {
+                Ok(next) => return Some(next),
+                // They come within microseconds, which no timer can tell.
+                Err(TryRecvError::Empty)
+                    if self.is_synced() && company.is_awaited(self.jobs.len(), Instant::now()) =>
+                {
+                    std::thread::yield_now();
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
     fn add(&mut self, mut job: Box<dyn Job>) {
         if job.durability() == Durability::OnDisk {
             self.durability = Durability::OnDisk;
@@ -468,7 +496,8 @@ impl Group<'_> {
             Some(Change { encoded, entry, blob: current.blob(), batch, before })
         };
         let mut doubtful = Vec::new();
-        let changes: Vec<Change> = slots.into_values().filter_map(change).collect();
+        let mut changes: Vec<Change> = Vec::with_capacity(slots.len());
+        changes.extend(slots.into_values().filter_map(change));
         let written = match (changes.is_empty(), durability) {
             (false, _) => shared.store.write(&changes, durability),
             // What a job has found there may not be on the disk.
