@@ -36,14 +36,15 @@ pub enum IncrementError {
 pub(crate) struct Contribution {
     /// What the value that it adds to began as.
     base: Origin,
-    sum: i64,
+    /// Wider than what the key may be worth: others may have counted the other way.
+    sum: i128,
 }
 
 // WIRE: as a field's value has it.
 #[derive(Serialize, Deserialize)]
 struct Told {
     base: Base,
-    sum: i64,
+    sum: i128,
 }
 
 // WIRE: the order of the variants.
@@ -187,8 +188,9 @@ impl KeyState {
     ) -> Result<(Contribution, i64), IncrementError> {
         let base = self.base(now_ms);
         let mine = self.contributions.iter().find(|(who, mine)| *who == author && mine.base == base);
-        let sum = mine.map_or(0, |(_, mine)| mine.sum).checked_add(by).ok_or(IncrementError::Overflow)?;
-        let total = self.total(now_ms)? + i128::from(by);
+        let sum =
+            mine.map_or(0, |(_, mine)| mine.sum).checked_add(by.into()).ok_or(IncrementError::Overflow)?;
+        let total = self.total(now_ms)?.checked_add(by.into()).ok_or(IncrementError::Overflow)?;
         let total = i64::try_from(total).map_err(|_| IncrementError::Overflow)?;
         Ok((Contribution { base, sum }, total))
     }
@@ -202,7 +204,8 @@ impl KeyState {
         };
         let base = self.base(now_ms);
         let counting = self.contributions.iter().filter(|(_, contribution)| contribution.base == base);
-        Ok(i128::from(start) + counting.map(|(_, contribution)| i128::from(contribution.sum)).sum::<i128>())
+        let mut sums = counting.map(|(_, contribution)| contribution.sum);
+        sums.try_fold(i128::from(start), i128::checked_add).ok_or(IncrementError::Overflow)
     }
 
     /// The value that is there at `now_ms`, if it lies in its cell, as it is to be written to last longer or shorter, and what it began
@@ -374,6 +377,28 @@ mod tests {
         let most = set(1, "9223372036854775807");
         assert_eq!(state(std::slice::from_ref(&most)).increment(A, 1, 0), Err(IncrementError::Overflow));
         assert_eq!(state(&[most]).increment(A, -1, 0).unwrap().1, i64::MAX - 1);
+    }
+
+    #[test]
+    fn what_others_count_down_one_can_count_up_again_and_again() {
+        let (mut ours, mut theirs) = (added(&[], A, i64::MAX, 0), added(&[], B, i64::MIN, 0));
+        for _ in 0..3 {
+            ours = added(&[ours, theirs.clone()], A, i64::MAX, 0);
+            theirs = added(&[ours.clone(), theirs], B, i64::MIN, 0);
+        }
+        let value = state(&[ours, theirs]).value(0).and_then(Value::into_inline).unwrap();
+        assert_eq!(value, "-4");
+    }
+
+    #[test]
+    fn sums_that_no_honest_node_reaches_do_no_harm() {
+        let most = |author, sum| {
+            let contribution = Contribution { base: Origin::NOTHING, sum };
+            cell(field_of(author), 9, contribution.to_content().unwrap())
+        };
+        let state = state(&[most(A, i128::MAX), most(B, i128::MAX)]);
+        assert_eq!(state.value(0), None);
+        assert_eq!(state.increment(A, 1, 0), Err(IncrementError::Overflow));
     }
 
     proptest! {
