@@ -152,7 +152,8 @@ pub(crate) fn run(shared: &Shared, mut work: mpsc::Receiver<Work>) {
         let mut group = Group {
             shared,
             slots: BTreeMap::new(),
-            jobs: Vec::new(),
+            jobs: Vec::with_capacity(1 + work.len()),
+            loaded: Vec::new(),
             leftovers: Vec::new(),
             losers: Vec::new(),
             durability: Durability::EverySecond,
@@ -368,6 +369,8 @@ struct Group<'a> {
     slots: Slots,
     /// The jobs, each with those of its cells that won.
     jobs: Vec<(Box<dyn Job>, Vec<Cell>)>,
+    /// The cells of the job that is being added.
+    loaded: Vec<Loaded>,
     /// Where bytes lie of which no version will speak any more, and whether this node wrote what took their place.
     leftovers: Vec<(BlobName, bool)>,
     /// Cells that lost, each with the one that it lost against, as far as somebody minds.
@@ -409,22 +412,23 @@ impl Group<'_> {
             self.durability = Durability::OnDisk;
         }
         let cells = job.prepare(&View { shared: self.shared, slots: &self.slots });
-        let won = match self.load(cells) {
-            Ok(cells) => {
-                let is_local = job.is_local();
-                cells.into_iter().filter_map(|loaded| self.apply(loaded, is_local)).collect()
+        let mut won = Vec::with_capacity(cells.len());
+        let mut loaded = std::mem::take(&mut self.loaded);
+        match self.load(cells, &mut loaded) {
+            Ok(()) => {
+                won.extend(loaded.drain(..).filter_map(|loaded| self.apply(loaded, job.is_local())));
             }
             Err(error) => {
+                loaded.clear();
                 job.fail(error);
-                Vec::new()
             }
-        };
+        }
+        self.loaded = loaded;
         self.jobs.push((job, won));
     }
 
     /// Does all that can fail, so that a job is applied whole or not at all.
-    fn load(&mut self, cells: Vec<Cell>) -> Result<Vec<Loaded>, WriteError> {
-        let mut loaded = Vec::with_capacity(cells.len());
+    fn load(&mut self, cells: Vec<Cell>, loaded: &mut Vec<Loaded>) -> Result<(), WriteError> {
         for cell in cells {
             let encoded = codec::encode(&cell)?;
             let entry = IndexEntry::of(&cell, &encoded);
@@ -436,7 +440,7 @@ impl Group<'_> {
             }
             loaded.push(Loaded { cell, encoded, entry });
         }
-        Ok(loaded)
+        Ok(())
     }
 
     /// Lets the cell in if it wins.
@@ -484,7 +488,7 @@ impl Group<'_> {
 
     /// Returns the cells of which it is unknown whether they reached the disk.
     fn commit(self) -> Vec<Cell> {
-        let Self { shared, slots, mut jobs, leftovers, losers, durability, cells: _, bytes: _ } = self;
+        let Self { shared, slots, mut jobs, leftovers, losers, durability, .. } = self;
         let batches = batches_of(&jobs);
         let change = |slot: Box<Slot>| {
             let Slot { stored: before, current: Current::Read(Some(current)), next: Some((encoded, entry)) } =
