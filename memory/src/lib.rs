@@ -81,7 +81,7 @@ pub use document::{
 };
 pub use memory::{Durability, Memory, MemoryOptions, Observer};
 pub use space::{
-    Batch, Change, Condition, Entry, Glance, KeyKind, KeyRange, KeyValue, Lifetime, MAX_BATCH_BYTES,
+    Batch, Change, Condition, Entry, Glance, Holding, KeyKind, KeyRange, KeyValue, Lifetime, MAX_BATCH_BYTES,
     MAX_BATCH_CELLS, MAX_MEMBER, Outcome, Put, Space,
 };
 pub use stats::{MemoryStats, Offender};

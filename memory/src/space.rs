@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub use glance::{Glance, Put};
-pub use keys::{KeyKind, KeyRange};
+pub use keys::{Holding, KeyKind, KeyRange};
 pub use members::MAX_MEMBER;
 pub use register::{Change, Condition, Entry, Lifetime, Outcome};
 

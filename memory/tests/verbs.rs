@@ -265,6 +265,8 @@ async fn several_keys_are_read_as_of_one_moment() -> anyhow::Result<()> {
     while !writer.is_finished() {
         let values = space.values(&keys).await?;
         assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+        let listed = space.holdings(KeyRange::prefix(b"key"), 10).await?;
+        assert!(listed.iter().all(|holding| holding.value == listed[0].value), "{listed:?}");
     }
     writer.await?;
     space.set(&keys[0], "7".into(), None).await?;

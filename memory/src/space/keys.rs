@@ -17,6 +17,7 @@ use crate::{
     codec,
     counter::{self, KeyState},
     store::ReadError,
+    value::Value,
 };
 
 /// Cells that are looked at where the caller is, rather than on a thread that may wait for the disk.
@@ -46,6 +47,17 @@ pub enum KeyKind {
     Members,
 }
 
+/// A key, what it holds, and its value if that is a plain one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The key.
+    pub key: Bytes,
+    /// What it holds.
+    pub kind: KeyKind,
+    /// Its plain value.
+    pub value: Option<Value>,
+}
+
 /// What the cells of one key come to.
 #[derive(Debug, Default)]
 struct Seen {
@@ -69,9 +81,17 @@ impl Seen {
     }
 
     fn kind(&self, now_ms: u64) -> Option<KeyKind> {
-        if self.state.value(now_ms).is_some() {
-            return Some(KeyKind::Value);
+        if self.state.value(now_ms).is_some() { Some(KeyKind::Value) } else { self.other_kind() }
+    }
+
+    fn holding(&self, key: Bytes, now_ms: u64) -> Option<Holding> {
+        match self.state.value(now_ms) {
+            Some(value) => Some(Holding { key, kind: KeyKind::Value, value: Some(value) }),
+            None => self.other_kind().map(|kind| Holding { key, kind, value: None }),
         }
+    }
+
+    fn other_kind(&self) -> Option<KeyKind> {
         let fields = self.has_fields.then_some(KeyKind::Fields);
         fields.or_else(|| self.has_members.then_some(KeyKind::Members))
     }
@@ -113,6 +133,21 @@ impl Space {
             let (now_ms, mut found) = (now_ms(), Vec::new());
             space.each_key(&range, |key, seen| {
                 found.extend(seen.kind(now_ms).map(|kind| (key, kind)));
+                found.len() < limit
+            })?;
+            found.truncate(limit);
+            Ok(found)
+        })
+        .await
+    }
+
+    /// The same with the values of those that have a plain one, all of one moment.
+    pub async fn holdings(&self, range: KeyRange, limit: usize) -> Result<Vec<Holding>, ReadError> {
+        let space = self.clone();
+        blocking(move || {
+            let (now_ms, mut found) = (now_ms(), Vec::new());
+            space.each_key(&range, |key, seen| {
+                found.extend(seen.holding(key, now_ms));
                 found.len() < limit
             })?;
             found.truncate(limit);

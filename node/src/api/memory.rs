@@ -9,8 +9,8 @@ use futures::{Stream, StreamExt, stream};
 use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use starfish_memory::{
-    BlobError, Condition, Cursor, KeyKind, KeyRange, Lifetime, Memory, ReadError, Space, Stamp, Value,
-    WriteError,
+    BlobError, Condition, Cursor, Holding, KeyKind, KeyRange, Lifetime, Memory, ReadError, Space, Stamp,
+    Value, WriteError,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -105,17 +105,16 @@ async fn scan(State(state): State<Resource>, segments: Segments, query: Query) -
 }
 
 async fn keys_and_kinds(space: &Space, range: KeyRange, limit: usize) -> Result<Vec<KeyKindBody>, ReadError> {
-    let mut all = Vec::new();
-    for (key, kind) in space.keys(range, limit).await? {
-        let (kind, (value, bytes)) = match kind {
-            // Gone since: then it is a key like any other that went a moment ago.
-            KeyKind::Value => ("value", space.value(&key).await?.map_or((None, None), keys::among_others)),
-            KeyKind::Fields => ("fields", (None, None)),
-            KeyKind::Members => ("members", (None, None)),
+    let body = |Holding { key, kind, value }: Holding| {
+        let kind = match kind {
+            KeyKind::Value => "value",
+            KeyKind::Fields => "fields",
+            KeyKind::Members => "members",
         };
-        all.push(KeyKindBody { key, kind: kind.to_owned(), value, bytes });
-    }
-    Ok(all)
+        let (value, bytes) = value.map_or((None, None), keys::among_others);
+        KeyKindBody { key, kind: kind.to_owned(), value, bytes }
+    };
+    Ok(space.holdings(range, limit).await?.into_iter().map(body).collect())
 }
 
 fn key_value(key: Bytes, value: Value) -> KeyValueBody {
