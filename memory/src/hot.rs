@@ -6,7 +6,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -15,6 +15,8 @@ use quick_cache::{
     Weighter,
     sync::{Cache, GuardResult},
 };
+
+use crate::moments::Moments;
 
 /// What is kept, in bytes. Many times what is read again and again, and little beside the index of a million cells.
 const MAX_BYTES: u64 = 8 << 20;
@@ -62,8 +64,7 @@ impl Weighter<Vec<u8>, Plain> for Weight {
 #[derive(Debug)]
 pub(crate) struct Hot {
     values: Cache<Vec<u8>, Plain, Weight>,
-    /// Begins and ends of commits: odd while one is under way.
-    commits: AtomicU64,
+    pub(crate) moments: Moments,
     found: Box<[AtomicU32]>,
     hasher: RandomState,
 }
@@ -72,7 +73,7 @@ impl Default for Hot {
     fn default() -> Self {
         Self {
             values: Cache::with_weighter(USUAL, MAX_BYTES, Weight),
-            commits: AtomicU64::new(0),
+            moments: Moments::default(),
             found: (0..PLACES).map(|_| AtomicU32::new(0)).collect(),
             hasher: RandomState::new(),
         }
@@ -82,7 +83,7 @@ impl Default for Hot {
 impl Hot {
     /// The value at `address`, which is looked for with `find` unless it is here.
     pub(crate) fn get_or<E>(&self, address: &[u8], find: impl Fn() -> Result<Found, E>) -> Result<Found, E> {
-        if !self.commits.load(Ordering::SeqCst).is_multiple_of(2) {
+        if !self.moments.is_quiet() {
             return find();
         }
         if let Some(plain) = self.values.get(address) {
@@ -108,34 +109,28 @@ impl Hot {
         }
     }
 
-    /// What a look comes to, if no commit was under way meanwhile that it may have seen a part of.
-    pub(crate) fn undisturbed<T>(&self, look: impl FnOnce() -> T) -> Option<T> {
-        let before = self.commits.load(Ordering::SeqCst);
-        let found = before.is_multiple_of(2).then(look)?;
-        (self.commits.load(Ordering::SeqCst) == before).then_some(found)
-    }
-
     fn was_found_before(&self, address: &[u8]) -> bool {
         let hash = self.hasher.hash_one(address);
         let (place, mark) = (hash as usize % PLACES, (hash >> 32) as u32);
         self.found.get(place).is_some_and(|found| found.swap(mark, Ordering::Relaxed) == mark)
     }
 
-    /// Commits what takes the place of what is at these addresses. One does at a time.
+    /// Commits what takes the place of what is at these addresses, with this number or a later one. One does at a time.
     pub(crate) fn write<'a, T, E>(
         &self,
         addresses: impl Iterator<Item = &'a [u8]>,
+        number: u64,
         commit: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        self.commits.fetch_add(1, Ordering::SeqCst);
-        let outcome = commit();
-        match outcome {
-            Ok(_) => addresses.for_each(|address| _ = self.values.remove(address)),
-            // Nobody knows what was written.
-            Err(_) => self.forget_all(),
-        }
-        self.commits.fetch_add(1, Ordering::SeqCst);
-        outcome
+        self.moments.commit(number, || {
+            let outcome = commit();
+            match outcome {
+                Ok(_) => addresses.for_each(|address| _ = self.values.remove(address)),
+                // Nobody knows what was written.
+                Err(_) => self.forget_all(),
+            }
+            outcome
+        })
     }
 
     /// There may be anything now.
@@ -154,7 +149,7 @@ mod tests {
 
     /// Writes over `a`, with this outcome.
     fn write(hot: &Hot, outcome: Result<(), ()>) {
-        assert_eq!(hot.write([b"a".as_slice()].into_iter(), || outcome), outcome);
+        assert_eq!(hot.write([b"a".as_slice()].into_iter(), 0, || outcome), outcome);
     }
 
     fn value_of(found: Result<Found, ()>) -> Option<Bytes> {
@@ -188,7 +183,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(got(&hot, Some("old")).unwrap(), "old");
         }
-        let seen = hot.write::<_, ()>([b"a".as_slice()].into_iter(), || Ok(got(&hot, Some("new"))));
+        let seen = hot.write::<_, ()>([b"a".as_slice()].into_iter(), 0, || Ok(got(&hot, Some("new"))));
         assert_eq!(seen.unwrap().unwrap(), "new");
     }
 

@@ -37,6 +37,7 @@ mod keeper;
 mod leftovers;
 mod members;
 mod memory;
+mod moments;
 mod page;
 mod reconcile;
 mod recover;

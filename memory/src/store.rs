@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fjall::{OwnedWriteBatch, PersistMode, Readable, UserValue};
+use fjall::{OwnedWriteBatch, PersistMode, Readable, Snapshot, UserValue};
 
 use crate::{
     addresses::{Addresses, Log},
@@ -256,7 +256,7 @@ impl Store {
             batch.commit()
         };
         let is_new = |change: &&Change| matches!(change.before, Before::Nothing);
-        self.hot.write(addresses.clone(), || {
+        self.hot.write(addresses.clone(), self.next_number(), || {
             // Before anybody can see them, and so take what is there for all that there is.
             changes.iter().filter(is_new).for_each(|change| self.beside.note(&change.encoded.address));
             self.engine.write(Purpose::Add, write)
@@ -327,7 +327,8 @@ impl Store {
             batch.commit()
         };
         let addresses = cells.iter().map(|taken| taken.address.as_slice());
-        self.hot.write(addresses.clone(), || self.engine.write(Purpose::Free, take_out))?;
+        self.hot
+            .write(addresses.clone(), self.next_number(), || self.engine.write(Purpose::Free, take_out))?;
         addresses.for_each(|address| self.addresses.forget(address));
         Ok(())
     }
@@ -382,7 +383,7 @@ impl Store {
         max: usize,
     ) -> Result<Option<(Encoded, Stamp, Vec<Encoded>)>, ReadError> {
         let opened = self.engine.read()?;
-        let (snapshot, cells) = (opened.database.snapshot(), &opened.keyspaces[CELLS]);
+        let (snapshot, cells) = (self.snapshot(&opened), &opened.keyspaces[CELLS]);
         let read = |address: &[u8]| -> Result<Option<(Encoded, Stamp)>, ReadError> {
             let Some(record) = snapshot.get(cells, address)? else { return Ok(None) };
             let stamp = codec::stamp(&record)?;
@@ -465,12 +466,22 @@ impl Store {
         Ok(self.record(address)?.map(|record| codec::decode(address, &record)).transpose()?)
     }
 
+    /// What is there now, and nothing of a commit that is under way.
+    fn snapshot(&self, opened: &Opened<KEYSPACES>) -> Snapshot {
+        self.hot.moments.snapshot(|| opened.database.snapshot(), Snapshot::seqno)
+    }
+
+    /// The least number that the engine gives the next commit.
+    fn next_number(&self) -> u64 {
+        self.engine.read().map_or(0, |opened| opened.database.seqno())
+    }
+
     /// The record at `address`. While a commit is under way the engine itself would show a part of it; a snapshot does not.
     fn record(&self, address: &[u8]) -> Result<Option<UserValue>, ReadError> {
         let opened = self.engine.read()?;
         let cells = &opened.keyspaces[CELLS];
-        let found = self.hot.undisturbed(|| cells.get(address));
-        Ok(found.unwrap_or_else(|| opened.database.snapshot().get(cells, address))?)
+        let found = self.hot.moments.undisturbed(|| cells.get(address));
+        Ok(found.unwrap_or_else(|| self.snapshot(&opened).get(cells, address))?)
     }
 
     fn noted<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
@@ -492,7 +503,7 @@ impl Store {
         };
         // Of a batch that is being written a scan shows nothing; without a snapshot the engine would show a part of it.
         let range =
-            opened.as_ref().map(|opened| opened.database.snapshot().range(&opened.keyspaces[CELLS], start..));
+            opened.as_ref().map(|opened| self.snapshot(opened).range(&opened.keyspaces[CELLS], start..));
         range
             .into_iter()
             .flatten()
@@ -530,7 +541,7 @@ impl Store {
         keys: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Vec<KeyState>, ReadError> {
         let opened = self.engine.read()?;
-        let (snapshot, cells) = (opened.database.snapshot(), &opened.keyspaces[CELLS]);
+        let (snapshot, cells) = (self.snapshot(&opened), &opened.keyspaces[CELLS]);
         let read = |key: &[u8]| -> Result<KeyState, ReadError> {
             let prefix = codec::key_prefix(space, key);
             self.damage.check(&prefix, &prefix)?;

@@ -279,6 +279,31 @@ async fn several_keys_are_read_as_of_one_moment() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_seen_whole_or_not_at_all_also_while_the_engine_writes_tables() -> anyhow::Result<()> {
+    // So much that the engine is often done with a table in the middle of a commit.
+    const ROUNDS: u8 = 40;
+    let Node { memory, space, .. } = &node()?;
+    let keys: Vec<Bytes> = (0..1000).map(|number| format!("key{number:03}").into()).collect();
+    let ends = [keys[0].clone(), keys[999].clone()];
+    let quick = memory.with_durability(Durability::EverySecond);
+    let writer = tokio::spawn({
+        let space = space.clone();
+        async move {
+            for round in 0..ROUNDS {
+                let (mut batch, value) = (space.batch(), vec![round; 3 * 1024]);
+                keys.iter().for_each(|key| _ = batch.put(key.clone(), "", value.clone()));
+                quick.commit(batch).await.unwrap();
+            }
+        }
+    });
+    while !writer.is_finished() {
+        let seen = space.values(&ends).await?;
+        assert!(seen[0] == seen[1], "one end of a batch without the other");
+    }
+    Ok(writer.await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_has_seen_one_cell_of_a_batch_misses_none_of_the_others() -> anyhow::Result<()> {
     const ROUNDS: u32 = 500;
     let Node { memory, space, .. } = &node()?;
