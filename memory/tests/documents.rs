@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use starfish_dht::{
     PeerId,
@@ -245,6 +246,25 @@ impl Swarm {
         self.nodes[index].0.collection("notes").unwrap()
     }
 
+    /// Ends a node and starts it again.
+    async fn restart(&mut self, index: usize) -> anyhow::Result<()> {
+        let (documents, memory, sync, dir) = self.nodes.remove(index);
+        sync.stop().await;
+        drop((documents, memory));
+        let network = self.swarm.network(index).clone();
+        let mut reopened = None;
+        wait_until("the store to be closed", PATIENCE, || {
+            reopened = Memory::open(dir.path(), &network.local_peer()).ok();
+            let closed = reopened.is_some();
+            async move { closed }
+        })
+        .await;
+        let memory = reopened.context("it is there")?;
+        let sync = memory.join(network).await?;
+        self.nodes.insert(index, (Documents::new(memory.clone()), memory, sync, dir));
+        Ok(())
+    }
+
     async fn wait_agreed(&self) {
         wait_until("all nodes to agree", PATIENCE, || async {
             let digest = self.nodes[0].1.digest();
@@ -406,6 +426,51 @@ async fn a_node_that_was_away_while_the_history_was_let_go_of_merges_its_edits()
     assert!(value["body"].as_str().unwrap().starts_with("<here>word word <away>word"));
     for node in 0..3 {
         assert_eq!(read(&swarm.collection(node), "page").await, Some(value.clone()));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_both_halves_of_a_partition_let_go_of_is_soon_one_history_again_though_nobody_edits()
+-> anyhow::Result<()> {
+    let mut swarm = Swarm::start(2).await?;
+    for (node, (_, memory, ..)) in swarm.nodes.iter().enumerate() {
+        memory.enlist(&swarm.swarm.network(node).local_peer()).await?;
+    }
+    swarm.collection(0).put("count", json!({"n": 0})).await?;
+    swarm.wait_agreed().await;
+    swarm.swarm.partition(&[0], &[1]).await;
+    let increment = edits(json!([{"op": "increment", "path": "/n"}]));
+    let (mut sum, enough) = (0, 150);
+    for half in 0..2 {
+        let collection = swarm.collection(half);
+        let (mut changes, mut since_closed) = (0, None);
+        // So many that an epoch is closed, and then some.
+        while since_closed.is_none_or(|n| n < enough) {
+            collection.edit("count", increment.clone()).await?;
+            sum += 1;
+            let now = collection.stats("count").await?.unwrap().changes;
+            if now < changes || since_closed.is_some() {
+                since_closed = Some(since_closed.unwrap_or(0) + 1);
+            }
+            changes = now;
+            assert!(sum < 20_000, "the history is kept for ever");
+        }
+    }
+    // Nobody remembers what was still to be done.
+    for half in 0..2 {
+        swarm.restart(half).await?;
+    }
+    swarm.swarm.heal().await;
+    swarm.wait_agreed().await;
+    for node in 0..2 {
+        let collection = swarm.collection(node);
+        wait_until("the document to begin anew", PATIENCE, || async {
+            let stats = collection.stats("count").await.unwrap().unwrap();
+            stats.changes < enough
+        })
+        .await;
+        assert_eq!(read(&collection, "count").await, Some(json!({ "n": sum })));
     }
     Ok(())
 }

@@ -19,7 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Collection, documents::Documents, read::text_len, write::Outcome};
+use tokio::runtime::Handle;
+
+use super::{Collection, SPACE, documents::Documents, read::text_len, write::Outcome};
 use crate::{
     cell::{Cell, Content, Draft},
     codec::{self, Digest},
@@ -70,7 +72,7 @@ struct Known {
 /// Where a document stands.
 #[derive(Debug)]
 struct Standing {
-    settled: Settled,
+    settled: Arc<Settled>,
     epoch: Epoch,
     /// Since when this node knows of the epoch.
     since: Instant,
@@ -83,7 +85,9 @@ impl Packed {
             change::name_in(&cell.field)
                 .is_some_and(|(name, _)| name.epoch != Epoch::FIRST && !self.knows(&place_of(cell)))
         };
-        if (change::pack_field(&cell.field).is_some() || is_of_later_epoch())
+        // One that came in while the document was tidied up, for which it is tidied up once more.
+        let is_superfluous = || !self.admits(cell);
+        if (change::pack_field(&cell.field).is_some() || is_of_later_epoch() || is_superfluous())
             && let Some(waiting) = self.waiting.get()
             && waiting.try_send(place_of(cell)).is_err()
         {
@@ -126,7 +130,7 @@ impl Packed {
         self.overdue.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
     }
 
-    fn learn(&self, place: &Place, epoch: Epoch, settled: Settled) {
+    fn learn(&self, place: &Place, epoch: Epoch, settled: Arc<Settled>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.forget(place);
         let since =
@@ -167,12 +171,21 @@ impl Collection {
         });
     }
 
+    /// The same as soon as can be for a document that was only read, however many read it.
+    pub(crate) fn look_after(&self, place: &Place) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.documents.derived().packed.begin_to_wait(place) {
+            let (documents, name, place) = (self.documents.downgrade(), self.name.clone(), place.clone());
+            runtime.spawn(async move { compact_later(documents, &name, place).await });
+        }
+    }
+
     /// Says whether there is nothing left to be done.
     async fn compact(&self, place: Place) -> bool {
         let (documents, at) = (self.documents.clone(), place.clone());
         let compacted = self.write_now(place, move |document, _| {
             let may_close = documents.may_close(&at, document.epoch());
-            let purpose = match document.size().compaction(text_len(&document.value())) {
+            let purpose = match document.compaction(text_len(&document.value())) {
                 // It is looked at again: the epoch that is closed may be too long to be kept beside the next one.
                 Some(Compaction::Close | Compaction::CloseOrFold) if may_close => Purpose::Close,
                 Some(Compaction::CloseOrFold) => Purpose::Fold,
@@ -218,12 +231,15 @@ impl Documents {
     /// Starts the thread that takes out what is superfluous. It ends with the memory.
     pub(crate) fn start_tidying(&self) {
         let (waiting, places) = sync_channel(MAX_WAITING);
-        let again = self.downgrade();
+        let (again, runtime) = (self.downgrade(), Handle::try_current().ok());
         if self.derived().packed.waiting.set(waiting).is_err() {
             return;
         }
         let thread = std::thread::Builder::new().name("memory-tidy".into());
-        if let Err(error) = thread.spawn(move || run(again, &places)) {
+        if let Err(error) = thread.spawn(move || {
+            let _entered = runtime.as_ref().map(Handle::enter);
+            run(again, &places);
+        }) {
             tracing::error!(%error, "the histories of documents stay as they are");
         }
     }
@@ -243,6 +259,13 @@ impl Documents {
         Ok(())
     }
 
+    fn look_after(&self, place: &Place) {
+        let name = place.space.strip_prefix(SPACE).and_then(|name| name.strip_prefix('/'));
+        if let Some(Ok(collection)) = name.map(|name| self.collection(name)) {
+            collection.look_after(place);
+        }
+    }
+
     /// What a hostile peer wrote is not to end the thread.
     fn tidy_with_care(&self, place: &Place) {
         match catch_unwind(AssertUnwindSafe(|| self.tidy(place))) {
@@ -258,18 +281,28 @@ impl Documents {
         let store = &self.memory().shared().store;
         let cells = store.scan(&prefix, &prefix).collect::<Result<Vec<Cell>, ReadError>>()?;
         let Some(tidying) = tidying(&cells, &self.derived().packs) else { return Ok(()) };
+        // A crash may have come between the change that made it long and what was to be done about that.
+        let is_long = |text| tidying.size.compaction(text).is_some();
+        if is_long(0) && is_long(tidying.said().as_ref().map_or(0, text_len)) {
+            self.look_after(place);
+        }
         if !tidying.write.is_empty() {
             let drafts = tidying.write.into_iter().map(|cell| draft(place, cell)).collect();
             self.memory().update_blocking(move |_| Ok((drafts, ())))?;
         }
         let remove: BTreeSet<_> = tidying.remove.into_iter().collect();
+        let settled = Arc::new(tidying.settled);
+        self.derived().packed.learn(place, tidying.epoch, settled.clone());
         let mut gone: Vec<(Vec<u8>, Digest)> = Vec::new();
-        for cell in cells.iter().filter(|cell| remove.contains(&cell.field)) {
-            let encoded = codec::encode(cell)?;
-            let digest = encoded.digest();
-            gone.push((encoded.address, digest));
+        // Of what comes in from now on none is superfluous, or it is noted; but some may have come since the first look.
+        for cell in store.scan(&prefix, &prefix) {
+            let cell = cell?;
+            if remove.contains(&cell.field) || settled.holds(&cell.field) {
+                let encoded = codec::encode(&cell)?;
+                let digest = encoded.digest();
+                gone.push((encoded.address, digest));
+            }
         }
-        self.derived().packed.learn(place, tidying.epoch, tidying.settled);
         while !gone.is_empty() {
             let rest = gone.split_off(gone.len().min(MAX_TAKEN_OUT));
             self.memory().purge_blocking(std::mem::replace(&mut gone, rest))?;
@@ -310,3 +343,6 @@ fn run(documents: impl Fn() -> Option<Documents>, places: &Receiver<Place>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

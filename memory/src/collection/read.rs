@@ -41,14 +41,15 @@ impl Collection {
     pub async fn stats(&self, id: &str) -> Result<Option<DocumentStats>, DocumentError> {
         let place = self.place(id);
         self.blocking(move |collection| {
-            let mut document = collection.load(&place)?;
-            let stats = DocumentStats {
-                bytes: text_len(&document.value()),
-                changes: document.changes(),
-                history_bytes: document.size().total(),
-                damaged: document.damaged(),
-            };
-            Ok(document.exists().then_some(stats))
+            collection.look(&place, |document| {
+                let stats = DocumentStats {
+                    bytes: text_len(&document.value()),
+                    changes: document.changes(),
+                    history_bytes: document.size().total(),
+                    damaged: document.damaged(),
+                };
+                (document.exists().then_some(stats), stats.bytes)
+            })
         })
         .await
     }
@@ -60,26 +61,49 @@ impl Collection {
             Lookup::Known(view) => return Ok(view),
             Lookup::Unknown(ticket) => ticket,
         };
-        let entry = self.documents.derived().open.present(place);
+        let (view, text) = self.look(place, |document| {
+            let view = document.exists().then(|| Arc::new(document.value()));
+            let text = view.as_deref().map_or(0, text_len);
+            ((view, text), text)
+        })?;
+        views.hand_in(place, ticket, &view, text);
+        Ok(view)
+    }
+
+    /// Looks at the document, held open or put together from the disk. `read` answers, and says how many bytes of JSON it says.
+    fn look<T>(
+        &self,
+        place: &Place,
+        read: impl FnOnce(&mut Document) -> (T, usize),
+    ) -> Result<T, DocumentError> {
+        let open = &self.documents.derived().open;
+        let entry = open.present(place);
         // Whoever edits the document holds its lock and waits for a thread such as this one, which so must not wait for
         // the lock. What is on the disk is what counts.
         let held = entry.as_ref().and_then(|entry| Some((entry, entry.document.try_lock().ok()?)));
-        let view = match held {
+        let (answer, compaction) = match held {
             Some((entry, mut held)) => {
                 let mut document = entry.catch_up(held.take(), || self.load(place))?;
-                let view = document.exists().then(|| Arc::new(document.value()));
+                let (answer, text) = read(&mut document);
+                let compaction = document.compaction(text);
                 *held = Some(document);
-                view
+                (answer, compaction)
             }
-            // It is only read: there is no need to keep it open.
+            // It is only read: there is no need to keep it open, unless it takes long to put it together.
             None => {
                 let mut document = self.load(place)?;
-                document.exists().then(|| Arc::new(document.value()))
+                if document.is_slow() {
+                    open.entry(place);
+                }
+                let (answer, text) = read(&mut document);
+                let compaction = document.compaction(text);
+                (answer, compaction)
             }
         };
-        let text = view.as_deref().map_or(0, text_len);
-        views.hand_in(place, ticket, &view, text);
-        Ok(view)
+        if compaction.is_some() {
+            self.look_after(place);
+        }
+        Ok(answer)
     }
 
     /// Puts the document together from the disk.

@@ -179,7 +179,7 @@ impl Collection {
                     cells.extend(parts);
                 }
                 let written = Written { bytes, history_bytes: document.size().total(), created: !existed };
-                Ok(Outcome { cells, answer: (written, document.size().compaction(bytes)) })
+                Ok(Outcome { cells, answer: (written, document.compaction(bytes)) })
             })
             .await?;
         if compaction.is_some() {

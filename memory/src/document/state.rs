@@ -41,6 +41,9 @@ const MAX_GROWTH: usize = 3;
 /// what the document says.
 const MAX_OLDER: usize = 2;
 
+/// Changes that must have been brought over from an epoch before for it to be worth closing this one.
+const MANY_BROUGHT: usize = 64;
+
 /// Bytes of the field of a change's cell.
 const FIELD_BYTES: usize = 1 + EPOCH_BYTES + 32 + 2;
 
@@ -63,6 +66,8 @@ pub(crate) struct Document {
     /// Cells and changes that were passed over.
     damaged: u64,
     size: Size,
+    /// Changes that were brought over from an epoch before and have no cells in this one.
+    brought: usize,
 }
 
 /// What the cells of a document take, in bytes of their values and fields.
@@ -119,6 +124,7 @@ impl Default for Document {
             seen: HashSet::new(),
             damaged: 0,
             size: Size::default(),
+            brought: 0,
         }
     }
 }
@@ -135,12 +141,13 @@ impl Document {
         let size = gathered.size(epoch);
         let Gathered { history, deletions, assembly, damaged, .. } = gathered;
         let mut deleted: HashSet<ChangeHash> = deletions.values().flatten().copied().collect();
-        let Frame { mut document, passed_over, .. } = history.frame(epoch, &mut deleted);
+        let Frame { mut document, passed_over, brought } = history.frame(epoch, &mut deleted);
         let mut seen: HashSet<ChangeHash> =
             document.get_changes_meta(&[]).iter().map(|change| change.hash).collect();
         seen.extend(history.single.get(&epoch).into_iter().flatten().map(|(hash, _)| *hash));
         let damaged = damaged + passed_over;
-        Self { automerge: document, epoch, deletions, deleted, assembly, seen, damaged, size }
+        let brought = brought.len();
+        Self { automerge: document, epoch, deletions, deleted, assembly, seen, damaged, size, brought }
     }
 
     /// Takes in more cells. After an error the document must be loaded anew.
@@ -260,6 +267,17 @@ impl Document {
     /// About what it takes in memory.
     pub(crate) fn weight(&self) -> usize {
         weight(self.size.current())
+    }
+
+    /// What is to be done about it if it says so many bytes of JSON. What was brought over is so again by everybody who puts the
+    /// document together, which takes milliseconds for each change, until another epoch begins.
+    pub(crate) fn compaction(&self, text: usize) -> Option<Compaction> {
+        self.size.compaction(text).or(self.is_slow().then_some(Compaction::Close))
+    }
+
+    /// Whether it takes long to put it together.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.brought > MANY_BROUGHT
     }
 
     /// What its cells take.

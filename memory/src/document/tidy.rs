@@ -1,15 +1,19 @@
 //! What of a document's cells is superfluous, because a pack holds it or its epoch counts no more.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::{
     change::{self, Kind},
     epoch::Epoch,
     gather::Gathered,
     history::is_over,
+    pack::Pack,
     packs::Packs,
+    state::Size,
+    value,
 };
 use crate::cell::Cell;
 
@@ -20,10 +24,20 @@ pub(crate) struct Tidying {
     pub(crate) write: Vec<(Bytes, Bytes)>,
     /// Fields of cells that are superfluous then.
     pub(crate) remove: Vec<Bytes>,
-    /// The epoch that counts.
+    /// The epoch that counts, and what opened it.
     pub(crate) epoch: Epoch,
+    opened_by: Option<Arc<Pack>>,
+    /// What the cells take.
+    pub(crate) size: Size,
     /// What need not come back.
     pub(crate) settled: Settled,
+}
+
+impl Tidying {
+    /// What the document said when the epoch that counts began.
+    pub(crate) fn said(&self) -> Option<Value> {
+        self.opened_by.as_ref().map(|pack| value::read(&pack.floor.document))
+    }
 }
 
 /// What is known to be superfluous, whoever brings it.
@@ -84,5 +98,8 @@ pub(crate) fn tidying(cells: &[Cell], packs: &Packs) -> Option<Tidying> {
         packed.flat_map(|pack| pack.hashes().iter().map(|hash| pack.epoch.tag(hash))).collect();
     packed.sort_unstable();
     packed.dedup();
-    Some(Tidying { write, remove, epoch: history.current(), settled: Settled { oldest, packed } })
+    let epoch = history.current();
+    let opened_by = history.packs.iter().find(|pack| pack.opens() == Some(epoch)).cloned();
+    let (size, settled) = (gathered.size(epoch), Settled { oldest, packed });
+    Some(Tidying { write, remove, epoch, opened_by, size, settled })
 }

@@ -5,11 +5,14 @@
 //! doing the same at the corresponding point of the other epoch. What comes of it depends on nothing else, whoever
 //! computes it and whatever else is known there: so it is one change with one hash, which merges like any other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use automerge::{AutoCommit, AutomergeError, Change, ChangeHash};
 
 use super::{epoch::Epoch, shared::Editor, tree::Tree};
+
+/// Pairs that are kept: about as many as write a document at once without hearing each other.
+const MAX_PAIRS: usize = 4;
 
 /// Which change stands for which.
 pub(crate) type Counterparts = HashMap<ChangeHash, ChangeHash>;
@@ -45,21 +48,27 @@ impl<'a> Side<'a> {
         Self { epoch, document, floor, above }
     }
 
-    /// The document with the floor, these changes, and whatever they know of. (A fork would make it of all its changes
-    /// anew, also of the very many below the floor.)
-    fn at(&mut self, mut heads: Vec<ChangeHash>) -> Result<AutoCommit, AutomergeError> {
-        let (mut seen, mut changes) = (HashSet::new(), Vec::new());
-        while let Some(hash) = heads.pop() {
+    /// What a copy at `heads` has above the floor and one with `has` has not; and where the two meet.
+    fn between(
+        &mut self,
+        has: &HashSet<ChangeHash>,
+        heads: &[ChangeHash],
+    ) -> Result<(Vec<Change>, HashSet<ChangeHash>), AutomergeError> {
+        let (mut waiting, mut seen) = (heads.to_vec(), HashSet::new());
+        let (mut changes, mut met) = (Vec::new(), HashSet::new());
+        while let Some(hash) = waiting.pop() {
             if self.floor.hashes.contains(&hash) || !seen.insert(hash) {
                 continue;
             }
+            if has.contains(&hash) {
+                met.insert(hash);
+                continue;
+            }
             let change = self.change(hash)?;
-            heads.extend(change.deps());
+            waiting.extend(change.deps());
             changes.push(change);
         }
-        let mut document = self.floor.document.clone();
-        document.apply_changes(changes)?;
-        Ok(document)
+        Ok((changes, met))
     }
 
     fn change(&mut self, hash: ChangeHash) -> Result<Change, AutomergeError> {
@@ -71,10 +80,17 @@ impl<'a> Side<'a> {
         Ok(change)
     }
 
-    fn take(&mut self, changes: &[Change]) -> Result<(), AutomergeError> {
-        self.document.apply_changes(changes.iter().cloned())?;
+    /// Notes changes that are going to be taken.
+    fn note(&mut self, changes: &[Change]) {
         self.above.extend(changes.iter().map(|change| (change.hash(), change.clone())));
-        Ok(())
+    }
+
+    /// Takes changes into the document; returns those that it took. All at once is many times as quick.
+    fn take(&mut self, mut changes: Vec<Change>) -> Vec<Change> {
+        if self.document.apply_changes(changes.iter().cloned()).is_err() {
+            changes.retain(|change| self.document.apply_changes([change.clone()]).is_ok());
+        }
+        changes
     }
 }
 
@@ -85,6 +101,104 @@ pub(crate) struct Moved {
     pub(crate) made: Vec<Change>,
     /// How many changes could not be brought over, and never will be.
     pub(crate) failed: u64,
+}
+
+/// A copy of one side, at some point above the floor.
+#[derive(Debug)]
+struct Copied {
+    document: AutoCommit,
+    /// What it has above the floor, and what of that nothing else there builds on.
+    has: HashSet<ChangeHash>,
+    heads: HashSet<ChangeHash>,
+}
+
+impl Copied {
+    fn of(floor: &Floor) -> Self {
+        Self { document: floor.document.clone(), has: HashSet::new(), heads: HashSet::new() }
+    }
+
+    /// What is to be applied so that it is at `heads`; `None` if it has something that they do not know of.
+    fn way_to(
+        &self,
+        side: &mut Side<'_>,
+        heads: &[ChangeHash],
+    ) -> Result<Option<Vec<Change>>, AutomergeError> {
+        let (changes, met) = side.between(&self.has, heads)?;
+        Ok(self.heads.is_subset(&met).then_some(changes))
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Result<(), AutomergeError> {
+        self.document.apply_changes(changes.iter().cloned())?;
+        self.note(changes);
+        Ok(())
+    }
+
+    /// Notes changes that are in the document.
+    fn note(&mut self, changes: &[Change]) {
+        self.has.extend(changes.iter().map(Change::hash));
+        self.heads.extend(changes.iter().map(Change::hash));
+        for hash in changes.iter().flat_map(Change::deps) {
+            self.heads.remove(hash);
+        }
+    }
+}
+
+/// Both sides at a change and at its counterpart.
+#[derive(Debug)]
+struct Pair {
+    here: Copied,
+    /// What is said here.
+    said: Tree,
+    there: Copied,
+}
+
+/// Where changes were brought over last. The next ones mostly follow one of those, and to go on from there takes a fraction of
+/// beginning at the floor.
+#[derive(Debug, Default)]
+struct Pairs(VecDeque<Pair>);
+
+impl Pairs {
+    /// Both sides with exactly what is known at `here` and at `there`.
+    fn take(
+        &mut self,
+        (from, here): (&mut Side<'_>, &[ChangeHash]),
+        (to, there): (&mut Side<'_>, &[ChangeHash]),
+    ) -> Result<Pair, AutomergeError> {
+        let mut best: Option<(usize, Vec<Change>, Vec<Change>)> = None;
+        for (place, pair) in self.0.iter().enumerate() {
+            if let Some(missing) = pair.here.way_to(from, here)?
+                && best.as_ref().is_none_or(|(_, known, _)| missing.len() < known.len())
+                && let Some(missing_there) = pair.there.way_to(to, there)?
+            {
+                best = Some((place, missing, missing_there));
+            }
+        }
+        let found = best.and_then(|(place, here, there)| Some((self.0.remove(place)?, here, there)));
+        let (mut pair, missing, missing_there) = match found {
+            Some(found) => found,
+            None => {
+                let pair = Pair {
+                    here: Copied::of(from.floor),
+                    said: Tree::read(&from.floor.document),
+                    there: Copied::of(to.floor),
+                };
+                let (missing, _) = from.between(&pair.here.has, here)?;
+                let (missing_there, _) = to.between(&pair.there.has, there)?;
+                (pair, missing, missing_there)
+            }
+        };
+        if !missing.is_empty() {
+            pair.here.apply(&missing)?;
+            pair.said = Tree::read(&pair.here.document);
+        }
+        pair.there.apply(&missing_there)?;
+        Ok(pair)
+    }
+
+    fn keep(&mut self, pair: Pair) {
+        self.0.push_front(pair);
+        self.0.truncate(MAX_PAIRS);
+    }
 }
 
 /// Brings `changes`, in the order of their dependencies, from one side to the other; notes in `counterparts` what
@@ -98,7 +212,7 @@ pub(crate) fn transplant(
     mut absent: HashSet<ChangeHash>,
 ) -> Moved {
     let mut moved = Moved::default();
-    let mut last: Option<Pair> = None;
+    let mut pairs = Pairs::default();
     for change in changes {
         if counterparts.contains_key(&change.hash()) {
             continue;
@@ -107,7 +221,7 @@ pub(crate) fn transplant(
             absent.insert(change.hash());
             continue;
         }
-        match bring(from, to, change, counterparts, &mut last) {
+        match bring(from, to, change, counterparts, &mut pairs) {
             Ok(brought) => moved.made.extend(brought),
             Err(error) => {
                 tracing::debug!(%error, "a change of another epoch cannot be brought over");
@@ -116,6 +230,9 @@ pub(crate) fn transplant(
             }
         }
     }
+    let made = moved.made.len();
+    moved.made = to.take(moved.made);
+    moved.failed += (made - moved.made.len()) as u64;
     moved
 }
 
@@ -124,47 +241,24 @@ fn bring(
     to: &mut Side<'_>,
     change: &Change,
     counterparts: &mut Counterparts,
-    last: &mut Option<Pair>,
+    pairs: &mut Pairs,
 ) -> Result<Vec<Change>, AutomergeError> {
-    let known: Vec<ChangeHash> =
-        change.deps().iter().filter(|hash| counterparts.contains_key(hash)).copied().collect();
-    // One after the other, as a node writes them, they need not be looked up each time.
-    let follows = |pair: &mut Pair| known == [pair.change] && pair.knows_all(change.deps());
-    let mut pair = match last.take().and_then(|mut pair| follows(&mut pair).then_some(pair)) {
-        Some(pair) => pair,
-        None => {
-            let there = known.iter().filter_map(|hash| counterparts.get(hash)).copied().collect();
-            let (here, there) = (from.at(change.deps().to_vec())?, to.at(there)?);
-            Pair { change: change.hash(), said: Tree::read(&here), here, there }
-        }
-    };
-    pair.here.apply_changes([change.clone()])?;
-    pair.change = change.hash();
-    let base = std::mem::replace(&mut pair.said, Tree::read(&pair.here));
+    let known = change.deps().iter().filter_map(|hash| counterparts.get(hash).copied());
+    let there: Vec<ChangeHash> = known.collect();
+    // In a pair that fails nobody goes on.
+    let mut pair = pairs.take((from, change.deps()), (to, &there))?;
+    pair.here.apply(std::slice::from_ref(change))?;
+    let base = std::mem::replace(&mut pair.said, Tree::read(&pair.here.document));
     let author = to.epoch.actor(Some((from.epoch, change.hash())));
     let name = from.epoch.name_origin(change.hash());
-    let mut editor = Editor::with_message(&mut pair.there, author, name);
+    let mut editor = Editor::with_message(&mut pair.there.document, author, name);
     pair.said.carry(&base, &mut editor)?;
     let brought = editor.finish_with_own();
-    to.take(&brought)?;
+    pair.there.note(&brought);
+    to.note(&brought);
     if let Some(own) = brought.last() {
         counterparts.insert(change.hash(), own.hash());
     }
-    *last = Some(pair);
+    pairs.keep(pair);
     Ok(brought)
-}
-
-/// Both sides at a change and at its counterpart.
-struct Pair {
-    change: ChangeHash,
-    here: AutoCommit,
-    /// What is said here.
-    said: Tree,
-    there: AutoCommit,
-}
-
-impl Pair {
-    fn knows_all(&mut self, hashes: &[ChangeHash]) -> bool {
-        hashes.iter().all(|hash| self.here.get_change_by_hash(hash).is_some())
-    }
 }
