@@ -9,8 +9,8 @@ use futures::{Stream, StreamExt, stream};
 use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use starfish_memory::{
-    BlobError, Condition, Cursor, Holding, KeyKind, KeyRange, Lifetime, Memory, ReadError, Space, Stamp,
-    Value, WriteError,
+    BlobError, Condition, Cursor, Holding, IncrementError, KeyKind, KeyRange, Lifetime, Memory, ReadError,
+    Space, Stamp, Value, WriteError,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -323,7 +323,12 @@ impl From<WriteError> for ApiError {
             WriteError::BatchTooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message).with_hint("write it in parts")
             }
-            WriteError::Increment(_) => Self::new(StatusCode::CONFLICT, "not-a-counter", message),
+            WriteError::Increment(IncrementError::Overflow) => {
+                Self::new(StatusCode::CONFLICT, "counter-overflow", message)
+            }
+            WriteError::Increment(IncrementError::NotAnInteger) => {
+                Self::new(StatusCode::CONFLICT, "not-a-counter", message)
+            }
             WriteError::Commit(_) if error.is_no_room() => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-space", message)
             }

@@ -52,6 +52,20 @@ async fn no_name_is_empty_and_who_asks_for_one_is_told_so() {
 }
 
 #[tokio::test]
+async fn who_counts_too_far_is_told_so_and_not_that_it_is_no_counter() {
+    let node = TestNode::start().await;
+    let space = node.client().space("app");
+    space.incr(b"n", i64::MAX).await.unwrap();
+    let (status, body) = refusal(space.incr(b"n", 1).await);
+    assert_eq!((status, body.code.as_str()), (409, "counter-overflow"));
+    space.set(b"text", "x".into(), None).await.unwrap();
+    let (status, body) = refusal(space.incr(b"text", 1).await);
+    assert_eq!((status, body.code.as_str()), (409, "not-a-counter"));
+    assert_eq!(space.incr(b"n", -1).await.unwrap(), i64::MAX - 1);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_batch_of_the_allowed_size_is_taken_and_a_larger_one_told_what_is_allowed() {
     let node = TestNode::start().await;
     let space = node.client().space("app");
