@@ -7,12 +7,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use automerge::{AutoCommit, AutomergeError, Change, ChangeHash};
+use automerge::{AutoCommit, AutomergeError, Change, ChangeHash, ReadDoc};
 
 use super::{epoch::Epoch, shared::Editor, tree::Tree};
 
 /// Pairs that are kept: about as many as write a document at once without hearing each other.
 const MAX_PAIRS: usize = 4;
+/// Operations of the documents in them: of a large document only one is kept.
+const MAX_OPERATIONS: u64 = 1_000_000;
 
 /// Which change stands for which.
 pub(crate) type Counterparts = HashMap<ChangeHash, ChangeHash>;
@@ -196,14 +198,16 @@ impl Pairs {
     }
 
     fn keep(&mut self, pair: Pair) {
+        let operations = pair.here.document.stats().num_ops + pair.there.document.stats().num_ops;
+        let most = usize::try_from(MAX_OPERATIONS / operations.max(1)).unwrap_or(MAX_PAIRS);
         self.0.push_front(pair);
-        self.0.truncate(MAX_PAIRS);
+        self.0.truncate(most.clamp(1, MAX_PAIRS));
     }
 }
 
 /// Brings `changes`, in the order of their dependencies, from one side to the other; notes in `counterparts` what
-/// stands for what. What depends on something `absent` waits; of what the
-/// others depend on, what has no counterpart is below the floor.
+/// stands for what. What depends on something `absent` waits; of what the others depend on, what has no counterpart is
+/// below the floor.
 pub(crate) fn transplant(
     from: &mut Side<'_>,
     to: &mut Side<'_>,

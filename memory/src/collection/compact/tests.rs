@@ -1,3 +1,5 @@
+//! What becomes of superfluous cells of documents.
+
 use bytes::Bytes;
 use serde_json::json;
 use starfish_dht::PeerId;
