@@ -268,19 +268,21 @@ impl Documents {
 
     /// What a hostile peer wrote is not to end the thread.
     fn tidy_with_care(&self, place: &Place) {
-        match catch_unwind(AssertUnwindSafe(|| self.tidy(place))) {
-            Ok(Ok(())) => {}
+        // Of what has come in since the document was looked at, nothing was brought over yet.
+        let tidy = || Ok::<_, WriteError>(self.tidy(place)? || self.tidy(place)?);
+        match catch_unwind(AssertUnwindSafe(tidy)) {
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a document is not tidied up"),
             Err(_) => tracing::warn!("a document makes no sense and is not tidied up"),
         }
     }
 
-    /// Takes out what is superfluous of one document.
-    fn tidy(&self, place: &Place) -> Result<(), WriteError> {
+    /// Takes out what is superfluous of one document. Says whether that is all there was.
+    fn tidy(&self, place: &Place) -> Result<bool, WriteError> {
         let prefix = codec::key_prefix(&place.space, &place.key);
         let store = &self.memory().shared().store;
         let cells = store.scan(&prefix, &prefix).collect::<Result<Vec<Cell>, ReadError>>()?;
-        let Some(tidying) = tidying(&cells, &self.derived().packs) else { return Ok(()) };
+        let Some(tidying) = tidying(&cells, &self.derived().packs) else { return Ok(true) };
         // A crash may have come between the change that made it long and what was to be done about that.
         let is_long = |text| tidying.size.compaction(text).is_some();
         if is_long(0) && is_long(tidying.said().as_ref().map_or(0, text_len)) {
@@ -294,20 +296,19 @@ impl Documents {
         let settled = Arc::new(tidying.settled);
         self.derived().packed.learn(place, tidying.epoch, settled.clone());
         let mut gone: Vec<(Vec<u8>, Digest)> = Vec::new();
-        // Of what comes in from now on none is superfluous, or it is noted; but some may have come since the first look.
-        for cell in store.scan(&prefix, &prefix) {
-            let cell = cell?;
-            if remove.contains(&cell.field) || settled.holds(&cell.field) {
-                let encoded = codec::encode(&cell)?;
-                let digest = encoded.digest();
-                gone.push((encoded.address, digest));
-            }
+        for cell in cells.iter().filter(|cell| remove.contains(&cell.field)) {
+            let encoded = codec::encode(cell)?;
+            let digest = encoded.digest();
+            gone.push((encoded.address, digest));
         }
         while !gone.is_empty() {
             let rest = gone.split_off(gone.len().min(MAX_TAKEN_OUT));
             self.memory().purge_blocking(std::mem::replace(&mut gone, rest))?;
         }
-        Ok(())
+        // What is superfluous and comes in from now on is noted; some may have come between the look and what was learnt from it.
+        let is_left = |cell: Cell| settled.holds(&cell.field) && !remove.contains(&cell.field);
+        let mut left = store.scan(&prefix, &prefix);
+        Ok(!left.any(|cell| cell.is_ok_and(is_left)))
     }
 }
 

@@ -80,28 +80,20 @@ impl Collection {
         let entry = open.present(place);
         // Whoever edits the document holds its lock and waits for a thread such as this one, which so must not wait for
         // the lock. What is on the disk is what counts.
-        let held = entry.as_ref().and_then(|entry| Some((entry, entry.document.try_lock().ok()?)));
-        let (answer, compaction) = match held {
-            Some((entry, mut held)) => {
-                let mut document = entry.catch_up(held.take(), || self.load(place))?;
-                let (answer, text) = read(&mut document);
-                let compaction = document.compaction(text);
-                *held = Some(document);
-                (answer, compaction)
-            }
-            // It is only read: there is no need to keep it open, unless it takes long to put it together.
-            None => {
-                let mut document = self.load(place)?;
-                if document.is_slow() {
-                    open.entry(place);
-                }
-                let (answer, text) = read(&mut document);
-                let compaction = document.compaction(text);
-                (answer, compaction)
-            }
+        let mut held = entry.as_ref().and_then(|entry| Some((entry, entry.document.try_lock().ok()?)));
+        let mut document = match &mut held {
+            Some((entry, held)) => entry.catch_up(held.take(), || self.load(place))?,
+            None => self.load(place)?,
         };
-        if compaction.is_some() {
+        let (answer, text) = read(&mut document);
+        if document.compaction(text).is_some() {
             self.look_after(place);
+        }
+        match held {
+            Some((_, mut held)) => *held = Some(document),
+            // It is only read: there is no need to keep it open, unless it takes long to put it together.
+            None if document.is_slow() => _ = open.entry(place),
+            None => {}
         }
         Ok(answer)
     }

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use serde_json::json;
-use starfish_dht::PeerId;
+use starfish_dht::{
+    PeerId,
+    testing::{PATIENCE, wait_until},
+};
 
 use super::*;
 use crate::Memory;
@@ -10,15 +13,6 @@ use crate::Memory;
 fn fields(documents: &Documents, place: &Place) -> Vec<Bytes> {
     let prefix = codec::key_prefix(&place.space, &place.key);
     documents.memory().shared().store.scan(&prefix, &prefix).map(|cell| cell.unwrap().field).collect()
-}
-
-/// Waits until a condition holds.
-async fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[tokio::test]
@@ -37,7 +31,8 @@ async fn a_superfluous_cell_that_comes_in_all_the_same_is_taken_out_again() {
     while is_there() {
         notes.edit("one", increment.clone()).await.unwrap();
     }
-    wait_until("what is superfluous to be known", || !documents.derived().packed.admits(&first)).await;
+    let is_known = || !documents.derived().packed.admits(&first);
+    wait_until("what is superfluous to be known", PATIENCE, || async { is_known() }).await;
     documents.memory().merge(vec![first.clone()]).await.unwrap();
-    wait_until("it to be taken out", || !is_there()).await;
+    wait_until("it to be taken out", PATIENCE, || async { !is_there() }).await;
 }
