@@ -111,43 +111,32 @@ impl Space {
 
     /// Up to `limit` keys of a range that have a plain value.
     pub async fn scan_range(&self, range: KeyRange, limit: usize) -> Result<Vec<KeyValue>, ReadError> {
-        let space = self.clone();
-        blocking(move || {
-            let (now_ms, mut found) = (now_ms(), Vec::new());
-            space.each_key(&range, |key, seen| {
-                if let Some(value) = seen.state.value(now_ms) {
-                    found.push(KeyValue { key, value });
-                }
-                found.len() < limit
-            })?;
-            found.truncate(limit);
-            Ok(found)
-        })
-        .await
+        let pick = |key, seen: Seen, now_ms| Some(KeyValue { key, value: seen.state.value(now_ms)? });
+        self.page(range, limit, pick).await
     }
 
     /// Up to `limit` keys of a range, whatever they hold.
     pub async fn keys(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, KeyKind)>, ReadError> {
-        let space = self.clone();
-        blocking(move || {
-            let (now_ms, mut found) = (now_ms(), Vec::new());
-            space.each_key(&range, |key, seen| {
-                found.extend(seen.kind(now_ms).map(|kind| (key, kind)));
-                found.len() < limit
-            })?;
-            found.truncate(limit);
-            Ok(found)
-        })
-        .await
+        self.page(range, limit, |key, seen, now_ms| Some((key, seen.kind(now_ms)?))).await
     }
 
     /// The same with the values of those that have a plain one, all of one moment.
     pub async fn holdings(&self, range: KeyRange, limit: usize) -> Result<Vec<Holding>, ReadError> {
+        self.page(range, limit, |key, seen, now_ms| seen.holding(key, now_ms)).await
+    }
+
+    /// Up to `limit` of what is picked from the keys of a range.
+    async fn page<T: Send + 'static>(
+        &self,
+        range: KeyRange,
+        limit: usize,
+        pick: impl Fn(Bytes, Seen, u64) -> Option<T> + Send + 'static,
+    ) -> Result<Vec<T>, ReadError> {
         let space = self.clone();
         blocking(move || {
             let (now_ms, mut found) = (now_ms(), Vec::new());
             space.each_key(&range, |key, seen| {
-                found.extend(seen.holding(key, now_ms));
+                found.extend(pick(key, seen, now_ms));
                 found.len() < limit
             })?;
             found.truncate(limit);
